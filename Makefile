@@ -1,0 +1,57 @@
+# make demo · make test · make bench · make lint · make test-oldest
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+WHEEL_VENV := .venv-wheel
+OLDEST_VENV := .venv-oldest
+# The oldest versions that the tests pass on; setup.cfg's floors are these.
+OLDEST := tensorflow==2.16.1 keras==3.3.3
+PYTEST := python -m pytest -n 2 --dist worksteal
+
+.PHONY: demo test lint bench test-checkout test-wheel test-oldest clean
+
+demo: $(VENV)/.demo
+	$(BIN)/python examples/digits.py
+
+test: lint test-checkout test-wheel
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test-checkout: $(VENV)/.test
+	$(BIN)/$(PYTEST)
+	$(BIN)/python -m pytest --doctest-modules tfbn
+
+# The same tests against the installed wheel, outside the checkout, where ./tfbn cannot stand in for it.
+test-wheel:
+	rm -rf build dist $(WHEEL_VENV)
+	$(PYTHON) -m venv $(WHEEL_VENV)
+	$(WHEEL_VENV)/bin/pip install --quiet --upgrade pip
+	$(WHEEL_VENV)/bin/pip wheel --quiet --no-deps --wheel-dir dist .
+	$(WHEEL_VENV)/bin/pip install --quiet "$$(echo dist/*.whl)[demo,test]"
+	outside=$$(mktemp -d) && trap 'rm -rf "$$outside"' EXIT && \
+	cp -R tests examples README.md pyproject.toml "$$outside" && bin=$$PWD/$(WHEEL_VENV)/bin && \
+	cd "$$outside" && "$$bin"/$(PYTEST) -m "not checkout" && "$$bin"/mypy -p tfbn
+
+test-oldest:
+	$(PYTHON) -m venv $(OLDEST_VENV)
+	$(OLDEST_VENV)/bin/pip install --quiet --upgrade pip
+	$(OLDEST_VENV)/bin/pip install --quiet $(OLDEST) -e ".[demo,test]"
+	$(OLDEST_VENV)/bin/$(PYTEST)
+
+bench: $(VENV)/.test
+	$(BIN)/python benchmarks/run.py
+
+$(VENV)/.demo $(VENV)/.test: $(VENV)/.%: setup.cfg pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet -e ".[demo,$*]"
+	touch $@
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+
+clean:
+	rm -rf build dist *.egg-info $(VENV) $(WHEEL_VENV) $(OLDEST_VENV)

@@ -1,0 +1,43 @@
+"""Batch normalisation for TensorFlow 2 and Keras 3: exact, measured, and folded away to serve.
+
+`BatchNorm` is the layer; `population_statistics` and `recalibrate` measure what inference needs;
+`fold` writes batch norms into the layers before them; `export` writes a verified SavedModel;
+`functional` holds the mathematics as pure functions.
+"""
+
+import os
+import sys
+
+if os.path.basename(sys.argv[0]) in ("tfbn", "tfbn.exe"):
+    # The command answers in a line or a table. Python runs this file before the command's own module,
+    # and TensorFlow reads its log level once, at import: there is no later place to say it.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+
+if keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        f"tfbn needs Keras' TensorFlow backend, and Keras runs on {keras.backend.backend()!r}. Set the "
+        "environment variable KERAS_BACKEND=tensorflow before the first import of keras."
+    )
+
+from . import functional
+from .export import ExportError, ExportReport, export
+from .folding import FoldReport, fold
+from .layer import BatchNorm
+from .population import PopulationStatistics, population_statistics, recalibrate
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BatchNorm",
+    "ExportError",
+    "ExportReport",
+    "FoldReport",
+    "PopulationStatistics",
+    "export",
+    "fold",
+    "functional",
+    "population_statistics",
+    "recalibrate",
+]

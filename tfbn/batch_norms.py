@@ -1,0 +1,73 @@
+"""Find the batch norms of a model, ours and Keras' own, and read both the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeGuard
+
+import keras
+import numpy as np
+
+from . import functional
+from .layer import BatchNorm
+
+Batchnorm = BatchNorm | keras.layers.BatchNormalization
+
+
+def is_batch_norm(layer: object) -> TypeGuard[Batchnorm]:
+    """Whether `layer` computes batch normalisation: a subclass with a `call` of its own may not."""
+    return isinstance(layer, (BatchNorm, keras.layers.BatchNormalization)) and (
+        type(layer).call in (BatchNorm.call, keras.layers.BatchNormalization.call)
+    )
+
+
+def layer_paths(model: keras.layers.Layer) -> dict[str, keras.layers.Layer]:
+    """Every layer inside `model`, once, by the names on the way to it: `{"block/conv": layer}`.
+
+    The model's own name is no part of a path. Nested models, layers that are attributes of other
+    layers or sit in their lists and dictionaries, and wrapped layers are all found. Where two
+    layers would have one path, the later ones get `_1`, `_2`, …
+    """
+    found: dict[str, keras.layers.Layer] = {}
+    for path, layer in _walk(model, "", {id(model)}):
+        unique, number = path, 0
+        while unique in found:
+            number += 1
+            unique = f"{path}_{number}"
+        found[unique] = layer
+    return found
+
+
+def batch_norms(model: keras.layers.Layer) -> dict[str, Batchnorm]:
+    """The batch norms among `layer_paths(model)`; `model` itself if it is one."""
+    if is_batch_norm(model):
+        return {model.name: model}
+    return {path: layer for path, layer in layer_paths(model).items() if is_batch_norm(layer)}
+
+
+def inference_affine(layer: Batchnorm) -> tuple[np.ndarray, np.ndarray]:
+    """The layer's scale and offset at inference, float64, one number per channel."""
+    scale, offset = functional.scale_and_offset(
+        layer.moving_mean, layer.moving_variance, layer.beta, layer.gamma, layer.epsilon
+    )
+    return scale.numpy(), offset.numpy()
+
+
+def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """The layers directly inside `layer`.
+
+    Private Keras API, used here only: `Model.layers` is public, but a layer that holds layers has no
+    public list of them. `tests/test_batch_norms.py` fails by name when it moves.
+    """
+    return list(layer._flatten_layers(include_self=False, recursive=False))
+
+
+def _walk(
+    layer: keras.layers.Layer, prefix: str, seen: set[int]
+) -> Iterator[tuple[str, keras.layers.Layer]]:
+    for child in sublayers(layer):
+        if id(child) not in seen:
+            seen.add(id(child))
+            path = f"{prefix}{child.name}"
+            yield path, child
+            yield from _walk(child, f"{path}/", seen)

@@ -1,0 +1,101 @@
+"""The command `tfbn`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import keras
+from rich.console import Console
+from rich.table import Table
+
+from . import __version__
+from .export import ExportReport, export
+from .export.staging import staged
+from .folding import FoldReport, fold
+
+MODEL = click.Path(exists=True, dir_okay=False, path_type=Path)
+OUT = click.Path(path_type=Path)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="tfbn")
+def main() -> None:
+    """Fold batch norms away and export verified SavedModels."""
+
+
+@main.command("export")
+@click.argument("model", type=MODEL)
+@click.argument("out", type=OUT)
+@click.option("--no-fold", is_flag=True, help="Leave the batch norms where they are.")
+@click.option("--overwrite", is_flag=True, help="Replace a SavedModel that is already at OUT.")
+def export_command(model: Path, out: Path, no_fold: bool, overwrite: bool) -> None:
+    """Write MODEL (.keras) as a SavedModel to the directory OUT, folded and verified."""
+    if out.exists() and not overwrite:
+        raise click.ClickException(f"{out} exists already. Pass --overwrite to replace it.")
+    loaded = _load(model)
+    with _one_line_errors():
+        report = export(loaded, out, fold=not no_fold, overwrite=overwrite)
+    console = Console()
+    if report.fold is not None:
+        console.print(_fold_table(report.fold))
+    console.print(_export_table(report))
+
+
+@main.command("fold")
+@click.argument("model", type=MODEL)
+@click.argument("out", type=OUT)
+@click.option("--overwrite", is_flag=True, help="Replace a file that is already at OUT.")
+def fold_command(model: Path, out: Path, overwrite: bool) -> None:
+    """Write MODEL (.keras) with its batch norms folded to the file OUT (.keras)."""
+    if out.suffix != ".keras":
+        raise click.ClickException(f"OUT must end in .keras, received {out}.")
+    if out.is_dir() or (out.exists() and not overwrite):
+        raise click.ClickException(f"{out} exists already. Pass --overwrite to replace a file.")
+    loaded = _load(model)
+    with _one_line_errors():
+        folded, report = fold(loaded)
+        with staged(out) as staging:
+            folded.save(staging)
+    Console().print(_fold_table(report))
+
+
+def _load(path: Path) -> keras.Model:
+    with _one_line_errors(f"{path} cannot be loaded as a Keras model: "):
+        return keras.models.load_model(path)
+
+
+class _one_line_errors:
+    """Answers whatever goes wrong in the block with one line and exit status 1."""
+
+    def __init__(self, before: str = "") -> None:
+        self.before = before
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, click.ClickException):
+            message = " ".join(str(error).split()) or type(error).__name__
+            raise click.ClickException(self.before + message) from error
+
+
+def _fold_table(report: FoldReport) -> Table:
+    table = Table(title=f"{len(report.folded)} of {len(report.entries)} batch norms folded")
+    table.add_column("batch norm")
+    table.add_column("class")
+    table.add_column("went into, or stays because")
+    for entry in report.entries:
+        table.add_row(entry.path, entry.kind, entry.into or f"[yellow]stays:[/] {entry.reason}")
+    return table
+
+
+def _export_table(report: ExportReport) -> Table:
+    table = Table(title=f"SavedModel {report.path}", show_header=False)
+    table.add_row("largest difference", f"{report.difference:.3g}")
+    table.add_row("relative to the outputs", f"{report.relative_difference:.3g}")
+    table.add_row("compared on", f"{report.samples} samples, and one alone")
+    for title, tensors in (("input", report.inputs), ("output", report.outputs)):
+        for name, (shape, dtype) in tensors.items():
+            table.add_row(f"{title} {name}", f"{dtype} {shape}")
+    return table

@@ -1,0 +1,144 @@
+"""Rebuild a model layer by layer, replacing some layers and leaving some out.
+
+The one place that takes models apart and puts them together again: the given model and its layers
+are never touched, and everything that is not replaced carries its whole state over.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from enum import Enum
+from functools import cache
+from typing import Any
+
+import keras
+
+from .batch_norms import sublayers
+
+
+class Instead(Enum):
+    """What a rebuild can do with a layer besides putting a given one in its place."""
+
+    COPY = "copy it with its state"
+    NOTHING = "leave it out: what went in goes on"
+
+
+Choice = Callable[[keras.layers.Layer], "keras.layers.Layer | Instead"]
+
+
+def is_open(model: object) -> bool:
+    """Whether `model` is a Sequential or Functional model that runs just the graph it shows.
+
+    A model with a `call` of its own is opaque, also when it was made from inputs and outputs.
+    """
+    if not isinstance(model, keras.Model) or not model.built:
+        return False
+    if isinstance(model, keras.Sequential):
+        return type(model).call is keras.Sequential.call and bool(model.inputs)
+    functional = _functional_class()
+    return isinstance(model, functional) and type(model).call is functional.call
+
+
+def rebuild(
+    model: keras.Model, choose: Choice
+) -> tuple[keras.Model, dict[int, keras.layers.Layer]]:
+    """A new model with the layers that `choose` picks.
+
+    Args:
+        model: an open model (see `is_open`). Open models inside it are rebuilt likewise.
+        choose: called once for each layer that is not an open model; returns a new layer, whose
+            weights stay as initialised, or one of `Instead`.
+
+    Returns:
+        The new model, uncompiled, and the new layer for each layer kept, by `id` of the old one.
+
+    Raises:
+        ValueError: a layer cannot be made anew from its configuration.
+    """
+    clones: dict[int, Any] = {}
+    copied: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
+
+    def clone(layer: keras.layers.Layer) -> Any:
+        if id(layer) not in clones:
+            clones[id(layer)] = _rebuild_open(layer, clone) if is_open(layer) else make(layer)
+        return clones[id(layer)]
+
+    def make(layer: keras.layers.Layer) -> Any:
+        choice = choose(layer) if isinstance(layer, keras.layers.Layer) else Instead.COPY
+        if choice is Instead.COPY:
+            choice = _from_config(layer)
+            if isinstance(layer, keras.layers.Layer):
+                copied.append((layer, choice))
+        return choice
+
+    new = clone(model)
+    for old_layer, new_layer in copied:
+        _copy_state(old_layer, new_layer)
+    return new, {key: layer for key, layer in clones.items() if layer is not Instead.NOTHING}
+
+
+def uncompiled(model: keras.Model) -> keras.Model:
+    """The same Functional graph over the same layers, without losses, metrics and optimizer."""
+    return keras.Model(model.input, model.output, name=model.name)
+
+
+@cache
+def _functional_class() -> type[keras.Model]:
+    """The class behind `keras.Model(inputs, outputs)`, which has no public name."""
+    x = keras.Input((1,), name="tfbn_probe")
+    return type(keras.Model(x, x, name="tfbn_probe"))
+
+
+def _rebuild_open(model: keras.Model, clone: Callable[[Any], Any]) -> keras.Model:
+    if isinstance(model, keras.Sequential):
+        given = model.inputs[0]
+        layers = [keras.Input(batch_shape=given.shape, dtype=given.dtype, name=given.name)]
+        layers += [new for layer in model.layers if (new := clone(layer)) is not Instead.NOTHING]
+        return keras.Sequential(layers, name=model.name)
+
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        if layer is Instead.NOTHING:
+            return args[0] if args else kwargs["inputs"]
+        return layer(*args, **kwargs)
+
+    # Uncompiled first: clone_model would make a second optimizer, with a slot for every weight.
+    return keras.models.clone_model(uncompiled(model), clone_function=clone, call_function=call)
+
+
+def _from_config(layer: Any) -> Any:
+    try:
+        config = layer.get_config()
+        if isinstance(layer, keras.layers.Lambda):
+            # The function is already alive in this process: nothing foreign is unmarshalled.
+            new = type(layer).from_config(config, safe_mode=False)
+            new.function = layer.function
+            return new
+        return type(layer).from_config(config)
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"The layer {layer.name!r} ({type(layer).__name__}) cannot be copied, because making it "
+            f"anew from its configuration fails: {error} Give the class a get_config() that returns "
+            "all arguments of its __init__()."
+        ) from error
+
+
+def _copy_state(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
+    """Weights, assets and frozen flags of a layer and of all layers inside it."""
+    new.trainable = old.trainable
+    store: dict[str, Any] = {}
+    old.save_own_variables(store)
+    new.load_own_variables(store)
+    if hasattr(old, "save_assets"):
+        with tempfile.TemporaryDirectory() as assets:
+            old.save_assets(assets)
+            new.load_assets(assets)
+    inside_old, inside_new = sublayers(old), sublayers(new)
+    if len(inside_old) != len(inside_new):
+        raise ValueError(
+            f"The layer {old.name!r} ({type(old).__name__}) holds {len(inside_old)} layers, and a copy "
+            f"of it made from its configuration holds {len(inside_new)}. Create all of them in "
+            "__init__() or build()."
+        )
+    for old_inside, new_inside in zip(inside_old, inside_new, strict=True):
+        _copy_state(old_inside, new_inside)

@@ -1,0 +1,47 @@
+"""What was exported, and how far it is from the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..folding import FoldReport
+
+Specification = dict[str, tuple[tuple[int | None, ...], str]]
+
+
+class ExportError(RuntimeError):
+    """The SavedModel does not compute what the model computes; nothing was left behind."""
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """A written and verified SavedModel.
+
+    Attributes:
+        path: where it is.
+        fold: what became of the batch norms; `None` if folding was not asked for.
+        difference: the largest absolute difference between any output of the given model and of the
+            reloaded SavedModel.
+        relative_difference: the same divided by the largest absolute value of that output.
+        samples: number of samples compared.
+        inputs, outputs: shape (the batch size is `None`) and type of the signature's tensors by name.
+    """
+
+    path: Path
+    fold: FoldReport | None
+    difference: float
+    relative_difference: float
+    samples: int
+    inputs: Specification
+    outputs: Specification
+
+    def __str__(self) -> str:
+        lines = [
+            f"SavedModel {self.path}",
+            f"  differs from the model by at most {self.difference:.2g} "
+            f"({self.relative_difference:.2g} relative) on {self.samples} samples",
+        ]
+        lines += [f"  input {name}: {dtype} {shape}" for name, (shape, dtype) in self.inputs.items()]
+        lines += [f"  output {name}: {dtype} {shape}" for name, (shape, dtype) in self.outputs.items()]
+        return "\n".join([*lines, *([str(self.fold)] if self.fold else [])])

@@ -1,0 +1,66 @@
+"""Inputs to compare two models on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ..cloning import is_open
+
+# For axes of unknown size: large enough for the strides and windows of most image models.
+DRAWN_SIZE = 32
+DRAWN_BATCH = 4
+
+
+def check(samples: Any) -> Any:
+    """Given samples as arrays, structured as they were.
+
+    Raises:
+        ValueError: they hold no sample, or not the same number in every input.
+    """
+    given = tf.nest.map_structure(np.asarray, samples)
+    sizes = {one.shape[0] if one.ndim else 0 for one in tf.nest.flatten(given)}
+    if len(sizes) != 1 or 0 in sizes:
+        raise ValueError(
+            "samples must hold the same number of samples for each input, at least one, received "
+            f"sizes {sorted(sizes)}. Pass a small batch of the model's inputs."
+        )
+    return given
+
+
+def draw(model: keras.Model) -> Any:
+    """Four samples to a model's input specification, the same ones each time.
+
+    Standard normal numbers, 0 or 1 for integers and booleans, 32 for axes of unknown size.
+
+    Raises:
+        ValueError: the model does not declare its inputs, or one is neither number nor boolean.
+    """
+    if not is_open(model):
+        raise ValueError(
+            f"The inputs of {model.name!r} ({type(model).__name__}) are not declared, so no samples can "
+            "be drawn. Pass samples=, a small batch of its inputs."
+        )
+    rng = np.random.default_rng(0)
+    return tf.nest.map_structure(lambda tensor: _draw(rng, tensor), model.input)
+
+
+def first(samples: Any) -> Any:
+    """The first sample alone, as a batch of one."""
+    return tf.nest.map_structure(lambda one: one[:1], samples)
+
+
+def _draw(rng: np.random.Generator, tensor: keras.KerasTensor) -> np.ndarray:
+    shape = [DRAWN_BATCH, *(size or DRAWN_SIZE for size in tensor.shape[1:])]
+    dtype = tf.as_dtype(tensor.dtype)
+    if dtype.is_floating:
+        return rng.standard_normal(shape).astype(dtype.as_numpy_dtype)
+    if dtype.is_integer or dtype.is_bool:
+        return rng.integers(0, 2, shape).astype(dtype.as_numpy_dtype)
+    raise ValueError(
+        f"No samples can be drawn for the input {tensor.name!r} of type {tensor.dtype}. Pass samples=, "
+        "a small batch of the model's inputs."
+    )

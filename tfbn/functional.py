@@ -1,0 +1,304 @@
+"""Batch normalisation as pure functions of tensors: no variable, no Keras.
+
+Algorithm 1 and lines 10 and 11 of Algorithm 2 of Ioffe & Szegedy, "Batch Normalization" (arXiv
+1502.03167v3). Everywhere here:
+
+* `axis` names the *channel* axes, the ones that keep statistics of their own; all others are
+  averaged over. An integer or a sequence of integers, negative ones counted from the end.
+* A *per-channel* tensor has the shape of those axes in ascending order: `[channels]` for one axis,
+  `[height, channels]` for axes 1 and 3 of `[batch, height, width, channels]`.
+* Variances are biased (divided by the count) unless a name says otherwise.
+* Arithmetic is at least float32: float16 and bfloat16 are widened, float64 stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+Axis = int | Sequence[int]
+TensorLike = Any
+
+
+class Moments(NamedTuple):
+    """Mean and variance of some values, and how many values there were.
+
+    Attributes:
+        mean: per channel.
+        variance: per channel, biased; 0 where `count` is 0.
+        count: number of values behind each channel (for weighted moments the sum of their
+            weights), a scalar or per channel, of the mean's type.
+    """
+
+    mean: tf.Tensor
+    variance: tf.Tensor
+    count: tf.Tensor
+
+
+def channel_axes(axis: Axis, rank: int) -> tuple[int, ...]:
+    """The channel axes of a tensor of `rank`, non-negative and ascending.
+
+    Raises:
+        ValueError: an axis lies outside the tensor, is named twice, or none is named.
+    """
+    axes = tuple(axis) if isinstance(axis, Sequence) else (axis,)
+    for one in axes:
+        if not -rank <= one < rank:
+            raise ValueError(
+                f"axis {one} is outside an input of rank {rank} (received axis={axis!r}). "
+                f"Choose it between {-rank} and {rank - 1}."
+            )
+    canonical = tuple(sorted(one % rank for one in axes))
+    if not canonical or len(set(canonical)) < len(canonical):
+        raise ValueError(
+            f"axis must name at least one axis and none twice, received axis={axis!r} "
+            f"for an input of rank {rank}. Name each channel axis once."
+        )
+    return canonical
+
+
+def batch_moments(x: TensorLike, axis: Axis = -1) -> Moments:
+    """Mean and biased variance of a batch (Algorithm 1, lines 1 and 2).
+
+    The variance is the mean of squared deviations from the mean, never E[x²] − E[x]², which loses
+    all its digits when the mean is large. Without any value (an empty batch) mean, variance and
+    count are 0.
+
+    Args:
+        x: floating-point tensor of known rank.
+        axis: channel axes of `x`.
+
+    Returns:
+        Moments, of `x`'s type or float32 if that is wider; the count is a scalar.
+    """
+    x = _widen(x)
+    axes = _averaged_axes(x, axis)
+    count = _size(x, axes)
+    mean = tf.math.divide_no_nan(_sum(x, axes), count)
+    deviations = x - _along(mean, x.shape.rank, axis)
+    variance = tf.math.divide_no_nan(_sum(tf.square(deviations), axes), count)
+    return Moments(mean, variance, count)
+
+
+def weighted_moments(x: TensorLike, weights: TensorLike, axis: Axis = -1) -> Moments:
+    """Mean and biased variance of weighted values, e.g. of those that a mask leaves.
+
+    A value of weight 0 takes no part at all, not even when it is NaN or infinite.
+
+    Args:
+        x: floating-point tensor of known rank.
+        weights: non-negative (or boolean) weights for the leading axes of `x`: shape `[batch]`,
+            `[batch, time]`, … up to the full shape; an axis of size 1 is broadcast.
+        axis: channel axes of `x`.
+
+    Returns:
+        Moments whose per-channel count is the sum of weights; all 0 where that sum is 0.
+
+    Raises:
+        ValueError: `weights` has a higher rank than `x`.
+    """
+    x = _widen(x)
+    weights = tf.cast(weights, x.dtype)
+    rank = x.shape.rank
+    if weights.shape.rank > rank:
+        raise ValueError(
+            f"weights of shape {weights.shape} have more axes than the values they weigh, of shape "
+            f"{x.shape}. Pass one weight for each index of the leading axes, e.g. shape [batch]."
+        )
+    for _ in range(rank - weights.shape.rank):
+        weights = weights[..., tf.newaxis]
+    x, weights = tf.where(weights > 0, x, 0), tf.broadcast_to(weights, tf.shape(x))
+    axes = _averaged_axes(x, axis)
+    total = _sum(weights, axes)
+    mean = tf.math.divide_no_nan(_sum(weights * x, axes), total)
+    deviations = x - _along(mean, rank, axis)
+    variance = tf.math.divide_no_nan(_sum(weights * tf.square(deviations), axes), total)
+    return Moments(mean, variance, total)
+
+
+def combine_moments(parts: Moments) -> Moments:
+    """The moments of several sets of values together, from the moments of each.
+
+    Sets weigh by their counts, and the spread of their means is part of the variance: the result is
+    what `batch_moments` gives on all values at once (Chan, Golub & LeVeque, 1979). An empty
+    set changes nothing.
+
+    Args:
+        parts: moments stacked along a new first axis: mean and variance `[sets, …channels]`, count
+            `[sets]` or `[sets, …channels]`.
+
+    Returns:
+        Moments; the count is per channel.
+    """
+    mean, variance = _widen(parts.mean), _widen(parts.variance)
+    count = tf.cast(parts.count, mean.dtype)
+    for _ in range(mean.shape.rank - count.shape.rank):
+        count = count[..., tf.newaxis]
+    count = tf.broadcast_to(count, tf.shape(mean))
+    total = tf.reduce_sum(count, 0)
+    share = tf.math.divide_no_nan(count, total)
+    # Relative to the first mean: with means far from 0 and close together no digit is lost.
+    reference = mean[0]
+    combined = reference + tf.reduce_sum(share * (mean - reference), 0)
+    spread = tf.reduce_sum(share * (variance + tf.square(mean - combined)), 0)
+    return Moments(combined, spread, total)
+
+
+def unbiased_variance(moments: Moments) -> tf.Tensor:
+    """The variance times m/(m−1), m being the count (Algorithm 2, line 10).
+
+    A single value says nothing about a variance: where m ≤ 1 the biased one is returned.
+    """
+    count = tf.cast(moments.count, moments.variance.dtype)
+    freedom = tf.where(count > 1, count - 1, 1)
+    return moments.variance * tf.where(count > 1, count / freedom, 1)
+
+
+def normalize(
+    x: TensorLike,
+    mean: TensorLike,
+    variance: TensorLike,
+    beta: TensorLike | None = None,
+    gamma: TensorLike | None = None,
+    epsilon: float = 1e-3,
+    axis: Axis = -1,
+) -> tf.Tensor:
+    """gamma · (x − mean) / sqrt(variance + epsilon) + beta (Algorithm 1, lines 3 and 4).
+
+    The mean is subtracted first: folded into the offset it would cost digits when it is large.
+
+    Args:
+        x: floating-point tensor of known rank.
+        mean, variance, beta, gamma: per channel; `None` leaves beta or gamma out.
+        epsilon: added to the variance.
+        axis: channel axes of `x`.
+
+    Returns:
+        A tensor of `x`'s shape and type; computed in float32 or wider.
+    """
+    x = tf.convert_to_tensor(x)
+    wide = _widen(x)
+    dtype, rank = wide.dtype, x.shape.rank
+    scale = _scale(variance, gamma, epsilon, dtype)
+    y = (wide - _along(tf.cast(mean, dtype), rank, axis)) * _along(scale, rank, axis)
+    if beta is not None:
+        y += _along(tf.cast(beta, dtype), rank, axis)
+    return tf.cast(y, x.dtype)
+
+
+def update_moving_average(moving: TensorLike, value: TensorLike, decay: float) -> tf.Tensor:
+    """decay · moving + (1 − decay) · value: `decay`, in [0, 1], weighs the old value.
+
+    Written as a step towards the value, so that the moving average of a constant is that constant.
+    """
+    moving = _widen(moving)
+    return moving + (tf.cast(value, moving.dtype) - moving) * (1.0 - decay)
+
+
+def scale_and_offset(
+    mean: TensorLike,
+    variance: TensorLike,
+    beta: TensorLike | None = None,
+    gamma: TensorLike | None = None,
+    epsilon: float = 1e-3,
+    dtype: tf.DType | str = "float64",
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The affine transform `scale · x + offset` that a BN is at inference (Algorithm 2, line 11).
+
+    Args:
+        mean, variance, beta, gamma: per channel; `None` leaves beta (0) or gamma (1) out.
+        epsilon: added to the variance.
+        dtype: type of the arithmetic and of the result; float64 unless told, for folding is done
+            once and rounded once.
+
+    Returns:
+        scale = gamma / sqrt(variance + epsilon) and offset = beta − scale · mean, per channel.
+    """
+    scale = _scale(variance, gamma, epsilon, dtype)
+    offset = -scale * tf.cast(mean, dtype)
+    if beta is not None:
+        offset += tf.cast(beta, dtype)
+    return scale, offset
+
+
+def fold_into_kernel(
+    kernel: TensorLike,
+    bias: TensorLike | None,
+    scale: TensorLike,
+    offset: TensorLike,
+    axis: Axis = -1,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The kernel and bias of a linear layer with `scale · y + offset` applied to its output.
+
+    Args:
+        kernel: weights of a linear layer.
+        bias: `[channels]`, or `None` for a layer without one.
+        scale, offset: `[channels]`, the transform of the layer's output channels.
+        axis: the kernel's axes that count the output channels. Several axes count them together,
+            the last one fastest: `(-2, -1)` for a depthwise kernel `[h, w, in, multiplier]`.
+
+    Returns:
+        The new kernel, of `kernel`'s shape and type, and the new bias, `[channels]`, of the same
+        type. Computed in float64 and rounded once.
+    """
+    kernel = tf.convert_to_tensor(kernel)
+    scale, offset = tf.cast(scale, tf.float64), tf.cast(offset, tf.float64)
+    axes = channel_axes(axis, kernel.shape.rank)
+    per_axis = tf.reshape(scale, [kernel.shape[one] for one in axes])
+    folded = tf.cast(kernel, tf.float64) * _along(per_axis, kernel.shape.rank, axes)
+    if bias is not None:
+        offset += tf.cast(bias, tf.float64) * scale
+    return tf.cast(folded, kernel.dtype), tf.cast(offset, kernel.dtype)
+
+
+def _scale(
+    variance: TensorLike, gamma: TensorLike | None, epsilon: float, dtype: tf.DType | str
+) -> tf.Tensor:
+    scale = tf.math.rsqrt(tf.cast(variance, dtype) + tf.cast(epsilon, dtype))
+    return scale if gamma is None else scale * tf.cast(gamma, dtype)
+
+
+def _widen(x: TensorLike) -> tf.Tensor:
+    x = tf.convert_to_tensor(x)
+    if not x.dtype.is_floating:
+        raise TypeError(
+            f"Batch normalisation needs floating-point values, received {x.dtype.name} of shape "
+            f"{x.shape}. Convert them first, e.g. tf.cast(x, tf.float32)."
+        )
+    return tf.cast(x, tf.float32) if x.dtype in (tf.float16, tf.bfloat16) else x
+
+
+def _averaged_axes(x: tf.Tensor, axis: Axis) -> tuple[int, ...]:
+    kept = channel_axes(axis, x.shape.rank)
+    return tuple(one for one in range(x.shape.rank) if one not in kept)
+
+
+def _size(x: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
+    """Number of values that a sum over `axes` adds up: a constant where the shape is known."""
+    sizes = [x.shape[one] if x.shape[one] is not None else tf.shape(x)[one] for one in axes]
+    size = tf.constant(1.0, x.dtype)
+    for one in sizes:
+        size *= tf.cast(one, x.dtype)
+    return size
+
+
+def _sum(x: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
+    """Sum over `axes`, the innermost first.
+
+    TensorFlow adds a column of 100 000 values one after the other, with a relative error of
+    1e-5 to 1e-4 in float32. Axis by axis the same sum takes the same time and errs by 1e-7.
+    """
+    for one in sorted(axes, reverse=True):
+        x = tf.reduce_sum(x, one)
+    return x
+
+
+def _along(per_channel: tf.Tensor, rank: int, axis: Axis) -> tf.Tensor:
+    """Shape a per-channel tensor so that it broadcasts along its axes of a tensor of `rank`."""
+    axes = channel_axes(axis, rank)
+    if axes == (rank - 1,):
+        return per_channel
+    sizes = iter(tf.unstack(tf.shape(per_channel), num=len(axes)))
+    return tf.reshape(per_channel, [next(sizes) if one in axes else 1 for one in range(rank)])

@@ -1,0 +1,252 @@
+"""The Keras layer: the state that Algorithm 1 trains and Algorithm 2 uses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from . import functional
+from .functional import Axis, Moments
+
+
+@keras.saving.register_keras_serializable(package="tfbn")
+class BatchNorm(keras.layers.Layer):
+    """Batch normalisation (Ioffe & Szegedy, arXiv 1502.03167v3).
+
+    In training each channel is normalised with the mean and biased variance of the batch
+    (Algorithm 1), and the moving statistics take a step towards them:
+    `moving = decay · moving + (1 − decay) · batch`. At inference the moving statistics normalise
+    (Algorithm 2, line 11). With `trainable = False` the layer is frozen: it runs as at inference
+    whatever `training` says, and nothing in it changes, as in Keras.
+
+    Statistics are at least float32 whatever the input's type. An empty batch, or a mask that leaves
+    nothing, changes no statistic. NaN in a training batch makes the output of its channel and that
+    channel's moving statistics NaN, as in Keras.
+
+    Args:
+        axis: the channel axis, or a sequence of axes that keep statistics together. Negative axes
+            count from the end; 1 for channels-first images.
+        decay: weight of the old value in the moving average, in [0, 1]. Keras calls it momentum.
+        epsilon: added to the variance, not negative.
+        center: whether there is an offset, `beta`.
+        scale: whether there is a factor, `gamma`.
+        unbiased: store the batch's variance times m/(m−1), m values a channel, as the paper and
+            Keras 2's fused path did, instead of the biased one of Keras 1 and Keras 3. Where
+            m = 1 the biased one is stored. The batch itself is always normalised by the biased one.
+        synchronized: under `tf.distribute`, use the moments of all replicas' batches together
+            instead of each replica's own.
+        beta_initializer, gamma_initializer, moving_mean_initializer, moving_variance_initializer:
+            as in `keras.layers.Layer.add_weight`.
+        beta_regularizer, gamma_regularizer, beta_constraint, gamma_constraint: likewise.
+        **kwargs: of `keras.layers.Layer`: name, dtype, trainable.
+
+    Call arguments:
+        inputs: floating-point tensor with any number of axes; the sizes of the channel axes must
+            be known, and stay what they were when the layer was built.
+        training: batch statistics if true, moving ones otherwise.
+        mask: for the leading axes of `inputs`, e.g. `[batch, time]`; false where a position is
+            to be ignored by the statistics. The output is normalised everywhere.
+
+    Returns:
+        A tensor of the inputs' shape in the layer's compute dtype.
+
+    Raises:
+        TypeError: an argument of the wrong kind, or `momentum`; inputs that are not floating-point.
+        ValueError: an argument out of range; an axis that the inputs do not have or whose size is
+            unknown; inputs that do not fit the layer's weights.
+
+    >>> layer = BatchNorm(decay=0.9)
+    >>> y = layer(tf.constant([[1.0, 20.0], [3.0, 40.0]]), training=True)
+    >>> layer.moving_mean.numpy().round(3).tolist()
+    [0.2, 3.0]
+    """
+
+    def __init__(
+        self,
+        axis: Axis = -1,
+        decay: float = 0.99,
+        epsilon: float = 1e-3,
+        center: bool = True,
+        scale: bool = True,
+        unbiased: bool = False,
+        synchronized: bool = False,
+        beta_initializer: Any = "zeros",
+        gamma_initializer: Any = "ones",
+        moving_mean_initializer: Any = "zeros",
+        moving_variance_initializer: Any = "ones",
+        beta_regularizer: Any = None,
+        gamma_regularizer: Any = None,
+        beta_constraint: Any = None,
+        gamma_constraint: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        if "momentum" in kwargs:
+            raise TypeError(
+                f"BatchNorm has no argument 'momentum' (received {kwargs['momentum']!r}): what Keras "
+                f"calls momentum is called decay here. Write BatchNorm(decay={kwargs['momentum']!r})."
+            )
+        super().__init__(**kwargs)
+        self.axis = _valid_axis(axis)
+        self.decay = _valid_number("decay", decay, 0.0, 1.0)
+        self.epsilon = _valid_number("epsilon", epsilon, 0.0, math.inf)
+        self.center = _valid_flag("center", center)
+        self.scale = _valid_flag("scale", scale)
+        self.unbiased = _valid_flag("unbiased", unbiased)
+        self.synchronized = _valid_flag("synchronized", synchronized)
+        self.beta_initializer = keras.initializers.get(beta_initializer)
+        self.gamma_initializer = keras.initializers.get(gamma_initializer)
+        self.moving_mean_initializer = keras.initializers.get(moving_mean_initializer)
+        self.moving_variance_initializer = keras.initializers.get(moving_variance_initializer)
+        self.beta_regularizer = keras.regularizers.get(beta_regularizer)
+        self.gamma_regularizer = keras.regularizers.get(gamma_regularizer)
+        self.beta_constraint = keras.constraints.get(beta_constraint)
+        self.gamma_constraint = keras.constraints.get(gamma_constraint)
+        self.supports_masking = True
+        self.beta: keras.Variable | None = None
+        self.gamma: keras.Variable | None = None
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        axes = functional.channel_axes(self.axis, len(input_shape))
+        shape = tuple(input_shape[one] for one in axes)
+        if None in shape:
+            raise ValueError(
+                f"{self.name!r} needs to know the size of axis {self.axis!r} to create its weights, "
+                f"received inputs of shape {tuple(input_shape)}. Give that axis a fixed size in "
+                "keras.Input, or choose another axis."
+            )
+        # Weights keep their type under mixed precision (autocast=False): the arithmetic is float32.
+        if self.scale:
+            self.gamma = self.add_weight(
+                name="gamma",
+                shape=shape,
+                initializer=self.gamma_initializer,
+                regularizer=self.gamma_regularizer,
+                constraint=self.gamma_constraint,
+                autocast=False,
+            )
+        if self.center:
+            self.beta = self.add_weight(
+                name="beta",
+                shape=shape,
+                initializer=self.beta_initializer,
+                regularizer=self.beta_regularizer,
+                constraint=self.beta_constraint,
+                autocast=False,
+            )
+        statistic = {
+            "shape": shape,
+            "dtype": keras.backend.result_type(self.variable_dtype, "float32"),
+            "trainable": False,
+            "autocast": False,
+        }
+        self.moving_mean = self.add_weight(
+            name="moving_mean", initializer=self.moving_mean_initializer, **statistic
+        )
+        self.moving_variance = self.add_weight(
+            name="moving_variance", initializer=self.moving_variance_initializer, **statistic
+        )
+        self.input_spec = keras.layers.InputSpec(
+            ndim=len(input_shape), axes={one: input_shape[one] for one in axes}
+        )
+        self.built = True
+
+    def call(
+        self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        if training and self.trainable:
+            moments = self._moments(inputs, mask)
+            self._update(moments)
+            mean, variance = moments.mean, moments.variance
+        else:
+            mean, variance = self.moving_mean, self.moving_variance
+        outputs = functional.normalize(
+            inputs, mean, variance, self.beta, self.gamma, self.epsilon, self.axis
+        )
+        return tf.cast(outputs, self.compute_dtype)
+
+    def _moments(self, inputs: tf.Tensor, mask: tf.Tensor | None) -> Moments:
+        if mask is None:
+            moments = functional.batch_moments(inputs, self.axis)
+        else:
+            moments = functional.weighted_moments(inputs, mask, self.axis)
+        return _across_replicas(moments) if self.synchronized else moments
+
+    def _update(self, moments: Moments) -> None:
+        variance = functional.unbiased_variance(moments) if self.unbiased else moments.variance
+        for moving, value in (
+            (self.moving_mean, moments.mean),
+            (self.moving_variance, variance),
+        ):
+            old = tf.convert_to_tensor(moving)
+            new = functional.update_moving_average(old, value, self.decay)
+            moving.assign(tf.where(moments.count > 0, new, old))
+
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> Sequence[int | None]:
+        functional.channel_axes(self.axis, len(input_shape))
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {
+            "axis": self.axis,
+            "decay": self.decay,
+            "epsilon": self.epsilon,
+            "center": self.center,
+            "scale": self.scale,
+            "unbiased": self.unbiased,
+            "synchronized": self.synchronized,
+            "beta_initializer": keras.initializers.serialize(self.beta_initializer),
+            "gamma_initializer": keras.initializers.serialize(self.gamma_initializer),
+            "moving_mean_initializer": keras.initializers.serialize(self.moving_mean_initializer),
+            "moving_variance_initializer": keras.initializers.serialize(
+                self.moving_variance_initializer
+            ),
+            "beta_regularizer": keras.regularizers.serialize(self.beta_regularizer),
+            "gamma_regularizer": keras.regularizers.serialize(self.gamma_regularizer),
+            "beta_constraint": keras.constraints.serialize(self.beta_constraint),
+            "gamma_constraint": keras.constraints.serialize(self.gamma_constraint),
+        }
+
+
+def _across_replicas(moments: Moments) -> Moments:
+    """The moments of all replicas' batches together: one collective, no difference of squares."""
+    replica = tf.distribute.get_replica_context()
+    if replica is None or replica.num_replicas_in_sync == 1:
+        return moments
+    count = tf.broadcast_to(moments.count, tf.shape(moments.mean))
+    packed = tf.stack([moments.mean, moments.variance, count])[tf.newaxis]
+    gathered = replica.all_gather(packed, axis=0)
+    return functional.combine_moments(Moments(gathered[:, 0], gathered[:, 1], gathered[:, 2]))
+
+
+def _valid_axis(axis: Any) -> int | list[int]:
+    def whole(one: Any) -> bool:
+        return hasattr(one, "__index__") and not isinstance(one, bool)
+
+    if whole(axis):
+        return int(axis)
+    if isinstance(axis, Sequence) and axis and all(map(whole, axis)):
+        return [int(one) for one in axis]
+    raise TypeError(
+        f"axis must be an integer or a sequence of integers, received {axis!r}. Pass -1 for "
+        "channels last, 1 for channels first."
+    )
+
+
+def _valid_number(name: str, value: Any, low: float, high: float) -> float:
+    bounds = f"between {low:g} and {high:g}" if high < math.inf else f"at least {low:g}"
+    if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
+        raise TypeError(f"{name} must be a number {bounds}, received {value!r}.")
+    number = float(value)
+    if not low <= number <= high or math.isinf(number):
+        raise ValueError(f"{name} must be a number {bounds}, received {value!r}.")
+    return number
+
+
+def _valid_flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool) and type(value).__name__ not in ("bool_", "bool"):
+        raise TypeError(f"{name} must be True or False, received {value!r}.")
+    return bool(value)
