@@ -256,7 +256,7 @@ def fold_into_kernel(
 def _scale(
     variance: TensorLike, gamma: TensorLike | None, epsilon: float, dtype: tf.DType | str
 ) -> tf.Tensor:
-    scale = tf.math.rsqrt(tf.cast(variance, dtype) + tf.cast(epsilon, dtype))
+    scale = tf.math.rsqrt(tf.cast(variance, dtype) + tf.constant(epsilon, dtype))
     return scale if gamma is None else scale * tf.cast(gamma, dtype)
 
 

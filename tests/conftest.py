@@ -1,0 +1,37 @@
+"""Fixtures shared by the tests; TensorFlow is imported once for each test process."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _reproducible():
+    keras.utils.set_random_seed(0)
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture
+def unchanged():
+    """`with unchanged(model):` fails if anything that the model saves is different afterwards."""
+    from contextlib import contextmanager
+
+    @contextmanager
+    def check(model):
+        def state():
+            return [np.array(variable) for variable in model.variables]
+
+        before, config = state(), model.get_config() if hasattr(model, "inputs") else None
+        yield
+        after = state()
+        assert len(before) == len(after)
+        for old, new in zip(before, after, strict=True):
+            np.testing.assert_array_equal(old, new)
+        assert config is None or config == model.get_config()
+
+    return check

@@ -1,0 +1,34 @@
+"""Models that several tests use."""
+
+import keras
+import numpy as np
+from tfbn.batch_norms import batch_norms
+
+
+def randomize(model, seed=0):
+    """Give every weight of a model non-trivial values: negative gammas, different variances."""
+    rng = np.random.default_rng(seed)
+    for variable in model.trainable_variables:
+        variable.assign(rng.normal(0, 0.4, variable.shape))
+    for layer in batch_norms(model).values():
+        shape = layer.moving_mean.shape
+        layer.moving_mean.assign(rng.normal(0, 1, shape))
+        layer.moving_variance.assign(rng.uniform(0.2, 3, shape))
+        if layer.gamma is not None:
+            layer.gamma.assign(rng.uniform(0.5, 2, shape) * rng.choice([-1, 1], shape))
+        if layer.beta is not None:
+            layer.beta.assign(rng.normal(0, 1, shape))
+    return model
+
+
+def chain(shape, *layers, dtype="float32"):
+    """A Functional model of layers called one after the other, with random weights."""
+    inputs = x = keras.Input(shape, dtype=dtype, name="x")
+    for layer in layers:
+        x = layer(x)
+    return randomize(keras.Model(inputs, x))
+
+
+def relative_difference(got, want):
+    got, want = np.asarray(got, "float64"), np.asarray(want, "float64")
+    return np.abs(got - want).max() / np.abs(want).max()
