@@ -24,7 +24,7 @@ def unchanged():
     @contextmanager
     def check(model):
         def state():
-            return [np.array(variable) for variable in model.variables]
+            return [variable.numpy() for variable in model.variables]
 
         before, config = state(), model.get_config() if hasattr(model, "inputs") else None
         yield

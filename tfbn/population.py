@@ -48,10 +48,11 @@ def population_statistics(
 
     Args:
         model: a built or buildable Keras model that contains batch norms.
-        data: what `keras.Model.fit` takes: a `tf.data.Dataset`, a generator or a `PyDataset` of
-            batches `x`, `(x, y)` or `(x, y, sample_weight)`, or arrays: one, a list or dictionary of
-            them for a model of several inputs, or a tuple `(x, y[, sample_weight])`. Arrays are cut
-            in batches of 32. Targets and sample weights are ignored.
+        data: what `keras.Model.fit` takes: a `tf.data.Dataset`, a `PyDataset`, a generator, an
+            iterator or a list of batches `x`, `(x, y)` or `(x, y, sample_weight)` (in a list, as
+            tuples), or arrays: one, a list or dictionary of them for a model of several inputs, or a
+            tuple `(x, y[, sample_weight])`. Arrays are cut in batches of 32. Targets and sample
+            weights are ignored.
         steps: number of batches to use; all of them if `None`.
         verbose: 0 for silence, 1 or "auto" for a progress bar, 2 for a line, as in Keras.
 
@@ -73,11 +74,10 @@ def population_statistics(
     watch = _Watch(gauges)
     pass_over_data = _Pass(model)
     pass_over_data.compile(run_eagerly=bool(getattr(model, "run_eagerly", False)), jit_compile=False)
-    x = keras.utils.unpack_x_y_sample_weight(data)[0] if isinstance(data, tuple) else data
     with _gauged(layers, gauges), warnings.catch_warnings():
         # Data that ends by itself is welcome here; too little of it is an error below.
         warnings.filterwarnings("ignore", message="Your input ran out of data")
-        pass_over_data.evaluate(x, steps=steps, verbose=verbose, callbacks=[watch])
+        pass_over_data.evaluate(_readable(data), steps=steps, verbose=verbose, callbacks=[watch])
     if watch.batches == 0:
         raise ValueError("data holds no batch. Pass at least one batch of the model's inputs.")
     if steps is not None and watch.batches < steps:
@@ -240,6 +240,17 @@ def _measurable(model: keras.Model) -> dict[str, Batchnorm]:
             "measured (layer.trainable = True)."
         )
     return trainable
+
+
+def _readable(data: Any) -> Any:
+    """The data as Keras reads it: `x` of a tuple, and any iterator or list of batches as a generator."""
+    if isinstance(data, tuple):
+        return keras.utils.unpack_x_y_sample_weight(data)[0]
+    if isinstance(data, list) and all(isinstance(batch, tuple) for batch in data):
+        return (batch for batch in data)
+    if isinstance(data, Iterator) and not isinstance(data, tf.data.Iterator):
+        return (batch for batch in data)
+    return data
 
 
 def _check_length(data: Any, steps: int | None) -> None:

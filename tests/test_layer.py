@@ -1,0 +1,410 @@
+"""tfbn.BatchNorm: against the float64 oracle, and in Keras models against Keras' own layer."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import reference
+import tensorflow as tf
+import tfbn
+
+L = keras.layers
+RULES = {"rtol": 1e-5, "atol": 1e-5}  # float32 outputs of size 1 to 10
+
+
+def built(shape, axis=-1, **arguments):
+    """A built layer with random gamma, beta and moving statistics, and those as oracle arguments."""
+    layer = tfbn.BatchNorm(axis=axis, **arguments)
+    layer.build((None, *shape[1:]))
+    p = reference.parameters(tuple(layer.moving_mean.shape))
+    for name, variable in (
+        ("gamma", layer.gamma),
+        ("beta", layer.beta),
+        ("mean", layer.moving_mean),
+        ("variance", layer.moving_variance),
+    ):
+        if variable is None:
+            p[name] = None
+        else:
+            variable.assign(p[name])
+    return layer, p
+
+
+@pytest.mark.parametrize("center", [True, False])
+@pytest.mark.parametrize("scale", [True, False])
+@pytest.mark.parametrize("unbiased", [True, False])
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [((32, 5), -1), ((8, 6, 5), 1), ((4, 5, 6, 3), -1), ((4, 3, 5, 6), -3), ((4, 5, 6, 3), [1, -1])],
+)
+def test_training_step(shape, axis, unbiased, scale, center):
+    arguments = {"decay": 0.9, "epsilon": 1e-2, "unbiased": unbiased, "center": center, "scale": scale}
+    layer, p = built(shape, axis, **arguments)
+    x = reference.data(shape, axis, seed=7)
+    y, mean, variance = reference.train_step(
+        x, p["mean"], p["variance"], 0.9, unbiased, axis, beta=p["beta"], gamma=p["gamma"], epsilon=1e-2
+    )
+    np.testing.assert_allclose(layer(x, training=True), y, **RULES)
+    np.testing.assert_allclose(layer.moving_mean, mean, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(layer.moving_variance, variance, rtol=1e-6)
+    assert len(layer.trainable_variables) == center + scale
+    assert len(layer.non_trainable_variables) == 2
+
+
+@pytest.mark.parametrize("training", [False, None])
+@pytest.mark.parametrize(("shape", "axis"), [((8, 5), -1), ((4, 3, 5, 6), 1), ((4, 5, 6, 3), (1, 3))])
+def test_inference_uses_and_keeps_moving_statistics(shape, axis, training, unchanged):
+    layer, p = built(shape, axis)
+    x = reference.data(shape, axis, seed=7)
+    y = reference.apply(x, p["mean"], p["variance"], p["beta"], p["gamma"], axis=axis)
+    with unchanged(layer):
+        np.testing.assert_allclose(layer(x, training=training), y, **RULES)
+
+
+def test_frozen_layer_runs_as_at_inference(unchanged):
+    layer, p = built((8, 5))
+    layer.trainable = False
+    x = reference.data((8, 5), seed=7)
+    y = reference.apply(x, p["mean"], p["variance"], p["beta"], p["gamma"])
+    with unchanged(layer):
+        np.testing.assert_allclose(layer(x, training=True), y, **RULES)
+    assert layer.trainable_variables == []
+
+
+@pytest.mark.parametrize("unbiased", [True, False])
+def test_a_single_value_stores_the_biased_variance(unbiased):
+    layer = tfbn.BatchNorm(decay=0.5, unbiased=unbiased)
+    y = layer(np.full((1, 3), 7, "float32"), training=True)
+    np.testing.assert_array_equal(y, np.zeros((1, 3)))
+    np.testing.assert_array_equal(layer.moving_mean, [3.5] * 3)
+    np.testing.assert_array_equal(layer.moving_variance, [0.5] * 3)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_an_empty_batch_changes_nothing(compiled, unchanged):
+    layer, _ = built((0, 4, 3))
+    call = tf.function(layer) if compiled else layer
+    with unchanged(layer):
+        assert call(np.zeros((0, 4, 3), "float32"), training=True).shape == (0, 4, 3)
+
+
+def test_nan_reaches_its_own_channel_only():
+    layer, p = built((8, 3))
+    x = reference.data((8, 3))
+    x[2, 1] = np.nan
+    y = layer(x, training=True).numpy()
+    np.testing.assert_array_equal(np.isnan(y).all(0), [False, True, False])
+    np.testing.assert_array_equal(np.isnan(layer.moving_mean), [False, True, False])
+    np.testing.assert_allclose(
+        y[:, 0],
+        reference.train_step(x[:, :1], 0, 1, 0.9, beta=p["beta"][0], gamma=p["gamma"][0])[0][:, 0],
+        **RULES,
+    )
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((6, 5, 3), -1), ((6, 5, 3), 1), ((4, 5, 6, 3), -1)])
+def test_masked_positions_take_no_part(shape, axis):
+    layer, p = built(shape, axis, decay=0.9)
+    x = reference.data(shape, axis, seed=7)
+    mask = np.random.default_rng(8).random(shape[:2]) < 0.5
+    mask[:2] = True
+    weights = np.broadcast_to(mask.reshape(mask.shape + (1,) * (x.ndim - 2)), shape) * 1.0
+    mean, variance = reference.moments(x, axis, weights)
+    y = layer(x, training=True, mask=mask)
+    expected = reference.apply(x, mean, variance, p["beta"], p["gamma"], axis=axis)
+    np.testing.assert_allclose(y, expected, **RULES)
+    np.testing.assert_allclose(layer.moving_mean, 0.9 * p["mean"] + 0.1 * mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(layer.moving_variance, 0.9 * p["variance"] + 0.1 * variance, rtol=1e-5)
+
+
+def test_a_mask_that_leaves_nothing_changes_nothing(unchanged):
+    layer, _ = built((4, 5, 3))
+    with unchanged(layer):
+        layer(reference.data((4, 5, 3)), training=True, mask=np.zeros((4, 5), bool))
+
+
+def test_an_embedding_mask_reaches_the_layer_and_goes_on():
+    layer = tfbn.BatchNorm(decay=0.0)
+    model = keras.Sequential([keras.Input((6,), dtype="int32"), L.Embedding(9, 4, mask_zero=True), layer])
+    tokens = np.array([[1, 2, 3, 0, 0, 0], [4, 5, 6, 7, 8, 0]])
+    y = model(tokens, training=True)
+    embedded = model.layers[0].get_weights()[0][tokens[tokens > 0]]
+    np.testing.assert_allclose(layer.moving_mean, embedded.mean(0), rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(y._keras_mask, tokens > 0)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("training", [True, False])
+def test_mixed_precision(dtype, training):
+    keras.config.set_dtype_policy(f"mixed_{dtype}")
+    layer, p = built((64, 5), decay=0.9)
+    assert {str(v.dtype) for v in layer.weights} == {"float32"}
+    x = tf.cast(reference.data((64, 5), seed=7), dtype)
+    y = layer(x, training=training)
+    assert y.dtype == dtype
+    wide = tf.cast(x, tf.float64).numpy()
+    expected, mean, variance = reference.train_step(
+        wide, p["mean"], p["variance"], 0.9, beta=p["beta"], gamma=p["gamma"]
+    )
+    if not training:
+        expected = reference.apply(wide, p["mean"], p["variance"], p["beta"], p["gamma"])
+        mean, variance = p["mean"], p["variance"]
+    # Only the output is rounded: to 11 or 8 significant bits.
+    np.testing.assert_allclose(tf.cast(y, tf.float64), expected, rtol=2**-7, atol=2**-7)
+    np.testing.assert_allclose(layer.moving_mean, mean, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(layer.moving_variance, variance, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_statistics_are_at_least_float32(dtype):
+    layer = tfbn.BatchNorm(dtype=dtype)
+    y = layer(tf.cast(reference.data((32, 3)), dtype), training=True)
+    assert y.dtype == dtype
+    assert layer.moving_mean.dtype == ("float32" if dtype == "float16" else "float64")
+    assert layer.gamma.dtype == dtype
+
+
+def test_float64_is_computed_in_float64():
+    layer = tfbn.BatchNorm(dtype="float64", decay=0.9)
+    x = reference.data((32, 3), dtype="float64")
+    y, mean, _ = reference.train_step(x, 0, 1, 0.9)
+    np.testing.assert_allclose(layer(x, training=True), y, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(layer.moving_mean, mean, rtol=1e-12)
+
+
+@pytest.mark.parametrize("axis", [-1, 1, [1, 2]])
+def test_gradients_equal_finite_differences(axis):
+    layer = tfbn.BatchNorm(axis=axis, dtype="float64")
+    x = reference.data((5, 3, 4), axis, dtype="float64")
+    weights = reference.data((5, 3, 4), seed=9, dtype="float64")
+
+    def loss(x):
+        return tf.reduce_sum(tf.sin(layer(x, training=True)) * weights)
+
+    theoretical, numerical = tf.test.compute_gradient(loss, [x], delta=1e-5)
+    np.testing.assert_allclose(theoretical[0], numerical[0], rtol=1e-6, atol=1e-8)
+
+
+def test_second_gradients_equal_finite_differences():
+    layer = tfbn.BatchNorm(dtype="float64")
+
+    def penalty(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = tf.reduce_sum(layer(x, training=True) ** 3)
+        return tf.reduce_sum(tape.gradient(y, x) ** 2)
+
+    x = reference.data((5, 3), dtype="float64")
+    theoretical, numerical = tf.test.compute_gradient(penalty, [x], delta=1e-5)
+    np.testing.assert_allclose(theoretical[0], numerical[0], rtol=1e-5, atol=1e-6)
+
+
+def training_run(layer, model_kind, eagerly, jit):
+    """Losses and weights of a short training run with `layer` in the middle of a model."""
+    keras.utils.set_random_seed(1)
+    dense, head = L.Dense(6), L.Dense(1)
+    if model_kind == "sequential":
+        model = keras.Sequential([keras.Input((4,)), dense, layer, head])
+    elif model_kind == "functional":
+        inputs = keras.Input((4,))
+        model = keras.Model(inputs, head(layer(dense(inputs))))
+    else:
+
+        class Subclassed(keras.Model):
+            def __init__(self):
+                super().__init__()
+                self.parts = [dense, layer, head]
+
+            def call(self, x):
+                for part in self.parts:
+                    x = part(x)
+                return x
+
+        model = Subclassed()
+    model.compile(keras.optimizers.SGD(0.05), "mse", run_eagerly=eagerly, jit_compile=jit)
+    x = reference.data((48, 4), seed=2)
+    history = model.fit(x, x[:, :1] * 2, batch_size=16, epochs=3, shuffle=False, verbose=0)
+    return history.history["loss"], model.predict(x, verbose=0), layer.get_weights()
+
+
+@pytest.mark.parametrize("model_kind", ["sequential", "functional", "subclassed"])
+@pytest.mark.parametrize(("eagerly", "jit"), [(True, False), (False, False), (False, True)])
+def test_fit_equals_keras_own_layer(model_kind, eagerly, jit):
+    ours = training_run(tfbn.BatchNorm(decay=0.8), model_kind, eagerly, jit)
+    keras_own = training_run(L.BatchNormalization(momentum=0.8), model_kind, eagerly, jit)
+    # Nine steps apart only by the rounding of each.
+    for got, want in zip(ours, keras_own, strict=True):
+        for one, other in zip(got, want, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_initializers_regularizers_and_constraints():
+    layer = tfbn.BatchNorm(
+        beta_initializer=keras.initializers.Constant(0.5),
+        gamma_initializer=keras.initializers.Constant(3.0),
+        moving_mean_initializer=keras.initializers.Constant(-1.0),
+        moving_variance_initializer=keras.initializers.Constant(4.0),
+        beta_regularizer=keras.regularizers.L2(0.1),
+        gamma_regularizer=keras.regularizers.L1(0.01),
+        gamma_constraint=keras.constraints.MaxNorm(2.0),
+        beta_constraint="non_neg",
+        epsilon=0.0,
+    )
+    np.testing.assert_allclose(layer(np.ones((1, 2), "float32")), [[3.5, 3.5]], rtol=1e-6)
+    assert float(sum(layer.losses)) == pytest.approx(0.1 * 2 * 0.25 + 0.01 * 2 * 3)
+    model = keras.Sequential([keras.Input((2,)), layer])
+    model.compile(keras.optimizers.SGD(1.0), "mse")
+    model.fit(reference.data((8, 2)), np.full((8, 2), -9.0), verbose=0)
+    assert (layer.beta.numpy() >= 0).all()
+    assert np.linalg.norm(layer.gamma.numpy()) <= 2.0 + 1e-5
+
+
+ARGUMENTS = {
+    "axis": [1, 3],
+    "decay": 0.75,
+    "epsilon": 0.02,
+    "center": True,
+    "scale": False,
+    "unbiased": True,
+    "synchronized": True,
+    "beta_initializer": "ones",
+    "moving_variance_initializer": keras.initializers.Constant(2.0),
+    "beta_regularizer": keras.regularizers.L2(0.3),
+    "beta_constraint": "non_neg",
+    "name": "named",
+}
+
+
+def test_config_round_trip():
+    layer = tfbn.BatchNorm(**ARGUMENTS)
+    again = tfbn.BatchNorm.from_config(layer.get_config())
+    assert again.get_config() == layer.get_config()
+    for name in ("axis", "decay", "epsilon", "center", "scale", "unbiased", "synchronized", "name"):
+        assert getattr(again, name) == ARGUMENTS[name]
+
+
+RELOAD = """
+import sys, keras, numpy as np, tfbn
+x = np.load(sys.argv[1])
+model = keras.models.load_model(sys.argv[2])
+np.save(sys.argv[4], model(x))
+for weight in model.weights:
+    weight.assign(weight * 0)
+model.load_weights(sys.argv[3])
+np.save(sys.argv[5], model(x))
+"""
+
+
+def test_files_load_in_a_new_process(tmp_path):
+    inputs = keras.Input((4, 5, 6))
+    layer = tfbn.BatchNorm(**ARGUMENTS)
+    model = keras.Model(inputs, L.Dense(2)(layer(inputs)))
+    x = reference.data((8, 4, 5, 6))
+    model(x, training=True)
+    files = [str(tmp_path / name) for name in ("x.npy", "m.keras", "m.weights.h5", "y1.npy", "y2.npy")]
+    np.save(files[0], x)
+    model.save(files[1])
+    model.save_weights(files[2])
+    subprocess.run([sys.executable, "-c", RELOAD, *files], check=True, cwd=tmp_path)
+    for answer in files[3:]:
+        np.testing.assert_allclose(np.load(answer), model(x), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"momentum": 0.9}, TypeError, r"no argument 'momentum' \(received 0.9\): .* BatchNorm\(decay=0.9\)"),
+        ({"decay": 1.5}, ValueError, r"^decay must be a number between 0 and 1, received 1\.5\.$"),
+        ({"decay": float("nan")}, ValueError, r"^decay must be a number between 0 and 1, received nan\.$"),
+        ({"decay": "0.9"}, TypeError, r"^decay must be a number between 0 and 1, received '0\.9'\.$"),
+        ({"epsilon": -1e-3}, ValueError, r"^epsilon must be a number at least 0, received -0\.001\.$"),
+        ({"epsilon": float("inf")}, ValueError, r"^epsilon must be a number at least 0, received inf\.$"),
+        ({"axis": 1.0}, TypeError, r"^axis must be an integer or a sequence .*, received 1\.0\. Pass -1"),
+        ({"axis": []}, TypeError, r"^axis must be an integer or a sequence of integers, received \[\]\."),
+        ({"center": "no"}, TypeError, r"^center must be True or False, received 'no'\.$"),
+        ({"unbiased": None}, TypeError, r"^unbiased must be True or False, received None\.$"),
+        ({"gamma_initializer": "nonsense"}, ValueError, "nonsense"),
+        ({"nonsense": 1}, ValueError, "nonsense"),
+    ],
+)
+def test_wrong_arguments(arguments, error, message):
+    with pytest.raises(error, match=message):
+        tfbn.BatchNorm(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("axis", "shape", "message"),
+    [
+        (3, (None, 4, 5), r"axis 3 is outside an input of rank 3 \(received axis=3\)\. Choose it between"),
+        ([1, -1], (None, 4), r"none twice, received axis=\[1, -1\] for an input of rank 2\. Name each"),
+        (1, (None, None, 5), r"size of axis 1 .* inputs of shape \(None, None, 5\)\. Give that axis a fixed"),
+        (0, (None, 5), r"size of axis 0 .* received inputs of shape \(None, 5\)"),
+    ],
+)
+def test_wrong_shapes(axis, shape, message):
+    with pytest.raises(ValueError, match=message):
+        tfbn.BatchNorm(axis=axis)(keras.Input(shape[1:]))
+
+
+def test_inputs_that_do_not_fit_the_weights_raise_before_any_computation(unchanged):
+    layer, _ = built((8, 5))
+    with unchanged(layer):
+        with pytest.raises(ValueError, match=r"expected axis 1 .* value 5, .* shape \(8, 4\)"):
+            layer(np.ones((8, 4), "float32"), training=True)
+        with pytest.raises(ValueError, match="expected ndim=2, found ndim=3"):
+            layer(np.ones((8, 4, 5), "float32"), training=True)
+        with pytest.raises(TypeError, match="floating-point values, received int64"):
+            layer(np.ones((8, 5), int), training=True)
+
+
+DISTRIBUTED = """
+import sys
+import numpy as np, tensorflow as tf, keras
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import tfbn
+x = np.load(sys.argv[1])
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+with strategy.scope():
+    layer = tfbn.BatchNorm(decay=0.5, synchronized=sys.argv[3] == "True", dtype="float64")
+    layer.build((None, x.shape[1]))
+parts = [x[:3], x[3:]]  # unequal replica batches
+
+part = strategy.experimental_distribute_values_from_function(
+    lambda context: tf.constant(parts[context.replica_id_in_sync_group]))
+
+@tf.function
+def step(part):
+    def replica(value):
+        with tf.GradientTape() as tape:
+            tape.watch(value)
+            y = layer(value, training=True)
+            loss = tf.reduce_sum(y ** 3)
+        return y, tape.gradient(loss, value)
+    return strategy.run(replica, [part])
+
+y, gradient = step(part)
+np.savez(sys.argv[2], y=np.concatenate([one.numpy() for one in strategy.experimental_local_results(y)]),
+         gradient=np.concatenate([one.numpy() for one in strategy.experimental_local_results(gradient)]),
+         mean=layer.moving_mean.numpy(), variance=layer.moving_variance.numpy())
+"""
+
+
+def test_synchronized_replicas_equal_one_process_on_the_whole_batch(tmp_path):
+    x = reference.data((8, 3), dtype="float64") + 1e3
+    np.save(tmp_path / "x.npy", x)
+    arguments = [str(tmp_path / "x.npy"), str(tmp_path / "out.npz"), "True"]
+    subprocess.run([sys.executable, "-c", DISTRIBUTED, *arguments], check=True, cwd=tmp_path)
+    got = np.load(tmp_path / "out.npz")
+    layer = tfbn.BatchNorm(decay=0.5, dtype="float64")
+    with tf.GradientTape() as tape:
+        inputs = tf.constant(x)
+        tape.watch(inputs)
+        y = layer(inputs, training=True)
+        loss = tf.reduce_sum(y**3)
+    np.testing.assert_allclose(got["y"], y, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(got["gradient"], tape.gradient(loss, inputs), rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(got["mean"], layer.moving_mean, rtol=1e-9)
+    np.testing.assert_allclose(got["variance"], layer.moving_variance, rtol=1e-9)

@@ -1,0 +1,326 @@
+"""Algorithm 2, lines 7 to 10: exact over the whole data, any kind of data, and nothing half changed."""
+
+import keras
+import numpy as np
+import pytest
+import reference
+import tensorflow as tf
+import tfbn
+from networks import chain
+from tfbn.batch_norms import batch_norms
+
+L = keras.layers
+X = reference.data((200, 6, 5, 3), seed=11)
+TARGETS = np.zeros(len(X))
+
+
+def full(x, axis=-1):
+    """Mean and unbiased variance of all values in float64."""
+    mean, variance = reference.moments(x, axis)
+    return mean, reference.unbiased(variance, x.size // mean.size)
+
+
+def assert_first_is_exact(statistics, x, path="first", axis=-1):
+    mean, variance = full(x, axis)
+    np.testing.assert_allclose(statistics[path].mean, mean, rtol=1e-6)
+    np.testing.assert_allclose(statistics[path].variance, variance, rtol=1e-6)
+    assert statistics[path].count == x.size // mean.size
+
+
+@pytest.fixture
+def model():
+    """Ours and Keras' own, nested, in a wrapper and in a layer of its own, with dropout between."""
+    inner = keras.Sequential(
+        [keras.Input((6, 5, 4)), L.Conv2D(4, 3), tfbn.BatchNorm(name="ours"), L.ReLU()], name="inner"
+    )
+    return chain(
+        (6, 5, 3),
+        tfbn.BatchNorm(name="first"),
+        L.Dropout(0.9),
+        L.Dense(4),
+        L.BatchNormalization(name="stock"),
+        inner,
+        L.TimeDistributed(L.BatchNormalization(name="step"), name="timed"),
+    )
+
+
+class Sequence(keras.utils.PyDataset):
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, index):
+        return X[40 * index : 40 * index + 40], TARGETS[:40]
+
+
+def unequal_batches():
+    for part in np.split(X, [3, 4, 50, 177]):
+        yield part, TARGETS[: len(part)]
+
+
+DATA = {
+    "array": lambda: X,
+    "tensor": lambda: tf.constant(X),
+    "x, y": lambda: (X, TARGETS),
+    "x, y, weights": lambda: (X, TARGETS, np.linspace(0, 1, len(X))),
+    "dataset of x": lambda: tf.data.Dataset.from_tensor_slices(X).batch(64),
+    "dataset of x, y": lambda: tf.data.Dataset.from_tensor_slices((X, TARGETS)).batch(30),
+    "dataset of x, y, weights": lambda: tf.data.Dataset.from_tensor_slices((X, TARGETS, TARGETS)).batch(7),
+    "generator": unequal_batches,
+    "PyDataset": Sequence,
+    "list of batches": lambda: [(X[:7], TARGETS[:7]), (X[7:], TARGETS[7:])],
+    "iterator": lambda: zip(np.split(X, 4), np.split(TARGETS, 4), strict=True),
+}
+
+
+@pytest.mark.parametrize("kind", DATA)
+def test_any_data_gives_exact_statistics(model, kind, unchanged, capsys):
+    with unchanged(model):
+        statistics = tfbn.population_statistics(model, DATA[kind](), verbose=0)
+    assert statistics.keys() == {"first", "stock", "inner/ours", "timed/step"}
+    assert_first_is_exact(statistics, X)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("axis", [-1, 1, (1, 3)])
+def test_any_axis(axis):
+    model = chain((6, 5, 3), tfbn.BatchNorm(axis=axis, name="first"))
+    assert_first_is_exact(tfbn.population_statistics(model, X, verbose=0), X, axis=axis)
+
+
+def test_far_from_zero_no_digit_is_lost():
+    x = (X + np.float32(1e4)).astype("float32")
+    model = chain((6, 5, 3), tfbn.BatchNorm(name="first"))
+    assert_first_is_exact(tfbn.population_statistics(model, x, verbose=0), x)
+
+
+def test_inner_batch_norms_see_the_training_network_without_dropout(model):
+    # With all data in one batch, every statistic follows from the oracle's forward pass.
+    statistics = tfbn.population_statistics(model, [(X,)], verbose=0)
+    first, dense, stock = model.get_layer("first"), model.layers[3], model.get_layer("stock")
+    x = reference.apply(X, *reference.moments(X), first.beta, first.gamma)
+    kernel, bias = (weight.astype("float64") for weight in dense.get_weights())
+    x = x @ kernel + bias
+    mean, variance = full(x)
+    np.testing.assert_allclose(statistics["stock"].mean, mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(statistics["stock"].variance, variance, rtol=1e-5)
+    x = reference.apply(x, *reference.moments(x), stock.beta, stock.gamma)
+    inner = model.get_layer("inner")
+    x = inner.layers[0](x.astype("float32")).numpy()
+    np.testing.assert_allclose(statistics["inner/ours"].mean, full(x)[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(statistics["inner/ours"].variance, full(x)[1], rtol=1e-4)
+
+
+def test_a_batch_norm_called_twice_is_measured_over_both():
+    layer, inputs = tfbn.BatchNorm(name="first"), keras.Input((3,))
+    model = keras.Model(inputs, layer(inputs) + layer(inputs * 10.0))
+    x = X.reshape(-1, 3)[:50]
+    statistics = tfbn.population_statistics(model, x, verbose=0)
+    assert_first_is_exact(statistics, np.concatenate([x, x * np.float32(10)]))
+
+
+def test_masked_positions_do_not_count():
+    model = keras.Sequential(
+        [keras.Input((7,), dtype="int32"), L.Embedding(9, 4, mask_zero=True), tfbn.BatchNorm(name="first")]
+    )
+    tokens = np.random.default_rng(0).integers(0, 9, (40, 7)).astype("int32")
+    embedded = model.layers[0].get_weights()[0][tokens[tokens > 0]]
+    assert_first_is_exact(tfbn.population_statistics(model, tokens, verbose=0), embedded)
+
+
+def test_several_inputs():
+    inputs = {"a": keras.Input((3,), name="a"), "b": keras.Input((2,), name="b")}
+    joined = L.Concatenate()([inputs["a"], inputs["b"]])
+    model = keras.Model(inputs, tfbn.BatchNorm(name="first")(joined))
+    x = reference.data((50, 5))
+    statistics = tfbn.population_statistics(model, {"a": x[:, :3], "b": x[:, 3:]}, verbose=0)
+    assert_first_is_exact(statistics, x)
+
+
+def test_subclassed_and_eager_models():
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.norms = [tfbn.BatchNorm(name="first")]
+
+        def call(self, x):
+            return self.norms[0](x.numpy())  # runs eagerly only
+
+    model = Subclassed()
+    model.compile(run_eagerly=True)
+    assert_first_is_exact(tfbn.population_statistics(model, X, verbose=0), X)
+
+
+def test_mixed_precision():
+    keras.config.set_dtype_policy("mixed_float16")
+    model = chain((6, 5, 3), tfbn.BatchNorm(name="first"))
+    x = X.astype("float16")
+    assert_first_is_exact(tfbn.population_statistics(model, x, verbose=0), x)
+
+
+@pytest.mark.parametrize("layer", [tfbn.BatchNorm, L.BatchNormalization])
+def test_recalibrate_assigns_what_it_measured(layer):
+    model = chain((6, 5, 3), layer(name="first"), L.Dense(4), layer(name="second"))
+    measured = tfbn.population_statistics(model, X, verbose=0)
+    assigned = tfbn.recalibrate(model, X, verbose=0)
+    for path, batch_norm in batch_norms(model).items():
+        np.testing.assert_array_equal(assigned[path].mean, measured[path].mean)
+        np.testing.assert_array_equal(batch_norm.moving_mean, measured[path].mean.astype("float32"))
+        np.testing.assert_array_equal(
+            batch_norm.moving_variance, measured[path].variance.astype("float32")
+        )
+    p = model.get_layer("first")
+    expected = reference.apply(X, *full(X), p.beta, p.gamma)
+    np.testing.assert_allclose(p(X), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_frozen_batch_norms_stay_and_run_as_at_inference():
+    model = chain((6, 5, 3), tfbn.BatchNorm(name="frozen"), tfbn.BatchNorm(name="second"))
+    frozen = model.get_layer("frozen")
+    frozen.trainable = False
+    before = [weight.copy() for weight in frozen.get_weights()]
+    statistics = tfbn.recalibrate(model, X, verbose=0)
+    assert statistics.keys() == {"second"}
+    for old, new in zip(before, frozen.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    p = [np.asarray(weight, "float64") for weight in before]
+    assert_first_is_exact(statistics, reference.apply(X, p[2], p[3], p[1], p[0]), "second")
+
+
+def test_training_goes_on_as_if_nothing_had_been_measured(model):
+    def train(measure):
+        keras.utils.set_random_seed(3)
+        copy = keras.models.clone_model(model)
+        copy.compile("sgd", "mse")
+        copy.fit(X, np.zeros((200, 4, 3, 4)), epochs=1, verbose=0, shuffle=False)
+        if measure:
+            tfbn.population_statistics(copy, X, verbose=0)
+        copy.fit(X, np.zeros((200, 4, 3, 4)), epochs=1, verbose=0, shuffle=False)
+        return copy.get_weights()
+
+    for with_pass, without in zip(train(True), train(False), strict=True):
+        np.testing.assert_array_equal(with_pass, without)
+
+
+def test_a_progress_bar(model, capsys):
+    tfbn.population_statistics(model, X, verbose=1)
+    assert "7/7" in capsys.readouterr().out
+
+
+def test_steps(model):
+    dataset = tf.data.Dataset.from_tensor_slices(X).batch(20).repeat()
+    statistics = tfbn.population_statistics(model, dataset, steps=3, verbose=0)
+    assert_first_is_exact(statistics, X[:60])
+
+
+class EndlessSequence(Sequence):
+    def __len__(self):
+        raise NotImplementedError
+
+    @property
+    def num_batches(self):
+        return None
+
+
+def failing(what):
+    for number, (x, y) in enumerate(unequal_batches()):
+        if number == 2:
+            if what == "exception":
+                raise RuntimeError("the disk is gone")
+            x = x.copy()
+            x[0, 0, 0, 1] = {"nan": np.nan, "infinity": np.inf}[what]
+        yield x, y
+
+
+REPEATED = tf.data.Dataset.from_tensor_slices(X).batch(20).repeat
+FAILURES = {
+    "short": (unequal_batches, {"steps": 9}, ValueError, r"ended after 5 of steps=9 batches\. Pass more"),
+    "empty array": (lambda: X[:0], {}, ValueError, "data holds no batch"),
+    "empty generator": (lambda: iter(()), {}, ValueError, "at least one batch"),
+    "empty dataset": (lambda: REPEATED(0), {}, ValueError, "data holds no batch"),
+    "nan": (lambda: failing("nan"), {}, ValueError, r"^Batch 3 gives the batch norm 'first' NaN or infin"),
+    "infinity": (lambda: failing("infinity"), {}, ValueError, "^Batch 3 gives the batch norm 'first'"),
+    "exception": (lambda: failing("exception"), {}, tf.errors.OpError, "the disk is gone"),
+    "wrong shape": (lambda: X[..., :2], {}, ValueError, "incompatible"),
+    "endless": (lambda: REPEATED(), {}, ValueError, r"RepeatDataset never ends\. Say how many .* steps=100"),
+    "endless sequence": (EndlessSequence, {}, ValueError, "EndlessSequence never ends"),
+    "no data": (lambda: None, {}, ValueError, r"^data must be arrays or batches .*, received None\."),
+    "a number": (lambda: 3, {}, ValueError, r"^data must be arrays or batches .*, received 3\."),
+    "steps": (lambda: X, {"steps": 0}, ValueError, "^steps must be a positive number .* received 0"),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_failures_leave_the_model_as_it_was(model, name, unchanged):
+    data, arguments, error, message = FAILURES[name]
+    with unchanged(model), pytest.raises(error, match=message):
+        tfbn.recalibrate(model, data(), verbose=0, **arguments)
+    assert not any("call" in vars(layer) for layer in batch_norms(model).values())
+
+
+def test_a_variance_needs_two_values(unchanged):
+    model = chain((3,), tfbn.BatchNorm(name="first"))
+    with unchanged(model), pytest.raises(ValueError, match="^'first' saw 1 value in a channel, and a var"):
+        tfbn.recalibrate(model, np.ones((1, 3)), verbose=0)
+
+
+def test_an_exception_in_the_model_leaves_it_as_it_was(unchanged):
+    class Trap(L.Layer):
+        def call(self, x):
+            raise RuntimeError("sprung")
+
+        def compute_output_shape(self, shape):
+            return shape
+
+    layers = [tfbn.BatchNorm(name="first"), Trap()]
+    inputs = keras.Input((6, 5, 3))
+
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.parts = layers
+
+        def call(self, x):
+            return self.parts[1](self.parts[0](x))
+
+    model = Model()
+    layers[0](inputs)
+    with unchanged(model), pytest.raises(RuntimeError, match="sprung"):
+        tfbn.recalibrate(model, X, verbose=0)
+    assert "call" not in vars(layers[0])
+
+
+def test_statistics_that_do_not_fit_the_weights_change_nothing(unchanged):
+    model = chain((3,), tfbn.BatchNorm(name="first"), dtype="float64")
+    x = np.array([[0, 0, 0], [0, 0, 1e30]])
+    with unchanged(model), pytest.raises(ValueError, match=r"statistics of 'first' do not fit its float32"):
+        keras.config.set_dtype_policy("float64")
+        inputs = keras.Input((3,), dtype="float64")
+        wide = keras.Model(inputs, model.get_layer("first")(inputs))
+        tfbn.recalibrate(wide, x * 1e5, verbose=0)
+
+
+def test_models_with_nothing_to_measure():
+    with pytest.raises(ValueError, match="has no batch norm to measure: it has none"):
+        tfbn.population_statistics(chain((3,), L.Dense(2)), X, verbose=0)
+    model = chain((3,), tfbn.BatchNorm())
+    model.trainable = False
+    with pytest.raises(ValueError, match="no batch norm to measure: its 1 are all frozen"):
+        tfbn.population_statistics(model, X, verbose=0)
+    with pytest.raises(TypeError, match="^model must be a keras.Model, received str: 'model'"):
+        tfbn.population_statistics("model", X)
+
+
+def test_a_batch_norm_that_the_data_never_reaches_is_named(unchanged):
+    class Unused(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.used, self.unused = tfbn.BatchNorm(name="used"), tfbn.BatchNorm(name="unused")
+            self.unused.build((None, 3))
+
+        def call(self, x):
+            return self.used(x)
+
+    model = Unused()
+    model.used.build(X.shape)
+    with unchanged(model), pytest.raises(ValueError, match="^No value of the data reached .* 'unused'"):
+        tfbn.recalibrate(model, X, verbose=0)
