@@ -36,8 +36,15 @@ def is_open(model: object) -> bool:
         return False
     if isinstance(model, keras.Sequential):
         return type(model).call is keras.Sequential.call and bool(model.inputs)
-    functional = _functional_class()
+    functional = functional_class()
     return isinstance(model, functional) and type(model).call is functional.call
+
+
+@cache
+def functional_class() -> type[keras.Model]:
+    """The class behind `keras.Model(inputs, outputs)`, which has no public name."""
+    x = keras.Input((1,), name="tfbn_probe")
+    return type(keras.Model(x, x, name="tfbn_probe"))
 
 
 def rebuild(
@@ -81,13 +88,6 @@ def rebuild(
 def uncompiled(model: keras.Model) -> keras.Model:
     """The same Functional graph over the same layers, without losses, metrics and optimizer."""
     return keras.Model(model.input, model.output, name=model.name)
-
-
-@cache
-def _functional_class() -> type[keras.Model]:
-    """The class behind `keras.Model(inputs, outputs)`, which has no public name."""
-    x = keras.Input((1,), name="tfbn_probe")
-    return type(keras.Model(x, x, name="tfbn_probe"))
 
 
 def _rebuild_open(model: keras.Model, clone: Callable[[Any], Any]) -> keras.Model:

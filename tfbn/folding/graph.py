@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from ..cloning import is_open, uncompiled
+from ..cloning import functional_class, is_open, uncompiled
 
 Key = tuple[str, int]
 
@@ -82,45 +82,49 @@ def _read_functional(model: keras.Model) -> Graph:
     graph = Graph(model)
     config = uncompiled(model).get_config()
     operations = {operation.name: operation for operation in model.operations}
-    waiting = {
-        (entry["name"], index): node
-        for entry in config["layers"]
-        for index, node in enumerate(entry["inbound_nodes"])
-    }
-    done: dict[Key, Call | None] = {
-        (entry["name"], 0): None for entry in config["layers"] if not entry["inbound_nodes"]
-    }
-    needed = {key: list(_tensors(node)) for key, node in waiting.items()}
-    blocked = defaultdict(list)
-    for key, inputs in needed.items():
-        for one in inputs:
-            blocked[one].append(key)
-    ready = [key for key in waiting if all(one in done for one in needed[key])]
+    nodes: dict[Key, Any] = {}
+    done: dict[Key, Call | None] = {}
+    for entry in config["layers"]:
+        nodes |= {(entry["name"], n): node for n, node in enumerate(entry["inbound_nodes"])}
+        if not entry["inbound_nodes"]:
+            done[entry["name"], 0] = None
+    sources = {key: list(_arguments(node)) for key, node in nodes.items()}
+    users = defaultdict(list)
+    for key, inputs in sources.items():
+        for source in inputs:
+            users[source].append(key)
+    ready = [key for key, inputs in sources.items() if all(one in done for one in inputs)]
     for key in ready:
         if key in done:
             continue
-        inputs = tuple(done[one] for one in needed[key])
-        training = waiting[key].get("kwargs", {}).get("training")
-        done[key] = graph.add(Call(operations[key[0]], inputs, training))
-        ready += [after for after in blocked[key] if all(one in done for one in needed[after])]
-    for key in _tensors(config["output_layers"]):
-        if done[key] is not None:
-            graph.uses[id(done[key])] += 1
+        training = nodes[key].get("kwargs", {}).get("training")
+        call = Call(operations[key[0]], tuple(done[one] for one in sources[key]), training)
+        done[key] = graph.add(call)
+        ready += [user for user in users[key] if all(one in done for one in sources[user])]
+    for name, index in _outputs(config["output_layers"]):
+        # Here, and not in the calls' arguments, Keras counts the calls of a nested Functional model from
+        # 1: its own construction is 0.
+        first = int(isinstance(operations[name], functional_class()))
+        graph.uses[id(done[name, index - first])] += 1
     return graph
 
 
-def _tensors(config: Any) -> Iterator[Key]:
-    """The (layer name, call number) of every tensor named in a piece of a model's configuration."""
+def _arguments(config: Any) -> Iterator[Key]:
+    """The (layer name, call number) of every tensor among a call's serialised arguments."""
+    if isinstance(config, dict) and config.get("class_name") == "__keras_tensor__":
+        name, index, _ = config["config"]["keras_history"]
+        yield name, index
+    elif isinstance(config, (dict, list, tuple)):
+        for value in config.values() if isinstance(config, dict) else config:
+            yield from _arguments(value)
+
+
+def _outputs(config: Any) -> Iterator[Key]:
+    """The (layer name, call number) of every output: a triple, or a structure of triples."""
     if isinstance(config, dict):
-        if config.get("class_name") == "__keras_tensor__":
-            name, index, _ = config["config"]["keras_history"]
-            yield name, index
-        else:
-            for value in config.values():
-                yield from _tensors(value)
-    elif isinstance(config, (list, tuple)):
-        if len(config) == 3 and isinstance(config[0], str) and isinstance(config[1], int):
-            yield config[0], config[1]
-        else:
-            for value in config:
-                yield from _tensors(value)
+        config = list(config.values())
+    if isinstance(config[0], str):
+        yield config[0], config[1]
+    else:
+        for value in config:
+            yield from _outputs(value)

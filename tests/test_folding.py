@@ -1,0 +1,383 @@
+"""tfbn.fold: the same function without the batch norms, or the batch norm kept with its reason."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import reference
+import tfbn
+from networks import chain, randomize, relative_difference
+from tfbn.batch_norms import batch_norms
+from tfbn.folding.graph import graphs
+from tfbn.folding.rules import RULES, absorb
+
+L = keras.layers
+KINDS = [tfbn.BatchNorm, L.BatchNormalization]
+FLOAT32 = 1e-5  # relative to the largest output, as DESIGN's contract for fold has it
+
+
+def check(model, x, unchanged, folded, tolerance=FLOAT32):
+    """Fold, compare with the original, and return the report."""
+    with unchanged(model):
+        new, report = tfbn.fold(model)
+        assert relative_difference(new(x, training=False), model(x, training=False)) < tolerance
+        assert relative_difference(new(x[:1], training=False), model(x[:1], training=False)) < tolerance
+    assert len(report.folded) == folded, str(report)
+    assert len(batch_norms(new)) == len(report.kept) == len(batch_norms(model)) - folded
+    assert {entry.path for entry in report.entries} == batch_norms(model).keys()
+    assert {id(v) for v in new.variables}.isdisjoint({id(v) for v in model.variables})
+    return report
+
+
+def linear_layers():
+    """(name, layer factory, input shape, channel axis) of every rule in every variant."""
+    image = {1: (10, 4), 2: (9, 8, 4), 3: (6, 5, 7, 4)}
+    convolutions = [
+        (f"{kind}{rank}D{suffix}", getattr(L, f"{kind}{rank}D{suffix}"), rank)
+        for kind, suffix, ranks in (
+            ("Conv", "", (1, 2, 3)),
+            ("Conv", "Transpose", (1, 2, 3)),
+            ("DepthwiseConv", "", (1, 2)),
+            ("SeparableConv", "", (1, 2)),
+        )
+        for rank in ranks
+    ]
+    for (name, kind, rank), bias in itertools.product(convolutions, (True, False)):
+        arguments = {"use_bias": bias, "padding": "same", "strides": 2}
+        if "Depthwise" in name:
+            variants = [{"depth_multiplier": 1}, {"depth_multiplier": 3}]
+        elif "Separable" in name:
+            variants = [{"filters": 5, "depth_multiplier": 2}]
+        elif "Transpose" in name:
+            variants = [{"filters": 5}]
+        else:
+            variants = [{"filters": 6}, {"filters": 6, "groups": 2}]
+        for variant in variants:
+            label = f"{name}-{'bias' if bias else 'no_bias'}-{variant}"
+            yield label, lambda k=kind, v={**arguments, **variant}: k(kernel_size=3, **v), image[rank], -1
+    for bias, shape in itertools.product((True, False), ((4,), (3, 4), (2, 3, 4))):
+        yield f"Dense-{bias}-{shape}", lambda b=bias: L.Dense(5, use_bias=b), shape, -1
+
+
+LINEAR = {label: rest for label, *rest in linear_layers()}
+
+
+def test_every_rule_is_tested():
+    assert {type(make()) for make, *_ in LINEAR.values()} == RULES.keys()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("label", LINEAR)
+def test_linear_layers_take_up_a_batch_norm(label, kind, unchanged):
+    make, shape, axis = LINEAR[label]
+    model = chain(shape, make(), kind(axis=axis, epsilon=1e-2), L.Activation("tanh"), L.Flatten())
+    report = check(model, reference.data((3, *shape)), unchanged, folded=1)
+    assert report.entries[0].into == model.layers[1].name
+    assert report.entries[0].kind == kind.__name__
+
+
+@pytest.mark.parametrize("flags", [{"center": False}, {"scale": False}, {"center": False, "scale": False}])
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_beta_or_gamma(kind, flags, unchanged):
+    model = chain((6, 6, 4), L.Conv2D(5, 3), kind(**flags), L.Conv2D(3, 2, use_bias=False), kind(**flags))
+    check(model, reference.data((3, 6, 6, 4)), unchanged, folded=2)
+
+
+CHANNELS_FIRST = {
+    "Conv1D": lambda: L.Conv1D(6, 3, data_format="channels_first", groups=2),
+    "Conv2D": lambda: L.Conv2D(6, 3, data_format="channels_first", use_bias=False),
+    "Conv2DTranspose": lambda: L.Conv2DTranspose(6, 3, data_format="channels_first"),
+    "DepthwiseConv2D": lambda: L.DepthwiseConv2D(3, depth_multiplier=2, data_format="channels_first"),
+    "SeparableConv2D": lambda: L.SeparableConv2D(6, 3, data_format="channels_first"),
+}
+
+
+@pytest.mark.parametrize("name", CHANNELS_FIRST)
+def test_channels_first(name):
+    # TensorFlow has no channels-first convolutions on the CPU, so the folded weights are compared with
+    # those of the channels-last twin, which the test above runs.
+    first = CHANNELS_FIRST[name]()
+    shape = (4, 8) if name.endswith("1D") else (4, 8, 7)
+    inputs = keras.Input(shape)
+    model = randomize(keras.Model(inputs, tfbn.BatchNorm(axis=1)(first(inputs))))
+    new, report = tfbn.fold(model)
+    assert len(report.folded) == 1
+    assert new.layers[-1].data_format == "channels_first"
+    twin = type(first).from_config(first.get_config() | {"data_format": "channels_last"})
+    last = chain((*shape[1:], shape[0]), twin, tfbn.BatchNorm())
+    last.set_weights(model.get_weights())
+    for got, want in zip(new.get_weights(), tfbn.fold(last)[0].get_weights(), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_grouped_and_depthwise_kernels_scale_the_right_axis():
+    # The oracle applies each output channel's kernel slice by hand: no convolution code shared.
+    layer = L.DepthwiseConv2D(1, depth_multiplier=3)
+    layer.build((None, 2, 2, 2))
+    scale, offset = np.arange(1.0, 7), np.arange(6.0)
+    weights = absorb(layer, scale, offset).weights
+    kernel = layer.kernel.numpy()
+    for channel, multiple in itertools.product(range(2), range(3)):
+        np.testing.assert_allclose(
+            weights["kernel"][0, 0, channel, multiple],
+            kernel[0, 0, channel, multiple] * scale[3 * channel + multiple],
+            rtol=1e-7,
+        )
+    np.testing.assert_array_equal(weights["bias"], offset)
+
+
+def two_branches():
+    inputs = keras.Input((8, 8, 4))
+    conv = L.Conv2D(4, 3, padding="same", name="conv")(inputs)
+    return inputs, conv
+
+
+def kept_cases():
+    def fan_out():
+        inputs, conv = two_branches()
+        return keras.Model(inputs, tfbn.BatchNorm(name="bn")(conv) + conv)
+
+    def also_an_output():
+        inputs, conv = two_branches()
+        return keras.Model(inputs, [tfbn.BatchNorm(name="bn")(conv), conv])
+
+    def shared_layer():
+        inputs = keras.Input((8, 8, 4))
+        conv = L.Conv2D(4, 3, name="conv")
+        return keras.Model(inputs, tfbn.BatchNorm(name="bn")(conv(conv(inputs))))
+
+    def shared_batch_norm():
+        inputs, conv = two_branches()
+        bn = tfbn.BatchNorm(name="bn")
+        return keras.Model(inputs, bn(L.Conv2D(4, 1)(bn(conv))))
+
+    def training_true():
+        inputs, conv = two_branches()
+        return keras.Model(inputs, tfbn.BatchNorm(name="bn")(conv, training=True))
+
+    def on_the_input():
+        inputs = keras.Input((8, 8, 4))
+        return keras.Model(inputs, tfbn.BatchNorm(name="bn")(inputs))
+
+    def shared_across_models():
+        conv, bn = L.Conv2D(4, 3, padding="same", name="conv"), tfbn.BatchNorm(name="bn")
+        one = keras.Sequential([keras.Input((8, 8, 4)), conv, bn], name="one")
+        two = keras.Sequential([keras.Input((8, 8, 4)), conv, L.ReLU()], name="two")
+        inputs = keras.Input((8, 8, 4))
+        return keras.Model(inputs, two(one(inputs)))
+
+    def twice_to_one_layer():
+        inputs, conv = two_branches()
+        return keras.Model(inputs, L.Add()([tfbn.BatchNorm(name="bn")(conv), L.ReLU()(conv)]))
+
+    def chained(*layers):
+        return lambda: chain((8, 8, 4), *(make() for make in layers))
+
+    def bn(**arguments):
+        return lambda: tfbn.BatchNorm(name="bn", **arguments)
+
+    conv = lambda **a: lambda: L.Conv2D(4, 3, padding="same", name="conv", **a)  # noqa: E731
+    return {
+        "fan-out": (fan_out, "the output of 'conv' is used by more than this batch norm"),
+        "output": (also_an_output, "the output of 'conv' is used by more than this batch norm"),
+        "two consumers": (twice_to_one_layer, "the output of 'conv' is used by more than this batch norm"),
+        "shared layer": (shared_layer, "'conv' is shared: the model calls it more than once"),
+        "shared BN": (shared_batch_norm, "it is shared: the model calls it more than once"),
+        "across models": (shared_across_models, "'conv' is shared: the model calls it more than once"),
+        "training": (training_true, "it is called with training=True and uses each batch's own statistics"),
+        "input": (on_the_input, "it normalises an input of the model, with no layer before it"),
+        "activation": (chained(conv(activation="relu"), bn()), "'conv' applies its own activation (relu)"),
+        "activation layer": (
+            chained(conv(activation=L.LeakyReLU()), bn()),
+            "'conv' applies its own activation (LeakyReLU)",
+        ),
+        "ReLU": (chained(conv(), lambda: L.ReLU(name="relu"), bn()), "before it, 'relu' (ReLU), is not a"),
+        "axis": (chained(conv(), bn(axis=1)), "its axis 1 is not the channel axis 3 of 'conv'"),
+        "axes": (chained(conv(), bn(axis=[1, 3])), "its axis [1, 3] is not the channel axis 3 of 'conv'"),
+        "dtype": (chained(conv(dtype="mixed_float16"), bn(dtype="float32")), "it computes in float32 and"),
+    }
+
+
+KEPT = kept_cases()
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_what_cannot_fold_is_kept_with_the_reason(name, unchanged):
+    make, reason = KEPT[name]
+    model = randomize(make())
+    x = reference.data((3, *model.inputs[0].shape[1:]))
+    with unchanged(model):
+        new, report = tfbn.fold(model)
+        assert [(entry.path.split("/")[-1], entry.into) for entry in report.entries] == [("bn", None)]
+        assert reason in report.entries[0].reason
+        assert reason in str(report)
+        got, want = new(x, training=False), model(x, training=False)
+        for one, other in zip(keras.tree.flatten(got), keras.tree.flatten(want), strict=True):
+            assert relative_difference(one, other) < 1e-6
+
+
+def test_a_subclass_of_a_linear_layer_is_left_alone(unchanged):
+    class Squared(L.Dense):
+        def call(self, inputs):
+            return super().call(inputs) ** 2
+
+    model = chain((4,), Squared(3), tfbn.BatchNorm())
+    report = check(model, reference.data((5, 4)), unchanged, folded=0)
+    assert "(Squared), is not a linear layer" in report.entries[0].reason
+
+
+def test_a_batch_norm_inside_an_opaque_layer_is_named_and_kept(unchanged):
+    class Block(L.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.dense, self.bn = L.Dense(4), tfbn.BatchNorm(name="hidden")
+
+        def call(self, x):
+            return self.bn(self.dense(x))
+
+    model = chain((4,), Block(name="block"), L.Dense(3), tfbn.BatchNorm(name="bn"))
+    report = check(model, reference.data((5, 4)), unchanged, folded=1)
+    (kept,) = report.kept
+    assert kept.path == "block/hidden"
+    assert kept.reason == "it is inside a layer whose graph Keras does not show"
+
+
+def test_lora_weights_are_left_alone(unchanged):
+    dense = L.Dense(4)
+    model = chain((4,), dense, tfbn.BatchNorm())
+    dense.enable_lora(2)
+    with unchanged(model):
+        _, report = tfbn.fold(model)
+    assert "quantized or adapted by LoRA" in report.entries[0].reason
+
+
+def test_weights_that_would_overflow_are_left_alone(unchanged):
+    keras.config.set_dtype_policy("float16")
+    model = chain((4,), L.Dense(3), tfbn.BatchNorm(name="bn"), dtype="float16")
+    bn = model.get_layer("bn")
+    bn.moving_variance.assign([0.0, 1, 1])
+    bn.gamma.assign([3e4] * 3)
+    with unchanged(model):
+        _, report = tfbn.fold(model)
+    assert "its folded kernel is not finite in float16" in report.entries[0].reason
+
+
+def test_sequential(unchanged):
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), L.Conv2D(4, 3), tfbn.BatchNorm(), L.ReLU(), L.Flatten(), L.Dense(2)]
+    )
+    check(randomize(model), reference.data((3, 8, 8, 3)), unchanged, folded=1)
+    assert isinstance(tfbn.fold(model)[0], keras.Sequential)
+
+
+def test_nested_models_called_twice(unchanged):
+    innermost = keras.Sequential([keras.Input((4,)), L.Dense(4), L.BatchNormalization(name="b")], name="n")
+    inputs = keras.Input((4,))
+    inner = keras.Model(inputs, tfbn.BatchNorm(name="b")(L.Dense(4)(innermost(inputs))), name="inner")
+    inputs = keras.Input((4,))
+    model = randomize(keras.Model(inputs, inner(keras.ops.tanh(inner(inputs)))))
+    report = check(model, reference.data((5, 4)), unchanged, folded=2)
+    assert {entry.path for entry in report.folded} == {"inner/b", "inner/n/b"}
+    assert all(entry.into.startswith("inner/") for entry in report.folded)
+
+
+def test_a_nested_functional_model_may_be_an_output_and_an_input():
+    inputs = keras.Input((4,))
+    inner = keras.Model(inputs, tfbn.BatchNorm(name="b")(L.Dense(4)(inputs)), name="inner")
+    inputs = keras.Input((4,))
+    once, twice = inner(inputs), inner(inner(inputs))
+    model = keras.Model(inputs, [once, twice, L.Dense(2)(once)])
+    (outer, _) = graphs(model)
+    first, second, third = (call for call in outer.calls if call.layer is inner)
+    uses = sorted(outer.uses[id(call)] for call in (first, second, third))
+    assert uses == [1, 1, 2]
+
+
+def test_structured_inputs_and_outputs_with_operations():
+    a, b = keras.Input((6, 4), name="a"), keras.Input((4,), name="b")
+    x = tfbn.BatchNorm()(L.Conv1D(4, 3)(a)) * 2.0
+    y = tfbn.BatchNorm()(L.Dense(4)(b)) - keras.ops.mean(x, axis=1)
+    model = randomize(keras.Model({"a": a, "b": b}, {"x": x, "y": [y, keras.ops.reshape(y, (-1, 2, 2))]}))
+    new, report = tfbn.fold(model)
+    assert len(report.folded) == 2
+    data = {"a": reference.data((5, 6, 4)), "b": reference.data((5, 4))}
+    for got, want in zip(
+        keras.tree.flatten(new(data)), keras.tree.flatten(model(data)), strict=True
+    ):
+        assert relative_difference(got, want) < FLOAT32
+
+
+def test_masks_pass_where_the_batch_norm_was(unchanged):
+    tokens = keras.Input((7,), dtype="int32")
+    x = L.Embedding(9, 4, mask_zero=True)(tokens)
+    x = tfbn.BatchNorm()(L.Dense(4)(x))
+    model = randomize(keras.Model(tokens, L.LSTM(3)(x)))
+    data = np.random.default_rng(0).integers(0, 9, (6, 7))
+    data[:, 4:] = 0
+    check(model, data, unchanged, folded=1)
+
+
+def test_mixed_precision():
+    keras.config.set_dtype_policy("mixed_float16")
+    model = chain((8, 8, 4), L.Conv2D(4, 3), tfbn.BatchNorm(), L.ReLU())
+    x = reference.data((3, 8, 8, 4))
+    new, report = tfbn.fold(model)
+    assert len(report.folded) == 1
+    # The batch norm's input is no longer rounded to float16: 2^-11 relative to a sum of 36 products.
+    assert relative_difference(new(x), model(x)) < 5e-3
+
+
+def test_tiny_variances_and_negative_gammas(unchanged):
+    model = chain((6, 6, 4), L.Conv2D(5, 3, use_bias=False), L.BatchNormalization(name="bn"))
+    model.get_layer("bn").moving_variance.assign([1e-36, 1e-12, 1e-6, 1e4, 1e8])
+    check(model, reference.data((3, 6, 6, 4)), unchanged, folded=1)
+
+
+def test_the_folded_model_saves_and_loads_without_tfbn(tmp_path):
+    model = chain((6, 6, 4), L.Conv2D(5, 3), tfbn.BatchNorm())
+    new, _ = tfbn.fold(model)
+    new.save(tmp_path / "folded.keras")
+    x = reference.data((3, 6, 6, 4))
+    assert b"tfbn" not in new.to_json().replace("tfbn_probe", "").encode()
+    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "folded.keras")(x), new(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "folded"), [("MobileNetV2", 52), ("ResNet50", 53), ("DenseNet121", 59)]
+)
+def test_keras_applications(name, folded, unchanged):
+    model = getattr(keras.applications, name)(weights=None, input_shape=(64, 64, 3), classes=10)
+    rng = np.random.default_rng(0)
+    for layer in batch_norms(model).values():
+        shape = layer.moving_mean.shape
+        layer.gamma.assign(rng.uniform(0.5, 1.5, shape) * rng.choice([-1, 1], shape))
+        layer.beta.assign(rng.normal(0, 0.3, shape))
+        layer.moving_mean.assign(rng.normal(0, 0.3, shape))
+        layer.moving_variance.assign(rng.uniform(0.3, 2, shape))
+    check(model, reference.data((2, 64, 64, 3)), unchanged, folded)
+
+
+def test_graphs_show_calls_uses_and_outputs():
+    inputs, conv = two_branches()
+    model = keras.Model(inputs, [L.ReLU(name="relu")(conv) + conv, conv])
+    (graph,) = graphs(model)
+    by_name = {call.layer.name: call for call in graph.calls}
+    assert graph.uses[id(by_name["conv"])] == 3
+    assert by_name["conv"].inputs == (None,)
+    assert by_name["relu"].inputs == (by_name["conv"],)
+
+
+def test_models_that_cannot_be_read():
+    class Subclassed(keras.Model):
+        def call(self, x):
+            return x
+
+    with pytest.raises(TypeError, match="^fold needs a keras.Model, received str: 'model'"):
+        tfbn.fold("model")
+    with pytest.raises(ValueError, match=r"is not built, so it has no weights to fold\. Call it on a batch"):
+        tfbn.fold(keras.Sequential([L.Dense(2)]))
+    model = Subclassed()
+    model(np.ones((2, 3), "float32"))
+    with pytest.raises(TypeError, match=r"\(Subclassed\) has a call\(\) of its own.* with fold=False"):
+        tfbn.fold(model)
