@@ -1,6 +1,6 @@
 """Classify images with an exported SavedModel: TensorFlow alone, neither tfbn nor Keras' model.
 
-    python examples/serve.py SAVED_MODEL IMAGES.npy PREDICTIONS.npy
+python examples/serve.py SAVED_MODEL IMAGES.npy PREDICTIONS.npy
 """
 
 import sys

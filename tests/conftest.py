@@ -1,6 +1,7 @@
 """Fixtures shared by the tests; TensorFlow is imported once for each test process."""
 
 import os
+from contextlib import contextmanager
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -18,8 +19,7 @@ def _reproducible():
 
 @pytest.fixture
 def unchanged():
-    """`with unchanged(model):` fails if anything that the model saves is different afterwards."""
-    from contextlib import contextmanager
+    """Make a context that fails if anything a model saves is different afterwards."""
 
     @contextmanager
     def check(model):

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+
 from tfbn.batch_norms import batch_norms
 
 

@@ -41,7 +41,7 @@ def affine(mean, variance, beta=None, gamma=None, epsilon=1e-3):
 
 
 def apply(x, mean, variance, beta=None, gamma=None, epsilon=1e-3, axis=-1):
-    """gamma · (x − mean) / sqrt(variance + epsilon) + beta, channel by channel."""
+    """Compute gamma · (x − mean) / sqrt(variance + epsilon) + beta, channel by channel."""
     x = np.asarray(x, np.float64)
     axes = sorted(one % x.ndim for one in np.atleast_1d(axis))
     moved = np.moveaxis(x, axes, range(-len(axes), 0))
@@ -76,7 +76,7 @@ def data(shape, axis=-1, seed=0, dtype="float32"):
 
 
 def parameters(shape, seed=1):
-    """gamma (some negative), beta, mean and variance of `shape`, none of them trivial."""
+    """Make gamma (some negative), beta, mean and variance of `shape`, none of them trivial."""
     rng = np.random.default_rng(seed)
     return {
         "gamma": rng.uniform(0.5, 2.0, shape) * rng.choice([-1.0, 1.0], shape),

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+
 import reference
 import tfbn
 from tfbn.batch_norms import batch_norms, inference_affine, is_batch_norm, layer_paths, sublayers

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+
 import tfbn
 from networks import chain, randomize, relative_difference
 from tfbn.cloning import Instead, is_open, rebuild
@@ -104,7 +105,9 @@ def test_a_layer_that_cannot_be_copied_is_named():
             return x * self.factor
 
     model = chain((4,), NoConfig(2.0))
-    with pytest.raises(ValueError, match=r"(?s)'stubborn' \(NoConfig\) cannot be copied, .*get_config\(\)"):
+    with pytest.raises(
+        ValueError, match=r"(?s)'stubborn' \(NoConfig\) cannot be copied, .*get_config\(\)"
+    ):
         copy(model)
 
 

@@ -5,6 +5,7 @@ import itertools
 import keras
 import numpy as np
 import pytest
+
 import reference
 import tfbn
 from networks import chain, randomize, relative_difference
@@ -55,7 +56,12 @@ def linear_layers():
             variants = [{"filters": 6}, {"filters": 6, "groups": 2}]
         for variant in variants:
             label = f"{name}-{'bias' if bias else 'no_bias'}-{variant}"
-            yield label, lambda k=kind, v={**arguments, **variant}: k(kernel_size=3, **v), image[rank], -1
+            yield (
+                label,
+                lambda k=kind, v={**arguments, **variant}: k(kernel_size=3, **v),
+                image[rank],
+                -1,
+            )
     for bias, shape in itertools.product((True, False), ((4,), (3, 4), (2, 3, 4))):
         yield f"Dense-{bias}-{shape}", lambda b=bias: L.Dense(5, use_bias=b), shape, -1
 
@@ -77,10 +83,14 @@ def test_linear_layers_take_up_a_batch_norm(label, kind, unchanged):
     assert report.entries[0].kind == kind.__name__
 
 
-@pytest.mark.parametrize("flags", [{"center": False}, {"scale": False}, {"center": False, "scale": False}])
+@pytest.mark.parametrize(
+    "flags", [{"center": False}, {"scale": False}, {"center": False, "scale": False}]
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_beta_or_gamma(kind, flags, unchanged):
-    model = chain((6, 6, 4), L.Conv2D(5, 3), kind(**flags), L.Conv2D(3, 2, use_bias=False), kind(**flags))
+    model = chain(
+        (6, 6, 4), L.Conv2D(5, 3), kind(**flags), L.Conv2D(3, 2, use_bias=False), kind(**flags)
+    )
     check(model, reference.data((3, 6, 6, 4)), unchanged, folded=2)
 
 
@@ -181,21 +191,39 @@ def kept_cases():
     return {
         "fan-out": (fan_out, "the output of 'conv' is used by more than this batch norm"),
         "output": (also_an_output, "the output of 'conv' is used by more than this batch norm"),
-        "two consumers": (twice_to_one_layer, "the output of 'conv' is used by more than this batch norm"),
+        "two consumers": (
+            twice_to_one_layer,
+            "the output of 'conv' is used by more than this batch norm",
+        ),
         "shared layer": (shared_layer, "'conv' is shared: the model calls it more than once"),
         "shared BN": (shared_batch_norm, "it is shared: the model calls it more than once"),
         "across models": (shared_across_models, "'conv' is shared: the model calls it more than once"),
-        "training": (training_true, "it is called with training=True and uses each batch's own statistics"),
+        "training": (
+            training_true,
+            "it is called with training=True and uses each batch's own statistics",
+        ),
         "input": (on_the_input, "it normalises an input of the model, with no layer before it"),
-        "activation": (chained(conv(activation="relu"), bn()), "'conv' applies its own activation (relu)"),
+        "activation": (
+            chained(conv(activation="relu"), bn()),
+            "'conv' applies its own activation (relu)",
+        ),
         "activation layer": (
             chained(conv(activation=L.LeakyReLU()), bn()),
             "'conv' applies its own activation (LeakyReLU)",
         ),
-        "ReLU": (chained(conv(), lambda: L.ReLU(name="relu"), bn()), "before it, 'relu' (ReLU), is not a"),
+        "ReLU": (
+            chained(conv(), lambda: L.ReLU(name="relu"), bn()),
+            "before it, 'relu' (ReLU), is not a",
+        ),
         "axis": (chained(conv(), bn(axis=1)), "its axis 1 is not the channel axis 3 of 'conv'"),
-        "axes": (chained(conv(), bn(axis=[1, 3])), "its axis [1, 3] is not the channel axis 3 of 'conv'"),
-        "dtype": (chained(conv(dtype="mixed_float16"), bn(dtype="float32")), "it computes in float32 and"),
+        "axes": (
+            chained(conv(), bn(axis=[1, 3])),
+            "its axis [1, 3] is not the channel axis 3 of 'conv'",
+        ),
+        "dtype": (
+            chained(conv(dtype="mixed_float16"), bn(dtype="float32")),
+            "it computes in float32 and",
+        ),
     }
 
 
@@ -272,7 +300,9 @@ def test_sequential(unchanged):
 
 
 def test_nested_models_called_twice(unchanged):
-    innermost = keras.Sequential([keras.Input((4,)), L.Dense(4), L.BatchNormalization(name="b")], name="n")
+    innermost = keras.Sequential(
+        [keras.Input((4,)), L.Dense(4), L.BatchNormalization(name="b")], name="n"
+    )
     inputs = keras.Input((4,))
     inner = keras.Model(inputs, tfbn.BatchNorm(name="b")(L.Dense(4)(innermost(inputs))), name="inner")
     inputs = keras.Input((4,))
@@ -298,13 +328,13 @@ def test_structured_inputs_and_outputs_with_operations():
     a, b = keras.Input((6, 4), name="a"), keras.Input((4,), name="b")
     x = tfbn.BatchNorm()(L.Conv1D(4, 3)(a)) * 2.0
     y = tfbn.BatchNorm()(L.Dense(4)(b)) - keras.ops.mean(x, axis=1)
-    model = randomize(keras.Model({"a": a, "b": b}, {"x": x, "y": [y, keras.ops.reshape(y, (-1, 2, 2))]}))
+    model = randomize(
+        keras.Model({"a": a, "b": b}, {"x": x, "y": [y, keras.ops.reshape(y, (-1, 2, 2))]})
+    )
     new, report = tfbn.fold(model)
     assert len(report.folded) == 2
     data = {"a": reference.data((5, 6, 4)), "b": reference.data((5, 4))}
-    for got, want in zip(
-        keras.tree.flatten(new(data)), keras.tree.flatten(model(data)), strict=True
-    ):
+    for got, want in zip(keras.tree.flatten(new(data)), keras.tree.flatten(model(data)), strict=True):
         assert relative_difference(got, want) < FLOAT32
 
 
@@ -375,7 +405,9 @@ def test_models_that_cannot_be_read():
 
     with pytest.raises(TypeError, match="^fold needs a keras.Model, received str: 'model'"):
         tfbn.fold("model")
-    with pytest.raises(ValueError, match=r"is not built, so it has no weights to fold\. Call it on a batch"):
+    with pytest.raises(
+        ValueError, match=r"is not built, so it has no weights to fold\. Call it on a batch"
+    ):
         tfbn.fold(keras.Sequential([L.Dense(2)]))
     model = Subclassed()
     model(np.ones((2, 3), "float32"))

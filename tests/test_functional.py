@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-import reference
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import reference
 from tfbn import functional
 from tfbn.functional import Moments
 
@@ -215,5 +216,7 @@ def test_axes_that_do_not_exist_are_refused(axis):
 
 
 def test_integers_are_refused():
-    with pytest.raises(TypeError, match=r"floating-point values, received int64 of shape \(2, 3\)\. Conv"):
+    with pytest.raises(
+        TypeError, match=r"floating-point values, received int64 of shape \(2, 3\)\. Conv"
+    ):
         functional.batch_moments(np.ones((2, 3), int))

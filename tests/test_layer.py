@@ -6,8 +6,9 @@ import sys
 import keras
 import numpy as np
 import pytest
-import reference
 import tensorflow as tf
+
+import reference
 import tfbn
 
 L = keras.layers
@@ -127,7 +128,9 @@ def test_a_mask_that_leaves_nothing_changes_nothing(unchanged):
 
 def test_an_embedding_mask_reaches_the_layer_and_goes_on():
     layer = tfbn.BatchNorm(decay=0.0)
-    model = keras.Sequential([keras.Input((6,), dtype="int32"), L.Embedding(9, 4, mask_zero=True), layer])
+    model = keras.Sequential(
+        [keras.Input((6,), dtype="int32"), L.Embedding(9, 4, mask_zero=True), layer]
+    )
     tokens = np.array([[1, 2, 3, 0, 0, 0], [4, 5, 6, 7, 8, 0]])
     y = model(tokens, training=True)
     embedded = model.layers[0].get_weights()[0][tokens[tokens > 0]]
@@ -315,14 +318,34 @@ def test_files_load_in_a_new_process(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"momentum": 0.9}, TypeError, r"no argument 'momentum' \(received 0.9\): .* BatchNorm\(decay=0.9\)"),
+        (
+            {"momentum": 0.9},
+            TypeError,
+            r"no argument 'momentum' \(received 0.9\): .* BatchNorm\(decay=0.9\)",
+        ),
         ({"decay": 1.5}, ValueError, r"^decay must be a number between 0 and 1, received 1\.5\.$"),
-        ({"decay": float("nan")}, ValueError, r"^decay must be a number between 0 and 1, received nan\.$"),
+        (
+            {"decay": float("nan")},
+            ValueError,
+            r"^decay must be a number between 0 and 1, received nan\.$",
+        ),
         ({"decay": "0.9"}, TypeError, r"^decay must be a number between 0 and 1, received '0\.9'\.$"),
         ({"epsilon": -1e-3}, ValueError, r"^epsilon must be a number at least 0, received -0\.001\.$"),
-        ({"epsilon": float("inf")}, ValueError, r"^epsilon must be a number at least 0, received inf\.$"),
-        ({"axis": 1.0}, TypeError, r"^axis must be an integer or a sequence .*, received 1\.0\. Pass -1"),
-        ({"axis": []}, TypeError, r"^axis must be an integer or a sequence of integers, received \[\]\."),
+        (
+            {"epsilon": float("inf")},
+            ValueError,
+            r"^epsilon must be a number at least 0, received inf\.$",
+        ),
+        (
+            {"axis": 1.0},
+            TypeError,
+            r"^axis must be an integer or a sequence .*, received 1\.0\. Pass -1",
+        ),
+        (
+            {"axis": []},
+            TypeError,
+            r"^axis must be an integer or a sequence of integers, received \[\]\.",
+        ),
         ({"center": "no"}, TypeError, r"^center must be True or False, received 'no'\.$"),
         ({"unbiased": None}, TypeError, r"^unbiased must be True or False, received None\.$"),
         ({"gamma_initializer": "nonsense"}, ValueError, "nonsense"),
@@ -337,9 +360,17 @@ def test_wrong_arguments(arguments, error, message):
 @pytest.mark.parametrize(
     ("axis", "shape", "message"),
     [
-        (3, (None, 4, 5), r"axis 3 is outside an input of rank 3 \(received axis=3\)\. Choose it between"),
+        (
+            3,
+            (None, 4, 5),
+            r"axis 3 is outside an input of rank 3 \(received axis=3\)\. Choose it between",
+        ),
         ([1, -1], (None, 4), r"none twice, received axis=\[1, -1\] for an input of rank 2\. Name each"),
-        (1, (None, None, 5), r"size of axis 1 .* inputs of shape \(None, None, 5\)\. Give that axis a fixed"),
+        (
+            1,
+            (None, None, 5),
+            r"size of axis 1 .* inputs of shape \(None, None, 5\)\. Give that axis a fixed",
+        ),
         (0, (None, 5), r"size of axis 0 .* received inputs of shape \(None, 5\)"),
     ],
 )

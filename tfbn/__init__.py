@@ -5,13 +5,11 @@
 `functional` holds the mathematics as pure functions.
 """
 
-import os
-import sys
+from . import quiet
 
-if os.path.basename(sys.argv[0]) in ("tfbn", "tfbn.exe"):
-    # The command answers in a line or a table. Python runs this file before the command's own module,
-    # and TensorFlow reads its log level once, at import: there is no later place to say it.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if quiet.is_command():
+    # Python runs this file before the command's own module: there is no later place.
+    quiet.import_tensorflow()
 
 import keras
 

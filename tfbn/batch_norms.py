@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TypeGuard
+from typing import TypeAlias, TypeGuard
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from . import functional
 from .layer import BatchNorm
 
-Batchnorm = BatchNorm | keras.layers.BatchNormalization
+Batchnorm: TypeAlias = BatchNorm | keras.layers.BatchNormalization
 
 
 def is_batch_norm(layer: object) -> TypeGuard[Batchnorm]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -65,19 +67,14 @@ def _load(path: Path) -> keras.Model:
         return keras.models.load_model(path)
 
 
-class _one_line_errors:
-    """Answers whatever goes wrong in the block with one line and exit status 1."""
-
-    def __init__(self, before: str = "") -> None:
-        self.before = before
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, click.ClickException):
-            message = " ".join(str(error).split()) or type(error).__name__
-            raise click.ClickException(self.before + message) from error
+@contextmanager
+def _one_line_errors(before: str = "") -> Iterator[None]:
+    """Answer whatever goes wrong in the block with one line and exit status 1."""
+    try:
+        yield
+    except Exception as error:
+        message = " ".join(str(error).split()) or type(error).__name__
+        raise click.ClickException(before + message) from error
 
 
 def _fold_table(report: FoldReport) -> Table:

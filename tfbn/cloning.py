@@ -47,9 +47,7 @@ def functional_class() -> type[keras.Model]:
     return type(keras.Model(x, x, name="tfbn_probe"))
 
 
-def rebuild(
-    model: keras.Model, choose: Choice
-) -> tuple[keras.Model, dict[int, keras.layers.Layer]]:
+def rebuild(model: keras.Model, choose: Choice) -> tuple[keras.Model, dict[int, keras.layers.Layer]]:
     """A new model with the layers that `choose` picks.
 
     Args:
@@ -85,6 +83,11 @@ def rebuild(
     return new, {key: layer for key, layer in clones.items() if layer is not Instead.NOTHING}
 
 
+def declared_inputs(model: keras.Model) -> Any:
+    """The symbolic inputs of an open model, structured as it takes them."""
+    return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+
+
 def uncompiled(model: keras.Model) -> keras.Model:
     """The same Functional graph over the same layers, without losses, metrics and optimizer."""
     return keras.Model(model.input, model.output, name=model.name)
@@ -92,7 +95,7 @@ def uncompiled(model: keras.Model) -> keras.Model:
 
 def _rebuild_open(model: keras.Model, clone: Callable[[Any], Any]) -> keras.Model:
     if isinstance(model, keras.Sequential):
-        given = model.inputs[0]
+        given = declared_inputs(model)
         layers = [keras.Input(batch_shape=given.shape, dtype=given.dtype, name=given.name)]
         layers += [new for layer in model.layers if (new := clone(layer)) is not Instead.NOTHING]
         return keras.Sequential(layers, name=model.name)

@@ -1,7 +1,6 @@
 """Batch normalisation as pure functions of tensors: no variable, no Keras.
 
-Algorithm 1 and lines 10 and 11 of Algorithm 2 of Ioffe & Szegedy, "Batch Normalization" (arXiv
-1502.03167v3). Everywhere here:
+Algorithm 1 and Algorithm 2, lines 10 and 11, of Ioffe & Szegedy (arXiv 1502.03167v3). Everywhere here:
 
 * `axis` names the *channel* axes, the ones that keep statistics of their own; all others are
   averaged over. An integer or a sequence of integers, negative ones counted from the end.
@@ -85,7 +84,7 @@ def batch_moments(x: TensorLike, axis: Axis = -1) -> Moments:
 def weighted_moments(x: TensorLike, weights: TensorLike, axis: Axis = -1) -> Moments:
     """Mean and biased variance of weighted values, e.g. of those that a mask leaves.
 
-    A value of weight 0 takes no part at all, not even when it is NaN or infinite.
+    A value of weight 0 takes no part, not even when it is NaN or infinite.
 
     Args:
         x: floating-point tensor of known rank.
@@ -147,10 +146,7 @@ def combine_moments(parts: Moments) -> Moments:
 
 
 def unbiased_variance(moments: Moments) -> tf.Tensor:
-    """The variance times m/(m−1), m being the count (Algorithm 2, line 10).
-
-    A single value says nothing about a variance: where m ≤ 1 the biased one is returned.
-    """
+    """The variance times m/(m−1), m the count (Algorithm 2, line 10); as it is where m ≤ 1."""
     count = tf.cast(moments.count, moments.variance.dtype)
     freedom = tf.where(count > 1, count - 1, 1)
     return moments.variance * tf.where(count > 1, count / freedom, 1)
@@ -165,7 +161,7 @@ def normalize(
     epsilon: float = 1e-3,
     axis: Axis = -1,
 ) -> tf.Tensor:
-    """gamma · (x − mean) / sqrt(variance + epsilon) + beta (Algorithm 1, lines 3 and 4).
+    """`gamma · (x − mean) / sqrt(variance + epsilon) + beta` (Algorithm 1, lines 3 and 4).
 
     The mean is subtracted first: folded into the offset it would cost digits when it is large.
 
@@ -189,9 +185,9 @@ def normalize(
 
 
 def update_moving_average(moving: TensorLike, value: TensorLike, decay: float) -> tf.Tensor:
-    """decay · moving + (1 − decay) · value: `decay`, in [0, 1], weighs the old value.
+    """`decay · moving + (1 − decay) · value`: the decay, in [0, 1], weighs the old value.
 
-    Written as a step towards the value, so that the moving average of a constant is that constant.
+    A step towards the value, so that the moving average of a constant is that constant.
     """
     moving = _widen(moving)
     return moving + (tf.cast(value, moving.dtype) - moving) * (1.0 - decay)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,7 +17,8 @@ from .batch_norms import Batchnorm, batch_norms
 from .functional import Moments
 
 
-class PopulationStatistics(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class PopulationStatistics:
     """E[x] and Var[x] of a batch norm's input over a data set.
 
     Attributes:
@@ -221,11 +223,11 @@ def _gauged(layers: Mapping[str, Batchnorm], gauges: Mapping[str, _Gauge]) -> It
     """Each layer's `call` replaced by its gauge's, on the instance, and put back at the end."""
     try:
         for path, layer in layers.items():
-            layer.call = gauges[path].call
+            layer.__dict__["call"] = gauges[path].call
         yield
     finally:
         for layer in layers.values():
-            vars(layer).pop("call", None)
+            layer.__dict__.pop("call", None)
 
 
 def _measurable(model: keras.Model) -> dict[str, Batchnorm]:
@@ -257,14 +259,18 @@ def _check_length(data: Any, steps: int | None) -> None:
     if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
         raise ValueError(f"steps must be a positive number of batches or None, received {steps!r}.")
     if steps is None:
-        endless = isinstance(data, tf.data.Dataset) and data.cardinality() == tf.data.INFINITE_CARDINALITY
+        endless = (
+            isinstance(data, tf.data.Dataset) and data.cardinality() == tf.data.INFINITE_CARDINALITY
+        )
         endless |= isinstance(data, keras.utils.PyDataset) and data.num_batches is None
         if endless:
             raise ValueError(
                 f"This {type(data).__name__} never ends. Say how many batches to use: steps=100."
             )
-    if data is None or isinstance(data, (str, bytes)) or not (
-        hasattr(data, "__array__") or isinstance(data, (Iterable, keras.utils.PyDataset))
+    if (
+        data is None
+        or isinstance(data, (str, bytes))
+        or not (hasattr(data, "__array__") or isinstance(data, (Iterable, keras.utils.PyDataset)))
     ):
         raise ValueError(
             f"data must be arrays or batches of the model's inputs, received {data!r}. Pass what "

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..cloning import is_open
+from ..cloning import declared_inputs, is_open
 
 # For axes of unknown size: large enough for the strides and windows of most image models.
 DRAWN_SIZE = 32
@@ -45,7 +45,7 @@ def draw(model: keras.Model) -> Any:
             "be drawn. Pass samples=, a small batch of its inputs."
         )
     rng = np.random.default_rng(0)
-    return tf.nest.map_structure(lambda tensor: _draw(rng, tensor), model.input)
+    return tf.nest.map_structure(lambda tensor: _draw(rng, tensor), declared_inputs(model))
 
 
 def first(samples: Any) -> Any:

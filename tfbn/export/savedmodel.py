@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from .. import folding
 from ..batch_norms import layer_paths
-from ..cloning import is_open
+from ..cloning import declared_inputs, is_open
 from . import samples as sampling
 from .report import ExportError, ExportReport, Specification
 from .staging import staged
@@ -147,7 +147,7 @@ def _coarsest_dtype(model: keras.Model) -> str:
 
 def _specification(model: keras.Model, inputs: Any) -> Any:
     """The signature's inputs: named, with a free batch size, structured as the model's."""
-    tensors = model.input if is_open(model) else inputs
+    tensors = declared_inputs(model) if is_open(model) else inputs
     numbers = iter(range(len(tf.nest.flatten(tensors))))
     several = len(tf.nest.flatten(tensors)) > 1
 
@@ -178,9 +178,7 @@ def _serve(signature: Any, names: list[str], inputs: Any) -> Outputs:
     return {name: tensor.numpy() for name, tensor in outputs.items()}
 
 
-def _difference(
-    served: Outputs, expected: Outputs, atol: float, rtol: float
-) -> tuple[float, float]:
+def _difference(served: Outputs, expected: Outputs, atol: float, rtol: float) -> tuple[float, float]:
     """The largest absolute and relative difference; raises `ExportError` above the tolerance."""
     absolute = relative = 0.0
     for name, array in expected.items():

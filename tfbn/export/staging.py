@@ -35,9 +35,10 @@ def _replace(new: Path, target: Path, aside: Path) -> None:
         os.replace(new, target)
         return
     # A directory that is not empty cannot be replaced in one call of every file system.
-    os.rename(target, aside)
     try:
+        os.rename(target, aside)
         os.rename(new, target)
     except BaseException:
-        os.rename(aside, target)
+        if aside.exists() and not target.exists():
+            os.rename(aside, target)
         raise

@@ -14,7 +14,7 @@ from .report import Folded, FoldReport
 from .rules import Absorbed, absorb, refusal, rule_for
 
 
-class _Stays(Exception):
+class _StaysError(Exception):
     """A batch norm cannot be folded, for the reason given."""
 
 
@@ -75,38 +75,38 @@ class _Plan:
             target = self._target(graph, call)
             self.absorbed.append(absorb(target, *inference_affine(call.layer)))
             self.targets[call.layer] = target
-        except (_Stays, OverflowError) as reason:
+        except (_StaysError, OverflowError) as reason:
             self.reasons[call.layer] = str(reason)
 
     def _target(self, graph: Graph, call: Call) -> keras.layers.Layer:
         """The layer right before a batch norm, if it may take it up."""
         if self.calls[id(call.layer)] > 1:
-            raise _Stays("it is shared: the model calls it more than once")
+            raise _StaysError("it is shared: the model calls it more than once")
         if call.training:
-            raise _Stays("it is called with training=True and uses each batch's own statistics")
+            raise _StaysError("it is called with training=True and uses each batch's own statistics")
         source = call.inputs[0]
         if source is None:
-            raise _Stays("it normalises an input of the model, with no layer before it")
+            raise _StaysError("it normalises an input of the model, with no layer before it")
         layer, rule = source.layer, rule_for(source.layer)
         if rule is None:
-            raise _Stays(
+            raise _StaysError(
                 f"the layer before it, {layer.name!r} ({type(layer).__name__}), is not a linear layer "
                 "with weights that could take it up"
             )
         if (why := refusal(layer)) is not None:
-            raise _Stays(why)
+            raise _StaysError(why)
         if self.calls[id(layer)] > 1:
-            raise _Stays(f"{layer.name!r} is shared: the model calls it more than once")
+            raise _StaysError(f"{layer.name!r} is shared: the model calls it more than once")
         if graph.uses[id(source)] > 1:
-            raise _Stays(f"the output of {layer.name!r} is used by more than this batch norm")
+            raise _StaysError(f"the output of {layer.name!r} is used by more than this batch norm")
         rank = len(layer.output.shape)
         expected = channel_axes(rule.channel_axis(layer), rank)
         if channel_axes(call.layer.axis, rank) != expected:
-            raise _Stays(
+            raise _StaysError(
                 f"its axis {call.layer.axis} is not the channel axis {expected[0]} of {layer.name!r}"
             )
         if layer.compute_dtype != call.layer.compute_dtype:
-            raise _Stays(
+            raise _StaysError(
                 f"it computes in {call.layer.compute_dtype} and {layer.name!r} in {layer.compute_dtype}"
             )
         return layer

@@ -1,0 +1,120 @@
+"""Speed against peers, as ratios of medians in one process, subject and peer taken in turns.
+
+    python benchmarks/run.py [--rounds 40]
+
+Prints a table and writes `benchmarks/results.json`. A ratio above 1 means that tfbn is faster.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import NamedTuple
+
+import click
+import keras
+import numpy as np
+import tensorflow as tf
+from rich.console import Console
+from rich.table import Table
+
+import tfbn
+
+RESULTS = Path(__file__).with_name("results.json")
+Run = Callable[[], object]
+
+
+class Row(NamedTuple):
+    """One comparison: medians in milliseconds, and peer / subject."""
+
+    name: str
+    subject: float
+    peer: float
+
+    @property
+    def ratio(self) -> float:
+        return self.peer / self.subject
+
+
+def compare(name: str, subject: Run, peer: Run, rounds: int) -> Row:
+    """Medians of both, taken in turns after three warm-up calls each."""
+    for _ in range(3):
+        subject(), peer()
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(rounds):
+        for run, taken in zip((subject, peer), times, strict=True):
+            start = perf_counter()
+            run()
+            taken.append(1000 * (perf_counter() - start))
+    return Row(name, *map(median, times))
+
+
+def training_step(layer: keras.layers.Layer, x: tf.Tensor) -> Run:
+    """Forward, statistics and backward of one layer in a tf.function."""
+    layer.build(x.shape)
+    variables = [variable.value for variable in layer.trainable_variables]
+
+    @tf.function
+    def step() -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=True)
+        return tape.gradient(y, [x, *variables], output_gradients=x)
+
+    return step
+
+
+def inference(model: keras.Model, x: tf.Tensor) -> Run:
+    function = tf.function(lambda: model(x, training=False))
+    return function
+
+
+def rows(rounds: int) -> list[Row]:
+    rng = np.random.default_rng(0)
+
+    def data(*shape: int) -> tf.Tensor:
+        return tf.constant(rng.standard_normal(shape), tf.float32)
+
+    found = []
+    for shape in ((32, 56, 56, 64), (32, 14, 14, 512), (256, 1024)):
+        x = data(*shape)
+        ours = training_step(tfbn.BatchNorm(), x)
+        keras_own = training_step(keras.layers.BatchNormalization(), x)
+        found.append(compare(f"training step {shape} vs Keras", ours, keras_own, rounds))
+    for name in ("MobileNetV2", "ResNet50"):
+        model = getattr(keras.applications, name)(weights=None, input_shape=(96, 96, 3))
+        folded, x = tfbn.fold(model)[0], data(8, 96, 96, 3)
+        row = f"{name} batch 8, folded vs not"
+        found.append(compare(row, inference(folded, x), inference(model, x), rounds))
+    model = keras.applications.MobileNetV2(weights=None, input_shape=(96, 96, 3))
+
+    def clone() -> None:
+        keras.models.clone_model(model).set_weights(model.get_weights())
+
+    found.append(compare("fold vs clone_model", lambda: tfbn.fold(model), clone, max(3, rounds // 10)))
+    return found
+
+
+@click.command()
+@click.option("--rounds", default=40, show_default=True, help="Timed calls of each side.")
+def main(rounds: int) -> None:
+    """Run all comparisons."""
+    measured = rows(rounds)
+    versions = {"tensorflow": tf.__version__, "keras": keras.__version__, "tfbn": tfbn.__version__}
+    machine = f"{platform.machine()}, {len(tf.config.list_logical_devices('GPU'))} GPUs"
+    table = Table(title=f"{machine}; " + ", ".join(f"{k} {v}" for k, v in versions.items()))
+    for column in ("", "tfbn ms", "peer ms", "ratio"):
+        table.add_column(column, justify="right" if column else "left")
+    for row in measured:
+        table.add_row(row.name, f"{row.subject:.2f}", f"{row.peer:.2f}", f"{row.ratio:.2f}")
+    Console().print(table)
+    report = {"machine": machine, **versions, "rows": [row._asdict() for row in measured]}
+    RESULTS.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""The layout that CONTRIBUTING.md describes: imports point one way, and every package is installed."""
+
+import ast
+import configparser
+import re
+from pathlib import Path
+
+import pytest
+
+import tfbn
+
+ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.checkout
+
+# Each part of the package may import those before it in this list, and nothing after it.
+ORDER = ["quiet", "functional", "layer", "batch_norms", "population|cloning", "folding", "export", "cli"]
+RANK = {name: rank for rank, names in enumerate(ORDER) for name in names.split("|")}
+
+
+def modules(folder):
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def part_of(path):
+    """Which part of the package a module belongs to: its own name, or its folder's."""
+    return path.relative_to(ROOT / "tfbn").with_suffix("").parts[0]
+
+
+def imported_parts(path):
+    """The parts of tfbn that a module imports, relatively or by name."""
+    package = ["tfbn", *path.relative_to(ROOT / "tfbn").parts[:-1]]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            names = [*base, *(node.module or "").split(".")] if node.module else base
+            if names == ["tfbn"]:
+                yield from (alias.name for alias in node.names)
+            elif names[:1] == ["tfbn"]:
+                yield names[1]
+        elif isinstance(node, ast.Import):
+            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("tfbn."))
+
+
+def test_imports_point_one_way():
+    for path in modules("tfbn"):
+        part = part_of(path)
+        if part == "__init__":
+            continue
+        for imported in imported_parts(path):
+            if imported in RANK and imported != part:
+                assert RANK[imported] < RANK[part], f"{part} imports {imported}"
+            assert imported != "compat", f"{path} imports compat; compat imports tfbn, never the reverse"
+
+
+def test_every_part_has_its_place_in_the_order():
+    assert {part_of(path) for path in modules("tfbn")} - {"__init__"} == RANK.keys()
+
+
+def test_mathematics_has_no_state_and_surgery_no_files():
+    assert "keras" not in (ROOT / "tfbn" / "functional.py").read_text().lower().replace("no keras", "")
+    for path in modules("tfbn/folding"):
+        assert not re.search(r"\bopen\(|\.save\(|pathlib|import os\b", path.read_text()), path
+
+
+def test_compat_reaches_tfbn_relatively():
+    # So that a stray `import compat` fails instead of loading, and registering, everything twice.
+    for path in modules("compat"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [getattr(node, "module", None) or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            assert not any(name.split(".")[0] == "tfbn" for name in names), path
+
+
+def test_private_apis_of_tensorflow_and_keras_are_used_in_one_place():
+    found = set()
+    for path in modules("tfbn") + modules("compat"):
+        text = path.read_text()
+        if re.search(
+            r"keras\.src|tensorflow\.python|\w\._(?!replace\b)[a-z]\w+\(", text.replace("self._", "")
+        ):
+            found.add(path.name)
+    assert found == {"batch_norms.py"}
+
+
+def test_modules_and_functions_stay_small():
+    for path in modules("tfbn") + modules("compat"):
+        text = path.read_text()
+        assert text.count("\n") <= 300, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                start = node.body[1].lineno if ast.get_docstring(node) and node.body[1:] else node.lineno
+                assert node.end_lineno - start < 50, f"{path}: {node.name}"
+
+
+def setup_cfg():
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg")
+    return parser
+
+
+def test_setup_cfg_lists_every_package():
+    on_disk = {"tfbn"} | {
+        ".".join(path.relative_to(ROOT).parts)
+        for path in (ROOT / "tfbn").rglob("*")
+        if path.is_dir() and (path / "__init__.py").exists()
+    }
+    on_disk |= {
+        "tfbn." + ".".join(p.parent.relative_to(ROOT).parts)
+        for p in (ROOT / "compat").rglob("__init__.py")
+    }
+    assert set(setup_cfg()["options"]["packages"].split()) == on_disk
+
+
+def test_the_floors_are_what_the_oldest_environment_installs():
+    floors = dict(
+        re.findall(r"^(tensorflow|keras)>=(\S+)$", setup_cfg()["options"]["install_requires"], re.M)
+    )
+    oldest = dict(re.findall(r"(tensorflow|keras)==(\S+)", (ROOT / "Makefile").read_text()))
+    assert floors.keys() == oldest.keys() == {"tensorflow", "keras"}
+    for name, floor in floors.items():
+        assert oldest[name].startswith(floor + "."), name
+
+
+def test_the_changelog_knows_the_version():
+    assert f"## {tfbn.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_every_module_has_its_tests():
+    tested = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
+    assert RANK.keys() - {"quiet"} <= tested  # quiet is tested as the installed command, in test_cli

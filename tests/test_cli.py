@@ -1,0 +1,138 @@
+"""The command `tfbn`, as a user types it."""
+
+import subprocess
+import sys
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import reference
+import tfbn
+from networks import chain, relative_difference
+from tfbn.cli import main
+
+L = keras.layers
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def command(*arguments):
+        return CliRunner().invoke(main, arguments, catch_exceptions=False)
+
+    return command
+
+
+@pytest.fixture
+def model(tmp_path):
+    model = chain((6, 6, 3), L.Conv2D(4, 3, name="conv"), tfbn.BatchNorm(name="bn"), L.ReLU())
+    model.save(tmp_path / "m.keras")
+    return model
+
+
+def test_export(run, model, tmp_path):
+    result = run("export", "m.keras", "out")
+    assert result.exit_code == 0, result.output
+    for text in ("1 of 1 batch norms folded", "conv", "SavedModel out", "float32 (None, 6, 6, 3)"):
+        assert text in result.output
+    assert (tmp_path / "out" / "saved_model.pb").is_file()
+    refused = run("export", "m.keras", "out")
+    assert refused.exit_code == 1
+    assert refused.output == "Error: out exists already. Pass --overwrite to replace it.\n"
+    unfolded = run("export", "m.keras", "out", "--overwrite", "--no-fold")
+    assert unfolded.exit_code == 0
+    assert "batch norms folded" not in unfolded.output
+
+
+def test_fold(run, model, tmp_path):
+    result = run("fold", "m.keras", "folded.keras")
+    assert result.exit_code == 0, result.output
+    assert "1 of 1 batch norms folded" in result.output
+    x = reference.data((3, 6, 6, 3))
+    folded = keras.models.load_model(tmp_path / "folded.keras")
+    assert relative_difference(folded(x), model(x)) < 1e-5
+    assert len(folded.layers) == len(model.layers) - 1
+    before = (tmp_path / "folded.keras").read_bytes()
+    refused = run("fold", "m.keras", "folded.keras")
+    assert (refused.exit_code, refused.output) == (
+        1,
+        "Error: folded.keras exists already. Pass --overwrite to replace a file.\n",
+    )
+    assert (tmp_path / "folded.keras").read_bytes() == before
+    assert run("fold", "m.keras", "folded.keras", "--overwrite").exit_code == 0
+    assert run("fold", "m.keras", "folded").output == "Error: OUT must end in .keras, received folded.\n"
+
+
+def test_the_reason_is_shown_for_what_stays(run, tmp_path):
+    chain((4,), L.Dense(3, activation="tanh", name="d"), tfbn.BatchNorm()).save(tmp_path / "m.keras")
+    result = run("fold", "m.keras", "out.keras")
+    assert "0 of 1 batch norms folded" in result.output
+    assert "stays: 'd' applies its own activation (tanh)" in result.output
+
+
+def corrupt(path, kind):
+    if kind == "text":
+        path.write_text("not a model")
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "truncated":
+        chain((4,), L.Dense(3)).save(path)
+        path.write_bytes(path.read_bytes()[:-300])
+    elif kind == "zip of something else":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("readme.txt", "hello")
+    elif kind == "unknown class":
+
+        class Local(L.Layer):
+            def call(self, x):
+                return x
+
+        chain((4,), Local()).save(path)
+
+
+@pytest.mark.parametrize(
+    "kind", ["text", "empty", "truncated", "zip of something else", "unknown class"]
+)
+@pytest.mark.parametrize("command", ["export", "fold"])
+def test_corrupt_files_are_answered_in_one_line(run, command, kind, tmp_path):
+    corrupt(tmp_path / "m.keras", kind)
+    result = run(command, "m.keras", "out.keras")
+    assert result.exit_code == 1
+    assert result.output.count("\n") == 1
+    assert result.output.startswith("Error: m.keras cannot be loaded as a Keras model: ")
+    assert not (tmp_path / "out.keras").exists()
+
+
+def test_unknown_files_and_commands(run):
+    for arguments in (
+        ["export", "missing.keras", "out"],
+        ["fold", "missing.keras", "out.keras"],
+        ["melt"],
+    ):
+        assert run(*arguments).exit_code == 2
+    assert "File 'missing.keras' does not exist." in run("export", "missing.keras", "out").output
+
+
+def test_the_installed_command(model, tmp_path):
+    command = [str(next(p for p in (tmp_path.__class__(sys.executable).parent).glob("tfbn*")))]
+    version = subprocess.run([*command, "--version"], check=True, capture_output=True, text=True)
+    assert version.stdout == f"tfbn, version {tfbn.__version__}\n"
+    assert version.stderr == ""
+    failed = subprocess.run(
+        [*command, "fold", "m.txt", "o.keras"], check=False, capture_output=True, text=True, cwd=tmp_path
+    )
+    assert failed.returncode == 2
+    assert failed.stderr.endswith("File 'm.txt' does not exist.\n")
+    (tmp_path / "m.txt").write_text("not a model")
+    failed = subprocess.run(
+        [*command, "fold", "m.txt", "o.keras"], check=False, capture_output=True, text=True, cwd=tmp_path
+    )
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("Error: m.txt cannot be loaded as a Keras model: ")
+    assert failed.stderr.count("\n") == 1
+    assert np.array_equal(failed.stdout, "")

@@ -1,0 +1,39 @@
+"""The examples run, and so does the first one of the README."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_digits_example(tmp_path):
+    done = run(ROOT / "examples" / "digits.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for text in ("3 of 4 batch norms folded", "after_relu_bn stays", "All comparisons hold."):
+        assert text in done.stdout
+    rows = ("population", "folded", "served")
+    accuracy = {row: float(re.search(rf"{row}\W+([\d.]+)%", done.stdout)[1]) for row in rows}
+    assert accuracy["population"] > 95
+    assert len(set(accuracy.values())) == 1
+
+
+def test_the_digits_example_fails_when_a_comparison_does(tmp_path):
+    code = f"import sys; sys.path.insert(0, {str(ROOT / 'examples')!r}); import digits"
+    code += "; digits.CLOSE = 0.0; sys.exit(digits.main(epochs=1))"
+    done = run("-c", code, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "A comparison failed." in done.stdout
+
+
+def test_the_readme_example(tmp_path):
+    examples = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    done = run("-c", examples[0], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr

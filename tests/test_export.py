@@ -1,0 +1,250 @@
+"""tfbn.export: a SavedModel that is the model, or nothing at all."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import reference
+import tfbn
+from networks import chain, randomize, relative_difference
+from tfbn.export import savedmodel, staging
+
+L = keras.layers
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.config.set_dtype_policy("float32")
+    return chain((8, 8, 3), L.Conv2D(4, 3), tfbn.BatchNorm(name="bn"), L.ReLU(), L.Flatten(), L.Dense(2))
+
+
+def everything(folder):
+    """Every file below a folder, hidden ones too, with its content."""
+    return {path: path.is_file() and path.read_bytes() for path in Path(folder).rglob("*")}
+
+
+LOAD = """
+import sys, numpy as np, tensorflow as tf
+signature = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+with np.load(sys.argv[2]) as inputs:
+    outputs = signature(**{name: tf.constant(array) for name, array in inputs.items()})
+np.savez(sys.argv[3], **{name: tensor.numpy() for name, tensor in outputs.items()})
+assert "tfbn" not in sys.modules
+"""
+
+
+def serve(path, tmp_path, **inputs):
+    """What the SavedModel answers in a process that does not import tfbn."""
+    files = [str(path), str(tmp_path / "inputs.npz"), str(tmp_path / "outputs.npz")]
+    np.savez(files[1], **inputs)
+    subprocess.run([sys.executable, "-c", LOAD, *files], check=True, cwd=tmp_path)
+    return np.load(files[2])
+
+
+@pytest.mark.parametrize("fold", [True, False])
+def test_the_exported_model_serves_alone_with_any_batch_size(model, fold, tmp_path, unchanged):
+    with unchanged(model):
+        report = tfbn.export(model, tmp_path / "deep" / "er" / "model", fold=fold)
+    assert report.path == tmp_path / "deep" / "er" / "model"
+    assert report.inputs == {"x": ((None, 8, 8, 3), "float32")}
+    assert report.outputs == {"output_0": ((None, 2), "float32")}
+    assert report.samples == 4
+    assert 0 <= report.relative_difference < 1e-5
+    assert [len(report.fold.folded), len(report.fold.kept)] == [1, 0] if fold else report.fold is None
+    x = reference.data((5, 8, 8, 3))
+    got = serve(report.path, tmp_path, x=x)["output_0"]
+    assert relative_difference(got, model(x)) < 1e-5
+    signature = tf.saved_model.load(str(report.path)).signatures["serving_default"]
+    for size in (1, 3):
+        np.testing.assert_allclose(signature(x=tf.constant(x[:size]))["output_0"], got[:size], rtol=1e-5)
+    assert str(report).startswith(f"SavedModel {report.path}\n  differs from the model by at most ")
+
+
+def test_several_inputs_and_outputs_keep_their_names(tmp_path):
+    a, b = keras.Input((4,), name="a"), keras.Input((3,), dtype="int32", name="the b")
+    outputs = {"one": tfbn.BatchNorm()(L.Dense(2)(a)), "two": L.Embedding(2, 3)(b)}
+    model = randomize(keras.Model([a, b], outputs))
+    report = tfbn.export(model, tmp_path / "m")
+    assert report.inputs == {"a": ((None, 4), "float32"), "the_b": ((None, 3), "int32")}
+    assert report.outputs.keys() == {"one", "two"}
+    data = [reference.data((3, 4)), np.array([[0, 1, 1]] * 3, "int32")]
+    got = serve(tmp_path / "m", tmp_path, a=data[0], the_b=data[1])
+    for name, want in model(data).items():
+        assert relative_difference(got[name], want) < 1e-5
+
+
+def test_inputs_without_a_name_are_called_inputs(tmp_path):
+    model = keras.Sequential([keras.Input((3,), batch_size=2), L.Dense(2), tfbn.BatchNorm()])
+    report = tfbn.export(model, tmp_path / "m")
+    assert report.inputs == {"inputs": ((None, 3), "float32")}
+    inputs = [keras.Input((3,)), keras.Input((3,))]
+    report = tfbn.export(keras.Model(inputs, L.Add()(inputs)), tmp_path / "n")
+    assert report.inputs.keys() == {"inputs_0", "inputs_1"}
+
+
+def test_mixed_precision_has_its_own_tolerance(tmp_path):
+    keras.config.set_dtype_policy("mixed_float16")
+    model = chain((8, 8, 3), L.Conv2D(4, 3), tfbn.BatchNorm(), L.ReLU())
+    assert 1e-5 < tfbn.export(model, tmp_path / "m").relative_difference < 1e-2
+
+
+def test_opaque_models_are_exported_unfolded_with_samples(tmp_path):
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.parts = [L.Dense(3), tfbn.BatchNorm()]
+
+        def build(self, shape):
+            for part in self.parts:
+                part.build((*shape[:-1], 4 if part is self.parts[0] else 3))
+
+        def call(self, x, training=None):
+            return self.parts[1](self.parts[0](x), training=training)
+
+    model, x = Subclassed(), reference.data((5, 4))
+    model(x)
+    with pytest.raises(ValueError, match=r"\(Subclassed\) are not declared, .* Pass samples="):
+        tfbn.export(model, tmp_path / "m", fold=False)
+    with pytest.raises(TypeError, match=r"export it with fold=False"):
+        tfbn.export(model, tmp_path / "m", samples=x)
+    report = tfbn.export(model, tmp_path / "m", fold=False, samples=x)
+    got = serve(tmp_path / "m", tmp_path, inputs=x)["output_0"]
+    assert report.samples == 5
+    assert relative_difference(got, model(x)) < 1e-6
+
+
+def test_an_existing_path_is_refused_or_replaced(model, tmp_path):
+    path = tmp_path / "m"
+    tfbn.export(model, path)
+    before = everything(tmp_path)
+    with pytest.raises(
+        FileExistsError, match="m exists already. Choose another path, or pass overwrite=T"
+    ):
+        tfbn.export(model, path)
+    assert everything(tmp_path) == before
+    other = randomize(keras.models.clone_model(model), seed=9)
+    tfbn.export(other, path, overwrite=True)
+    assert os.listdir(tmp_path) == ["m"]
+    x = reference.data((5, 8, 8, 3))
+    assert relative_difference(serve(path, tmp_path, x=x)["output_0"], other(x)) < 1e-5
+
+
+def test_overwrite_replaces_savedmodels_only(model, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    for path in (tmp_path, tmp_path / "thesis.tex"):
+        with pytest.raises(
+            FileExistsError, match="is not a SavedModel .* so overwrite=True does not repl"
+        ):
+            tfbn.export(model, path, overwrite=True)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+    (tmp_path / "empty").mkdir()
+    tfbn.export(model, tmp_path / "empty", overwrite=True)
+
+
+def wrong_fold(model):
+    folded, report = tfbn.folding.rewrite.fold(model)
+    folded.layers[1].bias.assign(folded.layers[1].bias + 1.0)
+    return folded, report
+
+
+def interrupted(*arguments):
+    raise KeyboardInterrupt
+
+
+def disk_full(*arguments, **keywords):
+    raise OSError(28, "No space left on device")
+
+
+def disk_full_after_some_files(model, path, specification):
+    path.mkdir()
+    (path / "saved_model.pb").write_bytes(b"half")
+    disk_full()
+
+
+@pytest.mark.parametrize(
+    ("existing", "where", "name", "instead", "error"),
+    [
+        (existing, *rest)
+        for existing in (False, True)
+        for rest in (
+            (tfbn.folding, "fold", wrong_fold, tfbn.ExportError),
+            (savedmodel, "_serve", interrupted, KeyboardInterrupt),
+            (savedmodel, "_write", disk_full_after_some_files, OSError),
+            (staging, "_replace", disk_full, OSError),
+        )
+    ],
+)
+def test_a_failed_export_leaves_what_was_there(
+    model, existing, where, name, instead, error, tmp_path, monkeypatch
+):
+    path = tmp_path / "m"
+    if existing:
+        tfbn.export(model, path)
+    before = everything(tmp_path)
+    monkeypatch.setattr(where, name, instead)
+    with pytest.raises(error):
+        tfbn.export(model, path, overwrite=True)
+    assert everything(tmp_path) == before
+
+
+def test_when_the_new_one_cannot_be_moved_in_the_old_one_comes_back(model, tmp_path, monkeypatch):
+    path = tmp_path / "m"
+    tfbn.export(model, path)
+    before = everything(tmp_path)
+    rename = os.rename
+
+    def fails_for_the_new_one(source, target):
+        return disk_full() if "new" in Path(source).parts else rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fails_for_the_new_one)
+    with pytest.raises(OSError, match="No space left"):
+        tfbn.export(model, path, overwrite=True)
+    assert everything(tmp_path) == before
+
+
+def test_a_difference_above_the_tolerance_is_an_error_with_the_numbers(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(tfbn.folding, "fold", wrong_fold)
+    message = (
+        r"output_0 differs from the model's by \S+, with values up to .* atol=0, rtol=1e-05\. Nothing"
+    )
+    with pytest.raises(tfbn.ExportError, match=message):
+        tfbn.export(model, tmp_path / "m")
+    assert tfbn.export(model, tmp_path / "m", atol=1e3).difference > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"samples": np.ones((2, 8, 8, 4), "float32")},
+            "does not run on the sample inputs: .*Pass samples=",
+        ),
+        (
+            {"samples": np.ones((0, 8, 8, 3), "float32")},
+            r"at least one, received sizes \[0\]\. Pass a small",
+        ),
+        ({"samples": np.full((2, 8, 8, 3), np.nan)}, "output_0 is NaN or infinite on the sample inputs"),
+    ],
+)
+def test_samples_that_prove_nothing_are_refused(model, arguments, message, tmp_path):
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        tfbn.export(model, tmp_path / "m", **arguments)
+    assert everything(tmp_path) == {}
+
+
+def test_what_cannot_be_exported(tmp_path):
+    with pytest.raises(TypeError, match="^export needs a keras.Model, received int: 3"):
+        tfbn.export(3, tmp_path / "m")
+    with pytest.raises(ValueError, match="is not built, so it has no weights to export"):
+        tfbn.export(keras.Sequential([L.Dense(2)]), tmp_path / "m")
+    words = keras.Sequential([keras.Input((1,), dtype="string"), L.StringLookup(vocabulary=["a"])])
+    with pytest.raises(ValueError, match="No samples can be drawn for the input .* of type string"):
+        tfbn.export(words, tmp_path / "m")
+    report = tfbn.export(words, tmp_path / "m", samples=np.array([["a"], ["z"]]))
+    assert report.difference == 0
