@@ -12,7 +12,8 @@ import tfbn
 SIGNATURES = {
     "BatchNorm": (
         "axis=-1, decay=0.99, epsilon=0.001, center=True, scale=True, unbiased=False, "
-        "synchronized=False, beta_initializer='zeros', gamma_initializer='ones', moving_mean_initializer='zeros', "
+        "synchronized=False, beta_initializer='zeros', gamma_initializer='ones', "
+        "moving_mean_initializer='zeros', "
         "moving_variance_initializer='ones', beta_regularizer=None, gamma_regularizer=None, "
         "beta_constraint=None, gamma_constraint=None, **kwargs"
     ),

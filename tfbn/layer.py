@@ -61,8 +61,8 @@ class BatchNorm(keras.layers.Layer):
 
     >>> layer = BatchNorm(decay=0.9)
     >>> y = layer(tf.constant([[1.0, 20.0], [3.0, 40.0]]), training=True)
-    >>> layer.moving_mean.numpy().round(3).tolist()
-    [0.2, 3.0]
+    >>> print(layer.moving_mean.numpy().round(3))
+    [0.2 3. ]
     """
 
     def __init__(
