@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 WHEEL_VENV := .venv-wheel
 OLDEST_VENV := .venv-oldest
 # The oldest versions that the tests pass on; setup.cfg's floors are these.
-OLDEST := tensorflow==2.16.1 keras==3.3.3
+OLDEST := tensorflow==2.16.1 keras==3.5.0
 PYTEST := python -m pytest -n 2 --dist worksteal
 
 .PHONY: demo test lint bench test-checkout test-wheel test-oldest clean

@@ -387,7 +387,7 @@ def test_inputs_that_do_not_fit_the_weights_raise_before_any_computation(unchang
         with pytest.raises(ValueError, match="expected ndim=2, found ndim=3"):
             layer(np.ones((8, 4, 5), "float32"), training=True)
         with pytest.raises(TypeError, match="floating-point values, received int64"):
-            layer(np.ones((8, 5), int), training=True)
+            layer(tf.ones((8, 5), tf.int64), training=True)
 
 
 DISTRIBUTED = """

@@ -249,7 +249,7 @@ FAILURES = {
         r"ended after 5 of steps=9 batches\. Pass more",
     ),
     "empty array": (lambda: X[:0], {}, ValueError, "data holds no batch"),
-    "empty generator": (lambda: iter(()), {}, ValueError, "at least one batch"),
+    "empty generator": (lambda: iter(()), {}, ValueError, "data holds no batch"),
     "empty dataset": (lambda: REPEATED(0), {}, ValueError, "data holds no batch"),
     "nan": (
         lambda: failing("nan"),

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import keras
@@ -15,6 +16,8 @@ import tensorflow as tf
 from . import functional
 from .batch_norms import Batchnorm, batch_norms
 from .functional import Moments
+
+_NO_BATCH = "data holds no batch. Pass at least one batch of the model's inputs."
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +84,7 @@ def population_statistics(
         warnings.filterwarnings("ignore", message="Your input ran out of data")
         pass_over_data.evaluate(_readable(data), steps=steps, verbose=verbose, callbacks=[watch])
     if watch.batches == 0:
-        raise ValueError("data holds no batch. Pass at least one batch of the model's inputs.")
+        raise ValueError(_NO_BATCH)
     if steps is not None and watch.batches < steps:
         raise ValueError(
             f"data ended after {watch.batches} of steps={steps} batches. Pass more data, repeat it "
@@ -249,10 +252,14 @@ def _readable(data: Any) -> Any:
     if isinstance(data, tuple):
         return keras.utils.unpack_x_y_sample_weight(data)[0]
     if isinstance(data, list) and all(isinstance(batch, tuple) for batch in data):
-        return (batch for batch in data)
-    if isinstance(data, Iterator) and not isinstance(data, tf.data.Iterator):
-        return (batch for batch in data)
-    return data
+        data = iter(data)
+    if not isinstance(data, Iterator):
+        return data
+    try:
+        first = next(data)
+    except StopIteration:
+        raise ValueError(_NO_BATCH) from None
+    return (batch for batch in chain([first], data))
 
 
 def _check_length(data: Any, steps: int | None) -> None:
