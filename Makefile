@@ -7,6 +7,8 @@ WHEEL_VENV := .venv-wheel
 OLDEST_VENV := .venv-oldest
 # The oldest versions that the tests pass on; setup.cfg's floors are these.
 OLDEST := tensorflow==2.16.1 keras==3.5.0
+EXTRAS_demo := demo
+EXTRAS_test := demo,test
 PYTEST := python -m pytest -n 2 --dist worksteal
 
 .PHONY: demo test lint bench test-checkout test-wheel test-oldest clean
@@ -46,7 +48,7 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/run.py
 
 $(VENV)/.demo $(VENV)/.test: $(VENV)/.%: setup.cfg pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet -e ".[demo,$*]"
+	$(BIN)/pip install --quiet -e ".[$(EXTRAS_$*)]"
 	touch $@
 
 $(BIN)/python:

@@ -63,7 +63,10 @@ def predictions_of_second_process(saved_model: Path, images: np.ndarray) -> np.n
     given, answer = saved_model.with_name("images.npy"), saved_model.with_name("answer.npy")
     np.save(given, images)
     script = Path(__file__).with_name("serve.py")
-    subprocess.run([sys.executable, script, saved_model, given, answer], check=True)
+    command = [sys.executable, script, saved_model, given, answer]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"The serving process failed:\n{done.stderr}")
     return np.load(answer)
 
 
@@ -101,6 +104,7 @@ def main(epochs: int = 8) -> int:
         return f"{(probabilities.argmax(-1) == images.test_labels).mean():.2%}"
 
     moving = network.predict(images.test, verbose=0)
+    print("Population statistics of the training images:")
     tfbn.recalibrate(network, images.train)
     population = network.predict(images.test, verbose=0)
 
@@ -112,7 +116,7 @@ def main(epochs: int = 8) -> int:
     before, after = milliseconds([network, folded_network], images.test[:64])
 
     table = Table(title=f"{len(images.test)} test images")
-    for column in ("", "accuracy", "batch norms", "largest difference", "ms per batch of 64"):
+    for column in ("", "accuracy", "batch norms", "difference", "ms / 64 images"):
         table.add_column(column, justify="left" if not column else "right")
     count = str(len(report.entries))
     left = str(len(batch_norms(folded_network)))
@@ -124,6 +128,13 @@ def main(epochs: int = 8) -> int:
     table.add_row("served", accuracy(served), left, f"{difference(served, population):.1e}")
     console = Console()
     console.print(table)
+    steps = epochs * -(-len(images.train) // 64)
+    decay = network.get_layer("conv_bn").decay
+    console.print(
+        f"After {steps} steps at decay {decay} a moving average still holds {decay**steps:.0%} of its "
+        "initial value: the first row is what that costs. Differences are from the second row, the "
+        "largest of any probability."
+    )
     console.print(str(report))
     close = max(difference(folded, population), difference(served, population)) <= CLOSE
     console.print("[green]All comparisons hold.[/]" if close else "[red]A comparison failed.[/]")

@@ -61,10 +61,12 @@ def test_fold(run, model, tmp_path):
     refused = run("fold", "m.keras", "folded.keras")
     assert (refused.exit_code, refused.output) == (
         1,
-        "Error: folded.keras exists already. Pass --overwrite to replace a file.\n",
+        "Error: folded.keras exists already. Pass --overwrite to replace it.\n",
     )
     assert (tmp_path / "folded.keras").read_bytes() == before
-    assert run("fold", "m.keras", "folded.keras", "--overwrite").exit_code == 0
+    assert run("fold", "m.keras", "folded.keras", "--overwrite").output.endswith("to folded.keras\n")
+    (tmp_path / "d.keras").mkdir()
+    assert run("fold", "m.keras", "d.keras", "--overwrite").output.startswith("Error: d.keras is a dir")
     assert run("fold", "m.keras", "folded").output == "Error: OUT must end in .keras, received folded.\n"
 
 

@@ -9,6 +9,7 @@ from networks import chain, randomize, relative_difference
 from tfbn.cloning import Instead, is_open, rebuild
 
 L = keras.layers
+FACTOR = 3.0  # a global, which a function unmarshalled from a file would not find
 
 
 def copy(model):
@@ -31,7 +32,6 @@ class Doubling(L.Layer):
 
 
 def rich_model():
-    factor = 3.0
     normalization = L.Normalization()
     normalization.adapt(np.random.default_rng(0).normal(5, 2, (50, 4)))
     inner = keras.Sequential([keras.Input((4,)), L.Dense(4), tfbn.BatchNorm()], name="inner")
@@ -40,8 +40,8 @@ def rich_model():
     x = normalization(a)
     x = shared(x) + keras.ops.tanh(shared(b))
     x = inner(inner(x))
-    x = L.Lambda(lambda x: x * factor)(x)
-    x = Doubling(5)(L.Dropout(0.5)(x))
+    x = L.Lambda(lambda x: x * FACTOR)(x)
+    x = Doubling(5, name="doubling")(L.Dropout(0.5)(x))
     model = keras.Model({"a": a, "b": b}, {"y": x, "shared": keras.ops.reshape(x, (-1, 5, 1))})
     return randomize(model)
 
@@ -50,6 +50,7 @@ def test_a_copy_computes_the_same_and_shares_nothing(unchanged):
     model = rich_model()
     model.compile("adam", "mse")
     model.get_layer("inner").layers[1].trainable = False
+    model.get_layer("doubling").parts[1].trainable = False
     x = {name: np.random.default_rng(1).normal(size=(7, 4)) for name in "ab"}
     with unchanged(model):
         new = copy(model)
@@ -59,6 +60,7 @@ def test_a_copy_computes_the_same_and_shares_nothing(unchanged):
         for variable in new.variables:
             variable.assign(variable * 0)
     assert new.get_layer("inner").layers[1].trainable is False
+    assert new.get_layer("doubling").parts[1].trainable is False
     assert not new.compiled
     assert [layer.name for layer in new.layers if not isinstance(layer, L.InputLayer)] == [
         layer.name for layer in model.layers if not isinstance(layer, L.InputLayer)

@@ -84,8 +84,58 @@ def test_inputs_without_a_name_are_called_inputs(tmp_path):
     report = tfbn.export(model, tmp_path / "m")
     assert report.inputs == {"inputs": ((None, 3), "float32")}
     inputs = [keras.Input((3,)), keras.Input((3,))]
-    report = tfbn.export(keras.Model(inputs, L.Add()(inputs)), tmp_path / "n")
-    assert report.inputs.keys() == {"inputs_0", "inputs_1"}
+    two = keras.Model(inputs, L.Add()(inputs))
+    assert tfbn.export(two, tmp_path / "n").inputs.keys() == {"inputs_0", "inputs_1"}
+    two.save(tmp_path / "two.keras")
+    loaded = keras.models.load_model(tmp_path / "two.keras")
+    assert tfbn.export(loaded, tmp_path / "o").inputs.keys() == {"inputs_0", "inputs_1"}
+
+
+def test_names_that_python_arguments_cannot_hold(tmp_path):
+    names = ["class", "self", "1st", "_x", "ünï", "B", "b", "a-b", "a_b"]
+    inputs = [keras.Input((2,), name=name) for name in names]
+    model = keras.Model(inputs, L.Add()(inputs))
+    report = tfbn.export(model, tmp_path / "m")
+    assert len(report.inputs) == len(names)
+    assert {"input_class", "input_self", "input_1st", "B", "a_b"} <= report.inputs.keys()
+
+
+def test_nested_outputs_are_named_by_their_path(tmp_path):
+    inputs = keras.Input((4,), name="x")
+    x = L.Dense(2)(inputs)
+    model = keras.Model(inputs, [x, [x * 2, L.Dense(3)(x)]])
+    report = tfbn.export(model, tmp_path / "m")
+    assert report.outputs.keys() == {"output_0", "output_1_0", "output_1_1"}
+    data = reference.data((3, 4))
+    got = serve(tmp_path / "m", tmp_path, x=data)
+    assert relative_difference(got["output_1_1"], model(data)[1][1]) < 1e-6
+
+
+def test_samples_as_numpy_makes_them(model, tmp_path):
+    x = reference.data((2, 8, 8, 3), dtype="float64")
+    for number, samples in enumerate((x, x.round().astype(int), x.tolist(), tf.constant(x))):
+        assert tfbn.export(model, tmp_path / str(number), samples=samples).samples == 2
+
+
+def test_a_small_output_of_the_one_sample_is_no_failure(tmp_path):
+    # Rounding is relative to the outputs of the whole batch, not to a single one that happens to be 0.
+    model = chain((64,), L.Dense(64), tfbn.BatchNorm(), L.Dense(1))
+    x = reference.data((8, 64))
+    model.layers[-1].bias.assign(-model(x[:1])[0] + model.layers[-1].bias)
+    report = tfbn.export(model, tmp_path / "m", samples=x)
+    assert report.relative_difference < 1e-5
+
+
+def test_strings_and_complex_numbers_are_compared(tmp_path):
+    inputs = keras.Input((2,), dtype="int32", name="x")
+    words = L.StringLookup(vocabulary=["a", "b"], invert=True)(inputs)
+    assert tfbn.export(keras.Model(inputs, words), tmp_path / "m").difference == 0
+    imaginary = {"o": np.array([1 + 5j])}, {"o": np.array([1 + 0j])}
+    with pytest.raises(tfbn.ExportError, match="differs from the model's by 5,"):
+        savedmodel._difference(*imaginary, {"o": 1.0}, 0, 1e-5)
+    strings = {"o": np.array([b"a"], object)}, {"o": np.array([b"b"], object)}
+    with pytest.raises(tfbn.ExportError, match="'s o differs"):
+        savedmodel._difference(*strings, {"o": 0.0}, 0, 1e-5)
 
 
 def test_mixed_precision_has_its_own_tolerance(tmp_path):
@@ -109,10 +159,10 @@ def test_opaque_models_are_exported_unfolded_with_samples(tmp_path):
 
     model, x = Subclassed(), reference.data((5, 4))
     model(x)
+    with pytest.raises(TypeError, match=r"export it with fold=False and samples="):
+        tfbn.export(model, tmp_path / "m")
     with pytest.raises(ValueError, match=r"\(Subclassed\) are not declared, .* Pass samples="):
         tfbn.export(model, tmp_path / "m", fold=False)
-    with pytest.raises(TypeError, match=r"export it with fold=False"):
-        tfbn.export(model, tmp_path / "m", samples=x)
     report = tfbn.export(model, tmp_path / "m", fold=False, samples=x)
     got = serve(tmp_path / "m", tmp_path, inputs=x)["output_0"]
     assert report.samples == 5
@@ -137,14 +187,30 @@ def test_an_existing_path_is_refused_or_replaced(model, tmp_path):
 
 def test_overwrite_replaces_savedmodels_only(model, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    for path in (tmp_path, tmp_path / "thesis.tex"):
+    tfbn.export(model, tmp_path / "m")
+    (tmp_path / "m" / "notes.txt").write_text("years of work")
+    before = everything(tmp_path)
+    for path in (tmp_path, tmp_path / "thesis.tex", tmp_path / "m"):
         with pytest.raises(
-            FileExistsError, match="is not a SavedModel .* so overwrite=True does not repl"
+            FileExistsError, match="is not just a SavedModel .* so overwrite=True does not"
         ):
             tfbn.export(model, path, overwrite=True)
-    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+    assert everything(tmp_path) == before
     (tmp_path / "empty").mkdir()
     tfbn.export(model, tmp_path / "empty", overwrite=True)
+
+
+def test_places_that_cannot_be_written_are_named_before_any_work(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(tfbn.folding, "fold", interrupted)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        OSError, match="file/m cannot be written: Not a directory at .*file. Choose another"
+    ):
+        tfbn.export(model, tmp_path / "file" / "m")
+    with pytest.raises(ValueError, match="export writes to local directories, received gs://bucket/m"):
+        tfbn.export(model, "gs://bucket/m")
+    with pytest.raises(ValueError, match=r"takes \*, \? and \[ in paths for patterns, received m\[1\]"):
+        tfbn.export(model, "m[1]")
 
 
 def wrong_fold(model):

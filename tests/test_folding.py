@@ -335,14 +335,87 @@ def test_structured_inputs_and_outputs_with_operations():
         assert relative_difference(got, want) < FLOAT32
 
 
-def test_masks_pass_where_the_batch_norm_was(unchanged):
+def test_a_batch_norm_that_hands_a_mask_on_is_kept(unchanged):
     tokens = keras.Input((7,), dtype="int32")
     x = L.Embedding(9, 4, mask_zero=True)(tokens)
-    x = tfbn.BatchNorm()(L.Dense(4)(x))
-    model = randomize(keras.Model(tokens, L.LSTM(3)(x)))
+    model = randomize(keras.Model(tokens, L.LSTM(3)(tfbn.BatchNorm()(L.Dense(4)(x)))))
     data = np.random.default_rng(0).integers(0, 9, (6, 7))
     data[:, 4:] = 0
-    check(model, data, unchanged, folded=1)
+    report = check(model, data, unchanged, folded=0)
+    assert "it is called with a mask, and hands it on" in report.entries[0].reason
+
+
+def test_an_explicit_mask_is_not_lost():
+    x, mask = keras.Input((5, 4)), keras.Input((5,), dtype="bool")
+    y = tfbn.BatchNorm()(mask=mask, inputs=L.Dense(4)(x))
+    model = randomize(keras.Model([x, mask], L.GRU(3)(y, training=False)))
+    new, report = tfbn.fold(model)
+    assert "it is called with a mask" in report.entries[0].reason
+    data = [reference.data((3, 5, 4)), np.array([[1, 1, 0, 0, 0]] * 3, bool)]
+    assert relative_difference(new(data), model(data)) < FLOAT32
+
+
+def test_inputs_passed_by_name(unchanged):
+    inputs = keras.Input((4,))
+    model = randomize(keras.Model(inputs, tfbn.BatchNorm()(inputs=L.Dense(3)(inputs=inputs))))
+    check(model, reference.data((5, 4)), unchanged, folded=1)
+
+
+def test_the_rank_is_that_of_this_call(unchanged):
+    dense = L.Dense(7)
+    dense(keras.Input((4,)))  # an earlier call, at another rank
+    model = chain((7, 4), dense, tfbn.BatchNorm(axis=1))
+    report = check(model, reference.data((3, 7, 4)), unchanged, folded=0)
+    assert "its axis 1 is not the channel axis 2" in report.entries[0].reason
+
+
+def test_a_model_called_with_training_keeps_its_batch_norms():
+    innermost = keras.Sequential([keras.Input((4,)), L.Dense(4), tfbn.BatchNorm(name="b")], name="n")
+    inputs = keras.Input((4,))
+    inner = keras.Model(inputs, innermost(inputs), name="inner")
+    inputs = keras.Input((4,))
+    model = randomize(keras.Model(inputs, inner(inputs, training=True)))
+    new, report = tfbn.fold(model)
+    assert "it is called with training=True" in report.entries[0].reason
+    x = reference.data((5, 4))
+    assert relative_difference(new(x), model(x)) < FLOAT32
+
+
+def test_optional_and_sparse_inputs_stay_so():
+    given = keras.Input((4,), name="x")
+    optional = keras.Input((4,), optional=True, name="o")
+
+    class Ignore(L.Layer):
+        def call(self, x, other=None):
+            return x
+
+        def compute_output_shape(self, x_shape, other_shape=None):
+            return x_shape
+
+    outputs = tfbn.BatchNorm()(L.Dense(3)(Ignore()(given, optional)))
+    model = randomize(keras.Model([given, optional], outputs))
+    x = reference.data((5, 4))
+    new, report = tfbn.fold(model)
+    assert len(report.folded) == 1
+    assert relative_difference(new([x, None]), model([x, None])) < FLOAT32
+    sparse = keras.Sequential([keras.Input((4,), sparse=True), L.Dense(3), tfbn.BatchNorm()])
+    assert tfbn.fold(sparse)[0].inputs[0].sparse
+
+
+def test_layers_without_a_configuration_are_an_error_that_says_so():
+    class NoConfig(L.Layer):
+        def __init__(self, thing):
+            super().__init__()
+            self.thing = thing
+
+        def call(self, x):
+            return x
+
+    model = chain((4,), NoConfig(object()), L.Dense(3), tfbn.BatchNorm())
+    with pytest.raises(
+        ValueError, match=r"(?s)cannot be read, because a layer in it has no conf.*NoConfig"
+    ):
+        tfbn.fold(model)
 
 
 def test_mixed_precision():
@@ -406,7 +479,14 @@ def test_models_that_cannot_be_read():
         ValueError, match=r"is not built, so it has no weights to fold\. Call it on a batch"
     ):
         tfbn.fold(keras.Sequential([L.Dense(2)]))
+    two = [keras.Input((4,)), keras.Input((4,))]
+    undeclared = keras.Sequential([keras.Model(two, L.Add()(two)), L.Dense(3), tfbn.BatchNorm()])
+    undeclared([np.ones((2, 4)), np.ones((2, 4))])
+    with pytest.raises(TypeError, match=r"^The graph of the model .* \(Sequential\) cannot be read"):
+        tfbn.fold(undeclared)
     model = Subclassed()
     model(np.ones((2, 3), "float32"))
-    with pytest.raises(TypeError, match=r"\(Subclassed\) has a call\(\) of its own.* with fold=False"):
+    with pytest.raises(
+        TypeError, match=r"\(Subclassed\) cannot be read: .* with fold=False and samples="
+    ):
         tfbn.fold(model)

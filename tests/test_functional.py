@@ -122,9 +122,12 @@ def test_masked_values_take_no_part_even_when_not_finite(axis):
     np.testing.assert_allclose(moments.variance, expected[1], rtol=1e-5, atol=1e-6)
 
 
-def test_weights_of_higher_rank_are_refused():
-    with pytest.raises(ValueError, match=r"weights of shape \(2, 3, 1\) have more axes .* \(2, 3\)"):
-        functional.weighted_moments(np.ones((2, 3), "float32"), np.ones((2, 3, 1), "float32"))
+def test_weights_that_do_not_fit_are_refused():
+    for shape in ((2, 3, 1), (3,), (2, 2)):
+        with pytest.raises(
+            ValueError, match=r"of shape \(.*\) do not fit values of shape \(2, 3\)\. Pass"
+        ):
+            functional.weighted_moments(np.ones((2, 3), "float32"), np.ones(shape, "float32"))
 
 
 @settings(deadline=None, max_examples=40)
@@ -215,8 +218,17 @@ def test_axes_that_do_not_exist_are_refused(axis):
         functional.batch_moments(np.ones((2, 3), "float32"), axis)
 
 
-def test_integers_are_refused():
+def test_integers_are_taken_as_float32():
+    x = np.random.default_rng(0).integers(0, 256, (50, 3)).astype("uint8")
+    moments = functional.batch_moments(x)
+    assert moments.mean.dtype == tf.float32
+    np.testing.assert_allclose(moments.variance, reference.moments(x)[1], rtol=1e-6)
+    y = functional.normalize(x, moments.mean, moments.variance)
+    np.testing.assert_allclose(y, reference.apply(x, *reference.moments(x)), rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_no_number_is_refused():
     with pytest.raises(
-        TypeError, match=r"floating-point values, received int64 of shape \(2, 3\)\. Conv"
+        TypeError, match=r"needs real numbers, received complex64 of shape \(2, 3\)\. Conv"
     ):
-        functional.batch_moments(np.ones((2, 3), int))
+        functional.batch_moments(np.ones((2, 3), "complex64"))

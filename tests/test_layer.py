@@ -160,6 +160,18 @@ def test_mixed_precision(dtype, training):
     np.testing.assert_allclose(layer.moving_variance, variance, rtol=1e-6)
 
 
+def test_integers_are_taken_as_float32():
+    inputs = keras.Input((3,), dtype="uint8")
+    layer = tfbn.BatchNorm(axis=np.array([1]), decay=0.9)
+    model = keras.Model(inputs, layer(inputs))
+    x = np.random.default_rng(0).integers(0, 256, (50, 3)).astype("uint8")
+    y, mean, _ = reference.train_step(x, 0, 1, 0.9)
+    np.testing.assert_allclose(model(x, training=True), y, **RULES)
+    np.testing.assert_allclose(layer.moving_mean, mean, rtol=1e-6)
+    statistics = tfbn.population_statistics(model, x, verbose=0)[layer.name]
+    np.testing.assert_allclose(statistics.mean, reference.moments(x)[0], rtol=1e-12)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
 def test_statistics_are_at_least_float32(dtype):
     layer = tfbn.BatchNorm(dtype=dtype)
@@ -386,8 +398,12 @@ def test_inputs_that_do_not_fit_the_weights_raise_before_any_computation(unchang
             layer(np.ones((8, 4), "float32"), training=True)
         with pytest.raises(ValueError, match="expected ndim=2, found ndim=3"):
             layer(np.ones((8, 4, 5), "float32"), training=True)
-        with pytest.raises(TypeError, match="floating-point values, received int64"):
-            layer(tf.ones((8, 5), tf.int64), training=True)
+        with pytest.raises(TypeError, match="needs real numbers, received complex64"):
+            layer(tf.ones((8, 5), tf.complex64), training=True)
+        with pytest.raises(
+            ValueError, match=r"mask\) of shape \(5,\) do not fit values of shape \(8, 5\)"
+        ):
+            layer(np.ones((8, 5), "float32"), training=True, mask=np.ones(5, bool))
 
 
 DISTRIBUTED = """

@@ -58,6 +58,11 @@ def unequal_batches():
         yield part, TARGETS[: len(part)]
 
 
+class Batches:
+    def __iter__(self):
+        return unequal_batches()
+
+
 DATA = {
     "array": lambda: X,
     "tensor": lambda: tf.constant(X),
@@ -71,6 +76,10 @@ DATA = {
     "generator": unequal_batches,
     "PyDataset": Sequence,
     "list of batches": lambda: [(X[:7], TARGETS[:7]), (X[7:], TARGETS[7:])],
+    "list of one array": lambda: [X],
+    "generator of x": lambda: (part for part in np.split(X, 4)),
+    "dataset's iterator": lambda: iter(tf.data.Dataset.from_tensor_slices((X, TARGETS)).batch(64)),
+    "iterable": Batches,
     "iterator": lambda: zip(np.split(X, 4), np.split(TARGETS, 4), strict=True),
 }
 
@@ -141,6 +150,72 @@ def test_several_inputs():
     x = reference.data((50, 5))
     statistics = tfbn.population_statistics(model, {"a": x[:, :3], "b": x[:, 3:]}, verbose=0)
     assert_first_is_exact(statistics, x)
+
+
+def test_a_generator_for_several_inputs():
+    inputs = [keras.Input((3,)), keras.Input((2,))]
+    model = keras.Model(inputs, tfbn.BatchNorm(name="first")(L.Concatenate()(inputs)))
+    x = reference.data((50, 5))
+    batches = (([part[:, :3], part[:, 3:]], part[:, 0]) for part in np.split(x, 5))
+    assert_first_is_exact(tfbn.population_statistics(model, batches, verbose=0), x)
+
+
+@pytest.mark.parametrize("called_before", [False, True])
+@pytest.mark.parametrize("decorated", ["call", "part"])
+def test_models_of_tf_functions_are_measured_and_keep_no_trace_of_it(
+    called_before, decorated, unchanged
+):
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.norm = tfbn.BatchNorm(name="first")
+            self.norm.build(X.shape)
+
+        def build(self, shape):
+            self.built = True
+
+        def part(self, x):
+            return self.norm(x, training=False)
+
+        def call(self, x):
+            return self.part(x)
+
+    setattr(Model, decorated, tf.function(getattr(Model, decorated)))
+    model = Model()
+    expected = model.norm(X, training=False)
+    if called_before:
+        model(X[:3], training=False)
+    with unchanged(model):
+        assert_first_is_exact(tfbn.population_statistics(model, X, verbose=0), X)
+    np.testing.assert_allclose(model(X, training=False), expected, rtol=1e-6, atol=1e-6)
+    assert not tf.config.functions_run_eagerly()
+
+
+def test_state_that_inference_changes_is_put_back():
+    class Counter(L.Layer):
+        def build(self, shape):
+            self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+        def call(self, x):
+            self.calls.assign_add(1.0)
+            return x
+
+    counter, rnn = Counter(), L.LSTM(3, stateful=True)
+    inputs = keras.Input(batch_shape=(10, 5, 4))
+    model = keras.Model(inputs, rnn(tfbn.BatchNorm(name="first")(counter(inputs))))
+    x = reference.data((10, 5, 4))
+    model(x)
+    before = [state.numpy() for state in rnn.states]
+    assert_first_is_exact(tfbn.population_statistics(model, [(x,)], verbose=0), x)
+    assert float(counter.calls) == 1
+    for old, new in zip(before, rnn.states, strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_inside_a_strategy():
+    with tf.distribute.OneDeviceStrategy("CPU:0").scope():
+        model = chain((6, 5, 3), tfbn.BatchNorm(name="first"))
+        assert_first_is_exact(tfbn.population_statistics(model, X, verbose=0), X)
 
 
 def test_subclassed_and_eager_models():
@@ -215,8 +290,10 @@ def test_a_progress_bar(model, capsys):
 
 def test_steps(model):
     dataset = tf.data.Dataset.from_tensor_slices(X).batch(20).repeat()
-    statistics = tfbn.population_statistics(model, dataset, steps=3, verbose=0)
+    statistics = tfbn.population_statistics(model, dataset, steps=np.int64(3), verbose=0)
     assert_first_is_exact(statistics, X[:60])
+    statistics = tfbn.population_statistics(model, X, steps=2, verbose=0)
+    assert_first_is_exact(statistics, X[:64])
 
 
 class EndlessSequence(Sequence):
@@ -259,6 +336,7 @@ FAILURES = {
     ),
     "infinity": (lambda: failing("infinity"), {}, ValueError, "^Batch 3 gives the batch norm 'first'"),
     "exception": (lambda: failing("exception"), {}, tf.errors.OpError, "the disk is gone"),
+    "exception at once": (lambda: (1 / 0 for _ in X), {}, ZeroDivisionError, "division by zero"),
     "wrong shape": (lambda: X[..., :2], {}, ValueError, "incompatible"),
     "endless": (
         REPEATED,
@@ -269,7 +347,20 @@ FAILURES = {
     "endless sequence": (EndlessSequence, {}, ValueError, "EndlessSequence never ends"),
     "no data": (lambda: None, {}, ValueError, r"^data must be arrays or batches .*, received None\."),
     "a number": (lambda: 3, {}, ValueError, r"^data must be arrays or batches .*, received 3\."),
-    "steps": (lambda: X, {"steps": 0}, ValueError, "^steps must be a positive number .* received 0"),
+    "steps": (lambda: X, {"steps": 0}, ValueError, "^steps must be a positive number .* received int 0"),
+    "targets for steps": (
+        lambda: X,
+        {"steps": TARGETS},
+        ValueError,
+        r"received ndarray (.|\n)*model, \(x, y\)",
+    ),
+    "short array": (lambda: X[:64], {"steps": 3}, ValueError, "data ended after 2 of steps=3 batches"),
+    "too many arrays": (
+        lambda: [X, X],
+        {},
+        ValueError,
+        r"a list of 2 arrays, .* has 1\. For batches pass",
+    ),
 }
 
 
@@ -329,7 +420,7 @@ def test_statistics_that_do_not_fit_the_weights_change_nothing(unchanged):
 
 
 def test_models_with_nothing_to_measure():
-    with pytest.raises(ValueError, match="has no batch norm to measure: it has none"):
+    with pytest.raises(ValueError, match="has no batch norm to measure: it has none. Were"):
         tfbn.population_statistics(chain((3,), L.Dense(2)), X, verbose=0)
     model = chain((3,), tfbn.BatchNorm())
     model.trainable = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +33,7 @@ def main() -> None:
 @click.option("--no-fold", is_flag=True, help="Leave the batch norms where they are.")
 @click.option("--overwrite", is_flag=True, help="Replace a SavedModel that is already at OUT.")
 def export_command(model: Path, out: Path, no_fold: bool, overwrite: bool) -> None:
-    """Write MODEL (.keras) as a SavedModel to the directory OUT, folded and verified."""
+    """Write MODEL as a folded, verified SavedModel to OUT."""
     if out.exists() and not overwrite:
         raise click.ClickException(f"{out} exists already. Pass --overwrite to replace it.")
     loaded = _load(model)
@@ -49,20 +50,28 @@ def export_command(model: Path, out: Path, no_fold: bool, overwrite: bool) -> No
 @click.argument("out", type=OUT)
 @click.option("--overwrite", is_flag=True, help="Replace a file that is already at OUT.")
 def fold_command(model: Path, out: Path, overwrite: bool) -> None:
-    """Write MODEL (.keras) with its batch norms folded to the file OUT (.keras)."""
+    """Write MODEL with its batch norms folded to OUT.keras."""
     if out.suffix != ".keras":
         raise click.ClickException(f"OUT must end in .keras, received {out}.")
-    if out.is_dir() or (out.exists() and not overwrite):
-        raise click.ClickException(f"{out} exists already. Pass --overwrite to replace a file.")
+    if out.is_dir():
+        raise click.ClickException(f"{out} is a directory. Choose another name for the file.")
+    if out.exists() and not overwrite:
+        raise click.ClickException(f"{out} exists already. Pass --overwrite to replace it.")
     loaded = _load(model)
     with _one_line_errors():
         folded, report = fold(loaded)
         with staged(out) as staging:
             folded.save(staging)
-    Console().print(_fold_table(report))
+    console = Console()
+    console.print(_fold_table(report))
+    console.print(f"Written to {out}", highlight=False)
 
 
 def _load(path: Path) -> keras.Model:
+    if path.suffix == ".keras" and not zipfile.is_zipfile(path):
+        raise click.ClickException(
+            f"{path} cannot be loaded as a Keras model: it is no .keras (zip) file."
+        )
     with _one_line_errors(f"{path} cannot be loaded as a Keras model: "):
         return keras.models.load_model(path)
 
@@ -94,5 +103,5 @@ def _export_table(report: ExportReport) -> Table:
     table.add_row("compared on", f"{report.samples} samples, and one alone")
     for title, tensors in (("input", report.inputs), ("output", report.outputs)):
         for name, (shape, dtype) in tensors.items():
-            table.add_row(f"{title} {name}", f"{dtype} {shape}")
+            table.add_row(f"{title} {name!r}", f"{dtype} {shape}")
     return table

@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from .batch_norms import sublayers
 
@@ -35,7 +36,8 @@ def is_open(model: object) -> bool:
     if not isinstance(model, keras.Model) or not model.built:
         return False
     if isinstance(model, keras.Sequential):
-        return type(model).call is keras.Sequential.call and bool(model.inputs)
+        # Without declared inputs the attribute is there and raises AttributeError.
+        return type(model).call is keras.Sequential.call and bool(getattr(model, "inputs", None))
     functional = functional_class()
     return isinstance(model, functional) and type(model).call is functional.call
 
@@ -95,8 +97,7 @@ def uncompiled(model: keras.Model) -> keras.Model:
 
 def _rebuild_open(model: keras.Model, clone: Callable[[Any], Any]) -> keras.Model:
     if isinstance(model, keras.Sequential):
-        given = declared_inputs(model)
-        layers = [keras.Input(batch_shape=given.shape, dtype=given.dtype, name=given.name)]
+        layers = [_input_like(model, declared_inputs(model))]
         layers += [new for layer in model.layers if (new := clone(layer)) is not Instead.NOTHING]
         return keras.Sequential(layers, name=model.name)
 
@@ -106,7 +107,21 @@ def _rebuild_open(model: keras.Model, clone: Callable[[Any], Any]) -> keras.Mode
         return layer(*args, **kwargs)
 
     # Uncompiled first: clone_model would make a second optimizer, with a slot for every weight.
-    return keras.models.clone_model(uncompiled(model), clone_function=clone, call_function=call)
+    return keras.models.clone_model(
+        uncompiled(model),
+        input_tensors=tf.nest.map_structure(lambda one: _input_like(model, one), model.input),
+        clone_function=clone,
+        call_function=call,
+    )
+
+
+def _input_like(model: keras.Model, tensor: keras.KerasTensor) -> keras.KerasTensor:
+    """A new symbolic input: sparse, optional and named as the model's."""
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.InputLayer) and layer.output is tensor:
+            return type(layer).from_config(layer.get_config()).output
+    shape = {"batch_shape": tensor.shape, "dtype": tensor.dtype, "sparse": tensor.sparse}
+    return keras.Input(**shape, name=tensor.name)
 
 
 def _from_config(layer: Any) -> Any:

@@ -7,17 +7,17 @@ Algorithm 1 and Algorithm 2, lines 10 and 11, of Ioffe & Szegedy (arXiv 1502.031
 * A *per-channel* tensor has the shape of those axes in ascending order: `[channels]` for one axis,
   `[height, channels]` for axes 1 and 3 of `[batch, height, width, channels]`.
 * Variances are biased (divided by the count) unless a name says otherwise.
-* Arithmetic is at least float32: float16 and bfloat16 are widened, float64 stays.
+* Arithmetic is at least float32: shorter types and integers are widened, float64 stays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-Axis = int | Sequence[int]
+from .axes import Axis, along, averaged_axes, channel_axes
+
 TensorLike = Any
 
 
@@ -36,28 +36,6 @@ class Moments(NamedTuple):
     count: tf.Tensor
 
 
-def channel_axes(axis: Axis, rank: int) -> tuple[int, ...]:
-    """The channel axes of a tensor of `rank`, non-negative and ascending.
-
-    Raises:
-        ValueError: an axis lies outside the tensor, is named twice, or none is named.
-    """
-    axes = tuple(axis) if isinstance(axis, Sequence) else (axis,)
-    for one in axes:
-        if not -rank <= one < rank:
-            raise ValueError(
-                f"axis {one} is outside an input of rank {rank} (received axis={axis!r}). "
-                f"Choose it between {-rank} and {rank - 1}."
-            )
-    canonical = tuple(sorted(one % rank for one in axes))
-    if not canonical or len(set(canonical)) < len(canonical):
-        raise ValueError(
-            f"axis must name at least one axis and none twice, received axis={axis!r} "
-            f"for an input of rank {rank}. Name each channel axis once."
-        )
-    return canonical
-
-
 def batch_moments(x: TensorLike, axis: Axis = -1) -> Moments:
     """Mean and biased variance of a batch (Algorithm 1, lines 1 and 2).
 
@@ -66,17 +44,17 @@ def batch_moments(x: TensorLike, axis: Axis = -1) -> Moments:
     count are 0.
 
     Args:
-        x: floating-point tensor of known rank.
+        x: tensor of known rank.
         axis: channel axes of `x`.
 
     Returns:
         Moments, of `x`'s type or float32 if that is wider; the count is a scalar.
     """
     x = _widen(x)
-    axes = _averaged_axes(x, axis)
+    axes = averaged_axes(axis, x.shape.rank)
     count = _size(x, axes)
     mean = tf.math.divide_no_nan(_sum(x, axes), count)
-    deviations = x - _along(mean, x.shape.rank, axis)
+    deviations = x - along(mean, axis, x.shape.rank)
     variance = tf.math.divide_no_nan(_sum(tf.square(deviations), axes), count)
     return Moments(mean, variance, count)
 
@@ -87,7 +65,7 @@ def weighted_moments(x: TensorLike, weights: TensorLike, axis: Axis = -1) -> Mom
     A value of weight 0 takes no part, not even when it is NaN or infinite.
 
     Args:
-        x: floating-point tensor of known rank.
+        x: tensor of known rank.
         weights: non-negative (or boolean) weights for the leading axes of `x`: shape `[batch]`,
             `[batch, time]`, … up to the full shape; an axis of size 1 is broadcast.
         axis: channel axes of `x`.
@@ -96,23 +74,27 @@ def weighted_moments(x: TensorLike, weights: TensorLike, axis: Axis = -1) -> Mom
         Moments whose per-channel count is the sum of weights; all 0 where that sum is 0.
 
     Raises:
-        ValueError: `weights` has a higher rank than `x`.
+        ValueError: the shape of `weights` does not fit that of `x`.
     """
     x = _widen(x)
     weights = tf.cast(weights, x.dtype)
     rank = x.shape.rank
-    if weights.shape.rank > rank:
+    fits = weights.shape.rank <= rank and all(
+        one in (1, None) or size in (one, None)
+        for one, size in zip(weights.shape, x.shape, strict=False)
+    )
+    if not fits:
         raise ValueError(
-            f"weights of shape {weights.shape} have more axes than the values they weigh, of shape "
-            f"{x.shape}. Pass one weight for each index of the leading axes, e.g. shape [batch]."
+            f"weights (or a mask) of shape {weights.shape} do not fit values of shape {x.shape}. Pass "
+            "one for each index of the leading axes, e.g. shape [batch] or [batch, time]."
         )
     for _ in range(rank - weights.shape.rank):
         weights = weights[..., tf.newaxis]
     x, weights = tf.where(weights > 0, x, 0), tf.broadcast_to(weights, tf.shape(x))
-    axes = _averaged_axes(x, axis)
+    axes = averaged_axes(axis, x.shape.rank)
     total = _sum(weights, axes)
     mean = tf.math.divide_no_nan(_sum(weights * x, axes), total)
-    deviations = x - _along(mean, rank, axis)
+    deviations = x - along(mean, axis, rank)
     variance = tf.math.divide_no_nan(_sum(weights * tf.square(deviations), axes), total)
     return Moments(mean, variance, total)
 
@@ -166,22 +148,22 @@ def normalize(
     The mean is subtracted first: folded into the offset it would cost digits when it is large.
 
     Args:
-        x: floating-point tensor of known rank.
+        x: tensor of known rank.
         mean, variance, beta, gamma: per channel; `None` leaves beta or gamma out.
         epsilon: added to the variance.
         axis: channel axes of `x`.
 
     Returns:
-        A tensor of `x`'s shape and type; computed in float32 or wider.
+        A tensor of `x`'s shape, in its type if that is floating-point and float32 otherwise.
     """
     x = tf.convert_to_tensor(x)
     wide = _widen(x)
     dtype, rank = wide.dtype, x.shape.rank
     scale = _scale(variance, gamma, epsilon, dtype)
-    y = (wide - _along(tf.cast(mean, dtype), rank, axis)) * _along(scale, rank, axis)
+    y = (wide - along(tf.cast(mean, dtype), axis, rank)) * along(scale, axis, rank)
     if beta is not None:
-        y += _along(tf.cast(beta, dtype), rank, axis)
-    return tf.cast(y, x.dtype)
+        y += along(tf.cast(beta, dtype), axis, rank)
+    return tf.cast(y, x.dtype) if x.dtype.is_floating else y
 
 
 def update_moving_average(moving: TensorLike, value: TensorLike, decay: float) -> tf.Tensor:
@@ -243,7 +225,7 @@ def fold_into_kernel(
     scale, offset = tf.cast(scale, tf.float64), tf.cast(offset, tf.float64)
     axes = channel_axes(axis, kernel.shape.rank)
     per_axis = tf.reshape(scale, [kernel.shape[one] for one in axes])
-    folded = tf.cast(kernel, tf.float64) * _along(per_axis, kernel.shape.rank, axes)
+    folded = tf.cast(kernel, tf.float64) * along(per_axis, axes, kernel.shape.rank)
     if bias is not None:
         offset += tf.cast(bias, tf.float64) * scale
     return tf.cast(folded, kernel.dtype), tf.cast(offset, kernel.dtype)
@@ -258,17 +240,12 @@ def _scale(
 
 def _widen(x: TensorLike) -> tf.Tensor:
     x = tf.convert_to_tensor(x)
-    if not x.dtype.is_floating:
+    if not (x.dtype.is_floating or x.dtype.is_integer):
         raise TypeError(
-            f"Batch normalisation needs floating-point values, received {x.dtype.name} of shape "
-            f"{x.shape}. Convert them first, e.g. tf.cast(x, tf.float32)."
+            f"Batch normalisation needs real numbers, received {x.dtype.name} of shape {x.shape}. "
+            "Convert them first, e.g. tf.cast(x, tf.float32)."
         )
-    return tf.cast(x, tf.float32) if x.dtype in (tf.float16, tf.bfloat16) else x
-
-
-def _averaged_axes(x: tf.Tensor, axis: Axis) -> tuple[int, ...]:
-    kept = channel_axes(axis, x.shape.rank)
-    return tuple(one for one in range(x.shape.rank) if one not in kept)
+    return x if x.dtype == tf.float64 else tf.cast(x, tf.float32)
 
 
 def _size(x: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
@@ -284,17 +261,9 @@ def _sum(x: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
     """Sum over `axes`, the innermost first.
 
     TensorFlow adds a column of 100 000 values one after the other, with a relative error of
-    1e-5 to 1e-4 in float32. Axis by axis the same sum takes the same time and errs by 1e-7.
+    1e-5 to 1e-4 in float32. Axis by axis the same sum takes the same time and errs by 1e-7 (XLA
+    joins the sums again, and errs as the one sum does).
     """
     for one in sorted(axes, reverse=True):
         x = tf.reduce_sum(x, one)
     return x
-
-
-def _along(per_channel: tf.Tensor, rank: int, axis: Axis) -> tf.Tensor:
-    """Shape a per-channel tensor so that it broadcasts along its axes of a tensor of `rank`."""
-    axes = channel_axes(axis, rank)
-    if axes == (rank - 1,):
-        return per_channel
-    sizes = iter(tf.unstack(tf.shape(per_channel), num=len(axes)))
-    return tf.reshape(per_channel, [next(sizes) if one in axes else 1 for one in range(rank)])

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from . import functional
-from .functional import Axis, Moments
+from .axes import Axis, channel_axes
+from .functional import Moments
 
 
 @keras.saving.register_keras_serializable(package="tfbn")
@@ -45,8 +47,8 @@ class BatchNorm(keras.layers.Layer):
         **kwargs: of `keras.layers.Layer`: name, dtype, trainable.
 
     Call arguments:
-        inputs: floating-point tensor with any number of axes; the sizes of the channel axes must
-            be known, and stay what they were when the layer was built.
+        inputs: real tensor with any number of axes (integers are taken as float32); the sizes of the
+            channel axes must be known, and stay what they were when the layer was built.
         training: batch statistics if true, moving ones otherwise.
         mask: for the leading axes of `inputs`, e.g. `[batch, time]`; false where a position is
             to be ignored by the statistics. The output is normalised everywhere.
@@ -55,7 +57,7 @@ class BatchNorm(keras.layers.Layer):
         A tensor of the inputs' shape in the layer's compute dtype.
 
     Raises:
-        TypeError: an argument of the wrong kind, or `momentum`; inputs that are not floating-point.
+        TypeError: an argument of the wrong kind, or `momentum`; inputs that are not real numbers.
         ValueError: an argument out of range; an axis that the inputs do not have or whose size is
             unknown; inputs that do not fit the layer's weights.
 
@@ -110,7 +112,7 @@ class BatchNorm(keras.layers.Layer):
         self.gamma: keras.Variable | None = None
 
     def build(self, input_shape: Sequence[int | None]) -> None:
-        axes = functional.channel_axes(self.axis, len(input_shape))
+        axes = channel_axes(self.axis, len(input_shape))
         shape = tuple(input_shape[one] for one in axes)
         if None in shape:
             raise ValueError(
@@ -186,7 +188,7 @@ class BatchNorm(keras.layers.Layer):
             moving.assign(tf.where(moments.count > 0, new, old))
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> Sequence[int | None]:
-        functional.channel_axes(self.axis, len(input_shape))
+        channel_axes(self.axis, len(input_shape))
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
@@ -226,6 +228,8 @@ def _valid_axis(axis: Any) -> int | list[int]:
     def whole(one: Any) -> bool:
         return hasattr(one, "__index__") and not isinstance(one, bool)
 
+    if isinstance(axis, np.ndarray):
+        axis = axis.tolist()
     if whole(axis):
         return int(axis)
     if isinstance(axis, Sequence) and axis and all(map(whole, axis)):
@@ -247,6 +251,6 @@ def _valid_number(name: str, value: Any, low: float, high: float) -> float:
 
 
 def _valid_flag(name: str, value: Any) -> bool:
-    if not isinstance(value, bool) and type(value).__name__ not in ("bool_", "bool"):
+    if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be True or False, received {value!r}.")
     return bool(value)

@@ -42,6 +42,6 @@ class ExportReport:
             f"  differs from the model by at most {self.difference:.2g} "
             f"({self.relative_difference:.2g} relative) on {self.samples} samples",
         ]
-        lines += [f"  input {name}: {dtype} {shape}" for name, (shape, dtype) in self.inputs.items()]
-        lines += [f"  output {name}: {dtype} {shape}" for name, (shape, dtype) in self.outputs.items()]
+        lines += [f"  input {name!r}: {dtype} {shape}" for name, (shape, dtype) in self.inputs.items()]
+        lines += [f"  output {name!r}: {dtype} {shape}" for name, (shape, dtype) in self.outputs.items()]
         return "\n".join([*lines, *([str(self.fold)] if self.fold else [])])

@@ -15,13 +15,26 @@ DRAWN_SIZE = 32
 DRAWN_BATCH = 4
 
 
-def check(samples: Any) -> Any:
-    """Given samples as arrays, structured as they were.
+def check(model: keras.Model, samples: Any) -> Any:
+    """Given samples as arrays of the types that the model declares, structured as it declares.
+
+    A model that declares nothing gets them as they are, float64 as Keras' own float type.
 
     Raises:
-        ValueError: they hold no sample, or not the same number in every input.
+        ValueError: another structure than the model's; no sample, or not the same number in each.
     """
-    given = tf.nest.map_structure(np.asarray, samples)
+    if not is_open(model):
+        given = tf.nest.map_structure(_in_float_type, samples)
+    else:
+        declared = declared_inputs(model)
+        if not tf.nest.is_nested(declared):
+            samples = np.asarray(samples)
+        elif len(tf.nest.flatten(declared)) == 1 and not tf.nest.is_nested(samples):
+            samples = tf.nest.pack_sequence_as(declared, [samples])
+        try:
+            given = tf.nest.map_structure(_as_declared, declared, samples)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"samples are not structured as the model's inputs: {error}") from error
     sizes = {one.shape[0] if one.ndim else 0 for one in tf.nest.flatten(given)}
     if len(sizes) != 1 or 0 in sizes:
         raise ValueError(
@@ -46,6 +59,16 @@ def draw(model: keras.Model) -> Any:
         )
     rng = np.random.default_rng(0)
     return tf.nest.map_structure(lambda tensor: _draw(rng, tensor), declared_inputs(model))
+
+
+def _as_declared(tensor: keras.KerasTensor, sample: Any) -> np.ndarray:
+    array = np.asarray(sample)
+    return array if tensor.dtype == "string" else array.astype(tf.as_dtype(tensor.dtype).as_numpy_dtype)
+
+
+def _in_float_type(sample: Any) -> np.ndarray:
+    array = np.asarray(sample)
+    return array.astype(keras.config.floatx()) if array.dtype == "float64" else array
 
 
 def first(samples: Any) -> Any:

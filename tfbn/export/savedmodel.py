@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import keyword
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,14 @@ SIGNATURE = "serving_default"
 # type that a layer computes in: its unit roundoff times 100 (float32) or about 20 (the short types).
 TOLERANCES = {"float64": 1e-5, "float32": 1e-5, "float16": 1e-2, "bfloat16": 1e-1}
 
+# What Keras calls an input that was given no name, before and after saving: a counter, another in each
+# process, on which no client should depend.
+AUTOMATIC_NAME = re.compile(r"(keras_tensor|input_layer)(_\d+)?")
+
+# What a SavedModel's folder may hold; anything else in it is somebody's.
+SAVED_MODEL_FILES = {"saved_model.pb", "saved_model.pbtxt", "fingerprint.pb", "keras_metadata.pb"}
+SAVED_MODEL_FILES |= {"variables", "assets", "assets.extra", "debug"}
+
 Outputs = dict[str, np.ndarray]
 
 
@@ -44,15 +54,17 @@ def export(
     signature with the given model on sample inputs (all at once, and the first one alone), and only
     then moves it to `path`. Whatever fails or interrupts it, what was at `path` stays.
 
-    The signature `serving_default` takes the model's inputs under their names (`inputs` where
-    `keras.Input` was given none), with a free batch size, and returns its outputs as Keras names
-    them: `output_0`, `output_1`, … or the keys of a dictionary.
+    The signature `serving_default` takes the model's inputs under their names, with a free batch size.
+    Where `keras.Input` was given none, they are `inputs`, or `inputs_0`, `inputs_1`, … of several; what
+    a Python argument cannot hold becomes `_`. It returns the outputs as Keras names them: `output_0`,
+    `output_1`, … or the keys of a dictionary; nested ones by their path, `y_0`.
 
     Args:
         model: a built Keras model; with `fold=True`, one that `tfbn.fold` takes. It is not changed.
-        path: the directory to write. Its parents are made.
+        path: the local directory to write. Its parents are made.
         fold: whether to fold batch norms first.
-        overwrite: whether a SavedModel that is already there may be replaced.
+        overwrite: whether a SavedModel that is already there, with nothing beside it in its
+            directory, may be replaced.
         atol: absolute difference allowed.
         rtol: difference allowed relative to the largest absolute value of an output; by default
             1e-5, or 1e-2 with float16 and 1e-1 with bfloat16 layers in the model.
@@ -66,23 +78,24 @@ def export(
     Raises:
         TypeError, ValueError: as `tfbn.fold`; a model that does not run on the samples or gives
             values that are not finite; samples that cannot be drawn.
-        FileExistsError: `path` is taken, and `overwrite` is false or it is no SavedModel.
+        FileExistsError: `path` is taken, and `overwrite` is false or it is not just a SavedModel.
+        OSError: `path` cannot be written.
         ExportError: the reloaded model differs by more than `atol + rtol · max|output|`.
     """
-    target = Path(path)
-    _check_target(target, overwrite)
+    target = _check_target(path, overwrite)
     _check_model(model)
-    inputs = sampling.draw(model) if samples is None else sampling.check(samples)
-    batches = [(batch, _run(model, batch)) for batch in (inputs, sampling.first(inputs))]
-    served, report = folding.fold(model) if fold else (model, None)
-    specification = _specification(model, inputs)
-    allowed = (atol, TOLERANCES[_coarsest_dtype(model)] if rtol is None else rtol)
     with staged(target) as staging:
+        served, report = folding.fold(model) if fold else (model, None)
+        inputs = sampling.draw(model) if samples is None else sampling.check(model, samples)
+        batches = [(batch, _run(model, batch)) for batch in (inputs, sampling.first(inputs))]
+        sizes = {name: _size(array) for name, array in batches[0][1].items()}
+        specification = _specification(model, inputs)
+        allowed = (atol, TOLERANCES[_coarsest_dtype(model)] if rtol is None else rtol)
         _write(served, staging, specification)
         signature = tf.saved_model.load(str(staging)).signatures[SIGNATURE]
         names = [one.name for one in tf.nest.flatten(specification)]
         differences = [
-            _difference(_serve(signature, names, batch), expected, *allowed)
+            _difference(_serve(signature, names, batch), expected, sizes, *allowed)
             for batch, expected in batches
         ]
     absolute, relative = np.max(differences, axis=0)
@@ -97,16 +110,25 @@ def export(
     )
 
 
-def _check_target(target: Path, overwrite: bool) -> None:
+def _check_target(path: str | os.PathLike[str], overwrite: bool) -> Path:
+    if "://" in os.fspath(path):
+        raise ValueError(f"export writes to local directories, received {path}. Copy it there after.")
+    target = Path(path)
+    if set("*?[") & set(os.path.abspath(target)):
+        raise ValueError(
+            f"TensorFlow takes *, ? and [ in paths for patterns, received {path}. Rename it."
+        )
     if not target.exists():
-        return
+        return target
     if not overwrite:
         raise FileExistsError(f"{target} exists already. Choose another path, or pass overwrite=True.")
-    if target.is_file() or (any(target.iterdir()) and not (target / "saved_model.pb").is_file()):
+    found = {entry.name for entry in target.iterdir()} if target.is_dir() else {"a file"}
+    if found - SAVED_MODEL_FILES or (found and "saved_model.pb" not in found):
         raise FileExistsError(
-            f"{target} exists and is not a SavedModel (it has no saved_model.pb), so overwrite=True "
-            "does not replace it. Move it away, or choose another path."
+            f"{target} exists and is not just a SavedModel (it holds {', '.join(sorted(found))}), so "
+            "overwrite=True does not replace it. Move it away, or choose another path."
         )
+    return target
 
 
 def _check_model(model: object) -> None:
@@ -126,18 +148,40 @@ def _run(model: keras.Model, inputs: Any) -> Outputs:
     except Exception as error:
         raise ValueError(
             f"The model {model.name!r} does not run on the sample inputs: {error}\n"
-            "Pass samples=, a small batch of inputs that it takes."
+            "Pass samples=, a small batch of inputs that it takes. (It must run on any batch size, "
+            "one included.)"
         ) from error
-    if not isinstance(outputs, dict):
-        outputs = {f"output_{n}": one for n, one in enumerate(tf.nest.flatten(outputs))}
-    arrays = {name: tf.convert_to_tensor(one).numpy() for name, one in outputs.items()}
+    arrays = {name: tf.convert_to_tensor(one).numpy() for name, one in _flat(outputs).items()}
     for name, array in arrays.items():
-        if not np.isfinite(array.astype("float64")).all():
+        if _is_number(array) and not np.isfinite(_wide(array)).all():
             raise ValueError(
                 f"The model's {name} is NaN or infinite on the sample inputs, so nothing can be "
                 "compared. Pass samples= that give finite outputs, or mend the weights."
             )
     return arrays
+
+
+def _flat(outputs: Any, name: str = "") -> dict[str, tf.Tensor]:
+    """Outputs by name, as Keras and TensorFlow name them; deeper ones by their path, `y_0`."""
+    if isinstance(outputs, Mapping):
+        parts = [(f"{name}_{key}" if name else str(key), one) for key, one in outputs.items()]
+    elif isinstance(outputs, (list, tuple)):
+        parts = [(f"{name or 'output'}_{number}", one) for number, one in enumerate(outputs)]
+    else:
+        return {name or "output_0": outputs}
+    return {path: leaf for key, one in parts for path, leaf in _flat(one, key).items()}
+
+
+def _is_number(array: np.ndarray) -> bool:
+    return array.dtype.kind not in "OSU"
+
+
+def _size(array: np.ndarray) -> float:
+    return float(np.abs(_wide(array)).max(initial=0.0)) if _is_number(array) else 0.0
+
+
+def _wide(array: np.ndarray) -> np.ndarray:
+    return array.astype("complex128" if array.dtype.kind == "c" else "float64")
 
 
 def _coarsest_dtype(model: keras.Model) -> str:
@@ -148,14 +192,20 @@ def _coarsest_dtype(model: keras.Model) -> str:
 def _specification(model: keras.Model, inputs: Any) -> Any:
     """The signature's inputs: named, with a free batch size, structured as the model's."""
     tensors = declared_inputs(model) if is_open(model) else inputs
-    numbers = iter(range(len(tf.nest.flatten(tensors))))
     several = len(tf.nest.flatten(tensors)) > 1
+    names: list[str] = []
 
     def specify(tensor: Any) -> tf.TensorSpec:
-        number, name = next(numbers), getattr(tensor, "name", None)
-        if name is None or name.startswith("keras_tensor"):  # Keras' counter, another in each run
-            name = f"inputs_{number}" if several else "inputs"
-        name = re.sub(r"\W", "_", name)  # as TensorFlow does
+        name = getattr(tensor, "name", None)
+        if name is None or AUTOMATIC_NAME.fullmatch(name):
+            name = f"inputs_{len(names)}" if several else "inputs"
+        # TensorFlow makes them Python arguments, and compares them without regard to case.
+        name = re.sub(r"\W", "_", name, flags=re.ASCII)
+        if not re.match("[A-Za-z]", name) or keyword.iskeyword(name) or name == "self":
+            name = f"input_{name}"
+        if name.lower() in map(str.lower, names):
+            name = f"{name}_{len(names)}"
+        names.append(name)
         return tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype, name=name)
 
     return tf.nest.map_structure(specify, tensors)
@@ -163,7 +213,10 @@ def _specification(model: keras.Model, inputs: Any) -> Any:
 
 def _write(model: keras.Model, path: Path, specification: Any) -> None:
     def serve(inputs: Any) -> Any:
-        return model(inputs, training=False)
+        outputs = model(inputs, training=False)
+        inside = outputs.values() if isinstance(outputs, Mapping) else outputs
+        nested = isinstance(outputs, (Mapping, list, tuple)) and any(map(tf.nest.is_nested, inside))
+        return _flat(outputs) if nested else outputs
 
     archive = keras.export.ExportArchive()
     archive.track(model)
@@ -178,14 +231,21 @@ def _serve(signature: Any, names: list[str], inputs: Any) -> Outputs:
     return {name: tensor.numpy() for name, tensor in outputs.items()}
 
 
-def _difference(served: Outputs, expected: Outputs, atol: float, rtol: float) -> tuple[float, float]:
-    """The largest absolute and relative difference; raises `ExportError` above the tolerance."""
+def _difference(
+    served: Outputs, expected: Outputs, sizes: dict[str, float], atol: float, rtol: float
+) -> tuple[float, float]:
+    """The largest absolute difference, and that relative to `sizes`.
+
+    Raises:
+        ExportError: one is above the tolerance, or an output that is no number differs.
+    """
     absolute = relative = 0.0
-    for name, array in expected.items():
-        want, got = array.astype("float64"), served[name].astype("float64")
-        if want.size == 0:
-            continue
-        difference, size = float(np.abs(got - want).max()), float(np.abs(want).max())
+    for name, want in expected.items():
+        got, size = served[name], sizes[name]
+        if _is_number(want):
+            difference = float(np.abs(_wide(got) - _wide(want)).max(initial=0.0))
+        else:
+            difference = float(not np.array_equal(got, want))
         if not difference <= atol + rtol * size:
             raise ExportError(
                 f"The reloaded SavedModel's {name} differs from the model's by {difference:.3g}, with "

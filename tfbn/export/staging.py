@@ -16,10 +16,19 @@ def staged(target: Path) -> Iterator[Path]:
 
     A file or directory at the target is replaced only then. When the block raises, or is
     interrupted, nothing is left but what was there before.
+
+    Raises:
+        OSError: nothing can be written there.
     """
     target = Path(os.path.abspath(target))
     ancestor = next(one for one in target.parents if one.exists())
-    room = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=ancestor))
+    try:
+        room = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=ancestor))
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"{target} cannot be written: {error.strerror} at {ancestor}. Choose another path",
+        ) from error
     try:
         new = room / "new" / target.name
         new.parent.mkdir()

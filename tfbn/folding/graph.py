@@ -22,11 +22,13 @@ class Call:
         layer: what is called.
         inputs: the calls whose outputs it receives, in order; `None` for an input of the model.
         training: the constant that the call was given for `training`, if any.
+        masked: whether it was given a mask.
     """
 
     layer: keras.layers.Layer
     inputs: tuple[Call | None, ...]
     training: bool | None = None
+    masked: bool = False
 
 
 @dataclass
@@ -37,9 +39,11 @@ class Graph:
         model: the model.
         calls: in an order in which they can run.
         uses: for each call, how many times another call or the model's output takes its result.
+        training: whether the model itself is called with `training=True` by one around it.
     """
 
     model: keras.Model
+    training: bool = False
     calls: list[Call] = field(default_factory=list)
     uses: Counter[int] = field(default_factory=Counter)
 
@@ -61,6 +65,17 @@ def graphs(model: keras.Model) -> list[Graph]:
             if id(call.layer) not in seen and is_open(call.layer):
                 seen.add(id(call.layer))
                 found.append(read(call.layer))
+    by_model = {id(graph.model): graph for graph in found}
+
+    def pass_on_training(graph: Graph) -> None:
+        for call in graph.calls:
+            inner = by_model.get(id(call.layer))
+            if inner is not None and not inner.training and (graph.training or call.training):
+                inner.training = True
+                pass_on_training(inner)
+
+    for graph in found:
+        pass_on_training(graph)
     return found
 
 
@@ -80,7 +95,7 @@ def _read_sequential(model: keras.Sequential) -> Graph:
 
 def _read_functional(model: keras.Model) -> Graph:
     graph = Graph(model)
-    config = uncompiled(model).get_config()
+    config = _configuration(model)
     operations = {operation.name: operation for operation in model.operations}
     nodes: dict[Key, Any] = {}
     done: dict[Key, Call | None] = {}
@@ -88,7 +103,7 @@ def _read_functional(model: keras.Model) -> Graph:
         nodes |= {(entry["name"], n): node for n, node in enumerate(entry["inbound_nodes"])}
         if not entry["inbound_nodes"]:
             done[entry["name"], 0] = None
-    sources = {key: list(_arguments(node)) for key, node in nodes.items()}
+    sources = {key: list(_sources(node)) for key, node in nodes.items()}
     users = defaultdict(list)
     for key, inputs in sources.items():
         for source in inputs:
@@ -97,9 +112,10 @@ def _read_functional(model: keras.Model) -> Graph:
     for key in ready:
         if key in done:
             continue
-        training = nodes[key].get("kwargs", {}).get("training")
-        call = Call(operations[key[0]], tuple(done[one] for one in sources[key]), training)
-        done[key] = graph.add(call)
+        named = nodes[key].get("kwargs", {})
+        masked = any(_arguments(named.get("mask")))
+        results = tuple(done[one] for one in sources[key])
+        done[key] = graph.add(Call(operations[key[0]], results, named.get("training"), masked))
         ready += [user for user in users[key] if all(one in done for one in sources[user])]
     for name, index in _outputs(config["output_layers"]):
         # Here, and not in the calls' arguments, Keras counts the calls of a nested Functional model from
@@ -107,6 +123,24 @@ def _read_functional(model: keras.Model) -> Graph:
         first = int(isinstance(operations[name], functional_class()))
         graph.uses[id(done[name, index - first])] += 1
     return graph
+
+
+def _configuration(model: keras.Model) -> dict[str, Any]:
+    try:
+        return uncompiled(model).get_config()
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"The graph of {model.name!r} cannot be read, because a layer in it has no configuration: "
+            f"{error} Give its class a get_config() that returns all arguments of its __init__()."
+        ) from error
+
+
+def _sources(node: dict[str, Any]) -> Iterator[Key]:
+    """The tensors that a call receives, `inputs` first however it was passed."""
+    named = node.get("kwargs", {})
+    yield from _arguments(node["args"])
+    yield from _arguments(named.get("inputs"))
+    yield from _arguments({name: value for name, value in named.items() if name != "inputs"})
 
 
 def _arguments(config: Any) -> Iterator[Key]:

@@ -6,9 +6,9 @@ from collections import Counter
 
 import keras
 
+from ..axes import channel_axes
 from ..batch_norms import Batchnorm, batch_norms, inference_affine, is_batch_norm, layer_paths
 from ..cloning import Instead, is_open, rebuild
-from ..functional import channel_axes
 from .graph import Call, Graph, graphs
 from .report import Folded, FoldReport
 from .rules import Absorbed, absorb, refusal, rule_for
@@ -24,7 +24,7 @@ def fold(model: keras.Model) -> tuple[keras.Model, FoldReport]:
     At inference a batch norm is `scale · x + offset` per channel. Behind a Dense, convolution,
     transposed, depthwise or separable convolution that is linear and feeds nothing else, that is a
     change of the layer's kernel and bias, computed in float64 and rounded once. Ours and Keras' own
-    batch norms fold alike, in nested models too; all else is copied with its state.
+    batch norms fold alike, in nested models too; all else is copied with its weights.
 
     The result is for inference: it equals the given model at `training=False`, not in training.
 
@@ -36,7 +36,7 @@ def fold(model: keras.Model) -> tuple[keras.Model, FoldReport]:
 
     Raises:
         TypeError: not a Sequential or Functional model, so that its graph cannot be read.
-        ValueError: not built yet, or a layer that cannot be copied.
+        ValueError: not built yet, or a layer without a configuration to copy it by.
     """
     _check_open(model)
     plan = _Plan(model)
@@ -82,8 +82,10 @@ class _Plan:
         """The layer right before a batch norm, if it may take it up."""
         if self.calls[id(call.layer)] > 1:
             raise _StaysError("it is shared: the model calls it more than once")
-        if call.training:
+        if call.training or graph.training:
             raise _StaysError("it is called with training=True and uses each batch's own statistics")
+        if call.masked:
+            raise _StaysError("it is called with a mask, and hands it on to the layers after it")
         source = call.inputs[0]
         if source is None:
             raise _StaysError("it normalises an input of the model, with no layer before it")
@@ -99,7 +101,7 @@ class _Plan:
             raise _StaysError(f"{layer.name!r} is shared: the model calls it more than once")
         if graph.uses[id(source)] > 1:
             raise _StaysError(f"the output of {layer.name!r} is used by more than this batch norm")
-        rank = len(layer.output.shape)
+        rank = call.layer.input_spec.ndim  # of this call: layer.output would be its first call ever
         expected = channel_axes(rule.channel_axis(layer), rank)
         if channel_axes(call.layer.axis, rank) != expected:
             raise _StaysError(
@@ -135,6 +137,7 @@ def _check_open(model: object) -> None:
         )
     if not is_open(model):
         raise TypeError(
-            f"The model {model.name!r} ({type(model).__name__}) has a call() of its own, so its graph "
-            "cannot be read. Build it as a Sequential or Functional model, or export it with fold=False."
+            f"The graph of the model {model.name!r} ({type(model).__name__}) cannot be read: it has a "
+            "call() of its own, or declares no inputs. Build it as a Functional model, or a Sequential "
+            "one that starts with keras.Input, or export it with fold=False and samples=."
         )

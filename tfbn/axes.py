@@ -1,0 +1,48 @@
+"""Channel axes: which axes of a tensor keep statistics of their own, and how those line up with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+Axis = int | Sequence[int]
+
+
+def channel_axes(axis: Axis, rank: int) -> tuple[int, ...]:
+    """The channel axes of a tensor of `rank`, non-negative and ascending.
+
+    Raises:
+        ValueError: an axis lies outside the tensor, is named twice, or none is named.
+    """
+    if rank == 0:
+        raise ValueError("A scalar has no channel axis. Pass a tensor with at least one axis.")
+    axes = tuple(axis) if isinstance(axis, Sequence) else (axis,)
+    for one in axes:
+        if not -rank <= one < rank:
+            raise ValueError(
+                f"axis {one} is outside an input of rank {rank} (received axis={axis!r}). "
+                f"Choose it between {-rank} and {rank - 1}."
+            )
+    canonical = tuple(sorted(one % rank for one in axes))
+    if not canonical or len(set(canonical)) < len(canonical):
+        raise ValueError(
+            f"axis must name at least one axis and none twice, received axis={axis!r} "
+            f"for an input of rank {rank}. Name each channel axis once."
+        )
+    return canonical
+
+
+def averaged_axes(axis: Axis, rank: int) -> tuple[int, ...]:
+    """The other axes of a tensor of `rank`: those that statistics are taken over."""
+    kept = channel_axes(axis, rank)
+    return tuple(one for one in range(rank) if one not in kept)
+
+
+def along(per_channel: tf.Tensor, axis: Axis, rank: int) -> tf.Tensor:
+    """A per-channel tensor shaped so that it broadcasts along its axes of a tensor of `rank`."""
+    axes = channel_axes(axis, rank)
+    if axes == (rank - 1,):
+        return per_channel
+    sizes = iter(tf.unstack(tf.shape(per_channel), num=len(axes)))
+    return tf.reshape(per_channel, [next(sizes) if one in axes else 1 for one in range(rank)])

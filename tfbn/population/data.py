@@ -1,0 +1,86 @@
+"""Whatever holds inputs, as something that Keras' `evaluate` reads batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ..cloning import is_open
+
+BATCH_SIZE = 32  # for arrays, as in keras.Model.fit
+NO_BATCH = "data holds no batch. Pass at least one batch of the model's inputs."
+
+
+def check(data: Any, steps: Any) -> None:
+    """Refuse what cannot be data, and endless data without `steps`."""
+    whole = isinstance(steps, (int, np.integer)) and not isinstance(steps, bool)
+    if steps is not None and not (whole and steps >= 1):
+        raise ValueError(
+            f"steps must be a positive number of batches or None, received {type(steps).__name__} "
+            f"{steps!r}. Targets go into data: population_statistics(model, (x, y))."
+        )
+    endless = isinstance(data, tf.data.Dataset) and data.cardinality() == tf.data.INFINITE_CARDINALITY
+    endless |= isinstance(data, keras.utils.PyDataset) and data.num_batches is None
+    if steps is None and endless:
+        raise ValueError(
+            f"This {type(data).__name__} never ends. Say how many batches to use: steps=100."
+        )
+    readable = _is_array(data) or isinstance(data, (Iterable, keras.utils.PyDataset))
+    if not readable or isinstance(data, (str, bytes)):
+        raise ValueError(
+            f"data must be arrays or batches of the model's inputs, received {data!r}. Pass what "
+            "keras.Model.fit takes: an array, a tf.data.Dataset, a PyDataset or a generator."
+        )
+
+
+def readable(model: keras.Model, data: Any) -> tuple[Any, int | None]:
+    """The inputs in a form that Keras reads, and the batch size to cut them in if they are arrays.
+
+    Of a tuple, the inputs are left; any other iterable of batches becomes a generator of inputs.
+    """
+    if isinstance(data, tuple):
+        data = _inputs(data)
+    elif isinstance(data, list) and all(isinstance(batch, tuple) for batch in data):
+        data = iter(data)
+    if isinstance(data, list):
+        return _one_for_each_input(model, data), BATCH_SIZE
+    if isinstance(data, dict) or _is_array(data):
+        return data, BATCH_SIZE
+    if _is_read_by_keras(data):
+        return data, None
+    batches = iter(data)
+    try:
+        first = next(batches)
+    except StopIteration:
+        raise ValueError(NO_BATCH) from None
+    return ((_inputs(batch),) for batch in chain([first], batches)), None
+
+
+def _inputs(batch: Any) -> Any:
+    """`x` of a batch `x` or a tuple `(x, y, …)`; several inputs as a tuple, as tf.data wants them."""
+    x = keras.utils.unpack_x_y_sample_weight(batch)[0] if isinstance(batch, tuple) else batch
+    return tuple(x) if isinstance(x, list) and any(map(_is_array, x)) else x
+
+
+def _one_for_each_input(model: keras.Model, arrays: list[Any]) -> Any:
+    if is_open(model) and len(arrays) != len(model.inputs):
+        raise ValueError(
+            f"data is a list of {len(arrays)} arrays, one for each input, and {model.name!r} has "
+            f"{len(model.inputs)}. For batches pass a list of tuples, [(x,), …] or [(x, y), …]."
+        )
+    return arrays[0] if len(arrays) == 1 else arrays
+
+
+def _is_array(data: Any) -> bool:
+    return hasattr(data, "__array__")
+
+
+def _is_read_by_keras(data: Any) -> bool:
+    kinds = (tf.data.Dataset, tf.distribute.DistributedDataset, keras.utils.PyDataset)
+    torch_loader = type(data).__module__.startswith("torch.")
+    return (isinstance(data, kinds) or torch_loader) and not isinstance(data, Iterator)
