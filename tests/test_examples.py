@@ -19,9 +19,9 @@ def test_the_digits_example(tmp_path):
     assert done.returncode == 0, done.stderr
     for text in ("3 of 4 batch norms folded", "after_relu_bn stays", "All comparisons hold."):
         assert text in done.stdout
-    rows = ("population", "folded", "served")
-    accuracy = {row: float(re.search(rf"{row}\W+([\d.]+)%", done.stdout)[1]) for row in rows}
-    assert accuracy["population"] > 95
+    rows = ("population statistics", "folded", "served")
+    accuracy = {row: float(re.search(rf"│ {row}\W+([\d.]+)%", done.stdout)[1]) for row in rows}
+    assert accuracy["population statistics"] > 95
     assert len(set(accuracy.values())) == 1
 
 
