@@ -36,8 +36,10 @@ def is_open(model: object) -> bool:
     if not isinstance(model, keras.Model) or not model.built:
         return False
     if isinstance(model, keras.Sequential):
-        # Without declared inputs the attribute is there and raises AttributeError.
-        return type(model).call is keras.Sequential.call and bool(getattr(model, "inputs", None))
+        try:
+            return type(model).call is keras.Sequential.call and bool(model.inputs)
+        except (AttributeError, ValueError):  # what Keras' versions raise where none are declared
+            return False
     functional = functional_class()
     return isinstance(model, functional) and type(model).call is functional.call
 
