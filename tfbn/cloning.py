@@ -121,7 +121,9 @@ def _input_like(model: keras.Model, tensor: keras.KerasTensor) -> keras.KerasTen
     """A new symbolic input: sparse, optional and named as the model's."""
     for layer in model.layers:
         if isinstance(layer, keras.layers.InputLayer) and layer.output is tensor:
-            return type(layer).from_config(layer.get_config()).output
+            # Keras 3.5 leaves `optional` out of the configuration.
+            config = layer.get_config() | {"optional": layer.optional}
+            return type(layer).from_config(config).output
     shape = {"batch_shape": tensor.shape, "dtype": tensor.dtype, "sparse": tensor.sparse}
     return keras.Input(**shape, name=tensor.name)
 
