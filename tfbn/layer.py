@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from . import functional
+from . import functional, kernels
 from .axes import Axis, channel_axes
 from .functional import Moments
 
@@ -159,18 +159,20 @@ class BatchNorm(keras.layers.Layer):
     def call(
         self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
     ) -> tf.Tensor:
-        if training and self.trainable:
-            moments = self._moments(inputs, mask)
+        affine = (self.beta, self.gamma, self.epsilon, self.axis)
+        if not (training and self.trainable):
+            outputs = kernels.normalize(inputs, self.moving_mean, self.moving_variance, *affine)
+        elif mask is None and not self.synchronized:
+            outputs, moments = kernels.normalize_batch(inputs, *affine)
             self._update(moments)
-            mean, variance = moments.mean, moments.variance
         else:
-            mean, variance = self.moving_mean, self.moving_variance
-        outputs = functional.normalize(
-            inputs, mean, variance, self.beta, self.gamma, self.epsilon, self.axis
-        )
+            moments = self._shared_moments(inputs, mask)
+            outputs = functional.normalize(inputs, moments.mean, moments.variance, *affine)
+            self._update(moments)
         return tf.cast(outputs, self.compute_dtype)
 
-    def _moments(self, inputs: tf.Tensor, mask: tf.Tensor | None) -> Moments:
+    def _shared_moments(self, inputs: tf.Tensor, mask: tf.Tensor | None) -> Moments:
+        """Moments of the positions that a mask leaves, over all replicas if synchronized."""
         if mask is None:
             moments = functional.batch_moments(inputs, self.axis)
         else:
