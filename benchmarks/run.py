@@ -85,6 +85,12 @@ def bare_step(x: tf.Tensor) -> Run:
     return step
 
 
+def fit_step(model: keras.Model, x: tf.Tensor, labels: tf.Tensor) -> Run:
+    """One training step of a whole model, as Keras' `fit` runs it."""
+    model.compile(keras.optimizers.SGD(1e-3), "sparse_categorical_crossentropy")
+    return lambda: model.train_on_batch(x, labels)
+
+
 def inference(model: keras.Model, x: tf.Tensor) -> Run:
     function = tf.function(lambda: model(x, training=False))
     return function
@@ -132,6 +138,13 @@ def rows(rounds: int) -> list[Row]:
         )[0]
     )
     found.append(compare("inference vs bare kernel", inference(layer, x), bare, rounds))
+    for name, batch in (("MobileNetV2", 32), ("DenseNet121", 16), ("ResNet50", 16)):
+        stock_model = getattr(keras.applications, name)(
+            weights=None, input_shape=(96, 96, 3), classes=10
+        )
+        x, labels = data(batch, 96, 96, 3), tf.constant(rng.integers(0, 10, batch))
+        runs = [fit_step(model, x, labels) for model in (tfbn.convert(stock_model), stock_model)]
+        found.append(compare(f"{name} fit step, converted vs stock", *runs, max(5, rounds // 4)))
     for name in ("MobileNetV2", "ResNet50"):
         model = getattr(keras.applications, name)(weights=None, input_shape=(96, 96, 3))
         folded, x = tfbn.fold(model)[0], data(8, 96, 96, 3)

@@ -20,7 +20,7 @@ ORDER = [
     "layer",
     "batch_norms",
     "cloning",
-    "population|folding",
+    "population|convert|folding",
     "export",
     "cli",
 ]

@@ -19,6 +19,7 @@ SIGNATURES = {
     ),
     "population_statistics": "model, data, steps=None, verbose='auto'",
     "recalibrate": "model, data, steps=None, verbose='auto'",
+    "convert": "model, to=<class 'tfbn.layer.BatchNorm'>",
     "fold": "model",
     "export": "model, path, fold=True, overwrite=False, atol=0.0, rtol=None, samples=None",
 }
@@ -44,7 +45,13 @@ def test_public_names():
         "PopulationStatistics",
         "functional",
     }
-    assert set(tfbn.__all__) == public | {"export", "fold", "population_statistics", "recalibrate"}
+    assert set(tfbn.__all__) == public | {
+        "convert",
+        "export",
+        "fold",
+        "population_statistics",
+        "recalibrate",
+    }
     for name in tfbn.__all__:
         assert inspect.getdoc(getattr(tfbn, name)), f"{name} has no docstring"
 

@@ -1,6 +1,7 @@
 """Batch normalisation for TensorFlow 2 and Keras 3: exact, measured, and folded away to serve.
 
 `BatchNorm` is the layer; `population_statistics` and `recalibrate` measure what inference needs;
+`convert` swaps Keras' layers for it and back;
 `fold` writes batch norms into the layers before them; `export` writes a verified SavedModel;
 `functional` holds the mathematics as pure functions.
 """
@@ -20,6 +21,7 @@ if keras.backend.backend() != "tensorflow":
     )
 
 from . import functional
+from .convert import convert
 from .export import ExportError, ExportReport, export
 from .folding import FoldReport, fold
 from .layer import BatchNorm
@@ -33,6 +35,7 @@ __all__ = [
     "ExportReport",
     "FoldReport",
     "PopulationStatistics",
+    "convert",
     "export",
     "fold",
     "functional",

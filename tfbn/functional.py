@@ -52,7 +52,7 @@ def batch_moments(x: TensorLike, axis: Axis = -1) -> Moments:
     """
     x = _widen(x)
     axes = averaged_axes(axis, x.shape.rank)
-    count = _size(x, axes)
+    count = count_values(x, axis)
     mean = tf.math.divide_no_nan(_sum(x, axes), count)
     # What the first sum rounded away: nothing axis by axis, 1e-5 of the mean where XLA joins the sums.
     rest = _sum(x - along(mean, axis, x.shape.rank), axes)
@@ -60,6 +60,19 @@ def batch_moments(x: TensorLike, axis: Axis = -1) -> Moments:
     deviations = x - along(mean, axis, x.shape.rank)
     variance = tf.math.divide_no_nan(_sum(tf.square(deviations), axes), count)
     return Moments(mean, variance, count)
+
+
+def count_values(x: TensorLike, axis: Axis = -1) -> tf.Tensor:
+    """How many values of `x` each channel has: a scalar of `x`'s type, or float32 if that is wider.
+
+    A constant where the shape is known.
+    """
+    x = _widen(x)
+    count = tf.constant(1.0, x.dtype)
+    for one in averaged_axes(axis, x.shape.rank):
+        size = x.shape[one]
+        count *= tf.cast(tf.shape(x)[one] if size is None else size, x.dtype)
+    return count
 
 
 def weighted_moments(x: TensorLike, weights: TensorLike, axis: Axis = -1) -> Moments:
@@ -249,15 +262,6 @@ def _widen(x: TensorLike) -> tf.Tensor:
             "Convert them first, e.g. tf.cast(x, tf.float32)."
         )
     return x if x.dtype == tf.float64 else tf.cast(x, tf.float32)
-
-
-def _size(x: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
-    """Number of values that a sum over `axes` adds up: a constant where the shape is known."""
-    sizes = [x.shape[one] if x.shape[one] is not None else tf.shape(x)[one] for one in axes]
-    size = tf.constant(1.0, x.dtype)
-    for one in sizes:
-        size *= tf.cast(one, x.dtype)
-    return size
 
 
 def _sum(x: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:

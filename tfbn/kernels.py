@@ -45,9 +45,9 @@ def normalize_batch(
         return functional.normalize(x, mean, variance, beta, gamma, epsilon, axis), moments
     empty = tf.zeros([0])
     y, mean, variance = _fused(x, beta, gamma, empty, empty, epsilon, axis, is_training=True)
-    count = tf.cast(tf.size(x) / x.shape[channel_axes(axis, x.shape.rank)[0]], tf.float32)
+    count = functional.count_values(x, axis)
     # The kernel corrects the variance by N/(N−1); for a single value it answers 0 or NaN, by device.
-    biased = tf.where(count > 1, variance * (count - 1) / tf.maximum(count, 1), 0)
+    biased = tf.where(count > 1, variance * ((count - 1) / tf.maximum(count, 1)), 0)
     return y, Moments(mean, biased, count)
 
 

@@ -1,0 +1,104 @@
+"""Swap Keras' batch norms for ours, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from .batch_norms import Batchnorm, batch_norms, is_batch_norm
+from .cloning import Instead, is_open, rebuild
+from .layer import BatchNorm
+
+# What both layers call the same.
+SHARED: tuple[str, ...] = (
+    "name",
+    "trainable",
+    "dtype",
+    "axis",
+    "epsilon",
+    "center",
+    "scale",
+    "synchronized",
+)
+SHARED += tuple(f"{name}_initializer" for name in ("beta", "gamma", "moving_mean", "moving_variance"))
+SHARED += tuple(f"{name}_{kind}" for name in ("beta", "gamma") for kind in ("regularizer", "constraint"))
+
+
+def convert(model: keras.Model, to: type[keras.layers.Layer] = BatchNorm) -> keras.Model:
+    """A copy of a model with its batch norms replaced by another implementation.
+
+    Weights, names, initialisers, regularisers, constraints, frozen flags and precision are carried over,
+    in nested models too; a batch norm that is one already, and every other layer, is copied with its
+    weights. Ours stores the biased variance as Keras 3 does, so that training goes on as before.
+
+    Args:
+        model: a built Sequential or Functional model. Neither it nor its optimizer is changed.
+        to: `tfbn.BatchNorm`, or `keras.layers.BatchNormalization` to undo it: a model converted back
+            loads without tfbn.
+
+    Returns:
+        A new, uncompiled model that shares nothing with the given one.
+
+    Raises:
+        TypeError: not a Sequential or Functional model, or `to` is neither class.
+        ValueError: not built; a batch norm inside a layer whose graph cannot be read; one that the
+            other class cannot express (`renorm=True`; `unbiased=True`, several axes).
+    """
+    _check(model, to)
+    pairs: list[tuple[Batchnorm, Batchnorm]] = []
+
+    def choose(layer: keras.layers.Layer) -> keras.layers.Layer | Instead:
+        if not is_batch_norm(layer) or isinstance(layer, to):
+            return Instead.COPY
+        new = to(**_translated(layer))
+        pairs.append((layer, new))
+        return new
+
+    new_model, clones = rebuild(model, choose)
+    hidden = [path for path, layer in batch_norms(model).items() if id(layer) not in clones]
+    if hidden:
+        raise ValueError(
+            f"The batch norms {', '.join(hidden)} are inside layers whose graph Keras does not show and "
+            "cannot be replaced from outside. Replace them in the code of those layers."
+        )
+    for old, new in pairs:
+        new.trainable = old.trainable
+        new.set_weights(old.get_weights())
+    return new_model
+
+
+def _translated(layer: Batchnorm) -> dict[str, Any]:
+    """The arguments that make the other class's layer equal to this one."""
+    config = layer.get_config()
+    shared = {name: config[name] for name in SHARED if name in config}
+    if isinstance(layer, BatchNorm):
+        axes = layer.axis if isinstance(layer.axis, list) else [layer.axis]
+        if layer.unbiased or len(axes) > 1:
+            what = "unbiased=True" if layer.unbiased else f"axis={layer.axis}"
+            raise ValueError(
+                f"{layer.name!r} has {what}, which Keras' BatchNormalization does not know."
+            )
+        return shared | {"momentum": layer.decay, "axis": axes[0]}
+    if config.get("renorm"):
+        raise ValueError(f"{layer.name!r} has renorm=True, which tfbn.BatchNorm does not know.")
+    return shared | {"decay": layer.momentum}
+
+
+def _check(model: object, to: object) -> None:
+    if to not in (BatchNorm, keras.layers.BatchNormalization):
+        raise TypeError(
+            f"to must be tfbn.BatchNorm or keras.layers.BatchNormalization, received {to!r}."
+        )
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"convert needs a keras.Model, received {type(model).__name__}: {model!r}.")
+    if not model.built:
+        raise ValueError(
+            f"The model {model.name!r} is not built, so it has no weights to carry over. Call it on a "
+            "batch, or start it with keras.Input."
+        )
+    if not is_open(model):
+        raise TypeError(
+            f"The graph of the model {model.name!r} ({type(model).__name__}) cannot be read: it has a "
+            "call() of its own, or declares no inputs. Replace its layers in the code of the class."
+        )
