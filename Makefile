@@ -7,6 +7,7 @@ WHEEL_VENV := .venv-wheel
 OLDEST_VENV := .venv-oldest
 # The oldest versions that the tests pass on; setup.cfg's floors are these.
 OLDEST := tensorflow==2.16.1 keras==3.5.0
+EXTRAS_bench := bench
 EXTRAS_demo := demo
 EXTRAS_test := demo,test
 PYTEST := python -m pytest -n 2 --dist worksteal
@@ -44,10 +45,10 @@ test-oldest:
 	$(OLDEST_VENV)/bin/pip install --quiet $(OLDEST) -e ".[demo,test]"
 	$(OLDEST_VENV)/bin/$(PYTEST)
 
-bench: $(VENV)/.test
+bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/run.py
 
-$(VENV)/.demo $(VENV)/.test: $(VENV)/.%: setup.cfg pyproject.toml | $(BIN)/python
+$(VENV)/.bench $(VENV)/.demo $(VENV)/.test: $(VENV)/.%: setup.cfg pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet -e ".[$(EXTRAS_$*)]"
 	touch $@
 

@@ -2,12 +2,14 @@
 
     python benchmarks/run.py [--rounds 40]
 
-Prints a table and writes `benchmarks/results.json`. A ratio above 1 means that tfbn is faster.
+Prints a table, writes `benchmarks/results.json` and draws `docs/benchmarks.png`. A ratio above 1 means
+that tfbn is faster. Where torch is installed, its `BatchNorm2d` is one more peer.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import platform
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import NamedTuple
 
 import click
 import keras
+import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
 from rich.console import Console
@@ -25,6 +28,7 @@ from rich.table import Table
 import tfbn
 
 RESULTS = Path(__file__).with_name("results.json")
+CHART = Path(__file__).parent.parent / "docs" / "benchmarks.png"
 Run = Callable[[], object]
 
 
@@ -85,6 +89,25 @@ def bare_step(x: tf.Tensor) -> Run:
     return step
 
 
+def torch_step(shape: tuple[int, ...]) -> Run | None:
+    """The same step of torch's `BatchNorm2d` on the same values' shape; `None` without torch."""
+    try:
+        import torch  # noqa: PLC0415
+    except ImportError:
+        return None
+    images = torch.randn(*(shape if len(shape) == 4 else (shape[0], 1, 1, shape[1])))
+    x = images.permute(0, 3, 1, 2).requires_grad_()  # channels last in memory, as ours
+    layer = torch.nn.BatchNorm2d(shape[-1])
+    slope = x.detach()
+
+    def step() -> None:
+        x.grad = None
+        layer.zero_grad()
+        layer(x).backward(slope)
+
+    return step
+
+
 def fit_step(model: keras.Model, x: tf.Tensor, labels: tf.Tensor) -> Run:
     """One training step of a whole model, as Keras' `fit` runs it."""
     model.compile(keras.optimizers.SGD(1e-3), "sparse_categorical_crossentropy")
@@ -109,6 +132,8 @@ def rows(rounds: int) -> list[Row]:
         keras_own = training_step(keras.layers.BatchNormalization(), x)
         found.append(compare(f"training step {shape} vs Keras", ours, keras_own, rounds))
         found.append(compare(f"training step {shape} vs bare kernel", ours, bare_step(x), rounds))
+        if (torch_run := torch_step(shape)) is not None:
+            found.append(compare(f"training step {shape} vs torch", ours, torch_run, rounds))
     for shape, axis, dtype in (
         ((32, 56, 56, 64), -1, "float16"),
         ((32, 56, 56, 64), -1, "bfloat16"),
@@ -159,19 +184,40 @@ def rows(rounds: int) -> list[Row]:
     return found
 
 
+def draw(measured: list[Row], title: str) -> None:
+    """A bar for each ratio, the peer's time at 1."""
+    figure, axes = plt.subplots(figsize=(9, 0.32 * len(measured) + 1.2))
+    names = [row.name for row in reversed(measured)]
+    bars = axes.barh(names, [row.ratio for row in reversed(measured)], color="#3b6ea5")
+    axes.bar_label(bars, fmt="%.2f×", padding=3, fontsize=8)
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_xlabel("times as fast as the peer (median of interleaved runs)")
+    axes.set_title(title, fontsize=9)
+    axes.tick_params(axis="y", labelsize=8)
+    axes.margins(x=0.12)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    figure.tight_layout()
+    CHART.parent.mkdir(exist_ok=True)
+    figure.savefig(CHART, dpi=130)
+
+
 @click.command()
 @click.option("--rounds", default=40, show_default=True, help="Timed calls of each side.")
 def main(rounds: int) -> None:
     """Run all comparisons."""
     measured = rows(rounds)
     versions = {"tensorflow": tf.__version__, "keras": keras.__version__, "tfbn": tfbn.__version__}
-    machine = f"{platform.machine()}, {len(tf.config.list_logical_devices('GPU'))} GPUs"
-    table = Table(title=f"{machine}; " + ", ".join(f"{k} {v}" for k, v in versions.items()))
+    gpus = len(tf.config.list_logical_devices("GPU"))
+    machine = f"{os.cpu_count()} {platform.machine()} cores, {gpus} GPUs"
+    title = f"{machine}; " + ", ".join(f"{name} {version}" for name, version in versions.items())
+    table = Table(title=title)
     for column in ("", "tfbn ms", "peer ms", "ratio"):
         table.add_column(column, justify="right" if column else "left")
     for row in measured:
         table.add_row(row.name, f"{row.subject:.2f}", f"{row.peer:.2f}", f"{row.ratio:.2f}")
     Console().print(table)
+    draw(measured, title)
     report = {"machine": machine, **versions, "rows": [row._asdict() for row in measured]}
     RESULTS.write_text(json.dumps(report, indent=1) + "\n")
 

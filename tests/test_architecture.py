@@ -18,6 +18,7 @@ ORDER = [
     "functional",
     "kernels",
     "layer",
+    "renorm",
     "batch_norms",
     "cloning",
     "population|convert|folding",

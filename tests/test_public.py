@@ -39,6 +39,7 @@ def test_signatures(name):
 def test_public_names():
     public = {
         "BatchNorm",
+        "BatchRenorm",
         "ExportError",
         "ExportReport",
         "FoldReport",

@@ -26,11 +26,13 @@ from .export import ExportError, ExportReport, export
 from .folding import FoldReport, fold
 from .layer import BatchNorm
 from .population import PopulationStatistics, population_statistics, recalibrate
+from .renorm import BatchRenorm
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BatchNorm",
+    "BatchRenorm",
     "ExportError",
     "ExportReport",
     "FoldReport",

@@ -10,6 +10,7 @@ import numpy as np
 
 from . import functional
 from .layer import BatchNorm
+from .renorm import BatchRenorm
 
 Batchnorm: TypeAlias = BatchNorm | keras.layers.BatchNormalization
 
@@ -17,7 +18,7 @@ Batchnorm: TypeAlias = BatchNorm | keras.layers.BatchNormalization
 def is_batch_norm(layer: object) -> TypeGuard[Batchnorm]:
     """Whether `layer` computes batch normalisation: a subclass with a `call` of its own may not."""
     return isinstance(layer, (BatchNorm, keras.layers.BatchNormalization)) and (
-        type(layer).call in (BatchNorm.call, keras.layers.BatchNormalization.call)
+        type(layer).call in (BatchNorm.call, BatchRenorm.call, keras.layers.BatchNormalization.call)
     )
 
 

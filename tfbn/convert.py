@@ -9,6 +9,7 @@ import keras
 from .batch_norms import Batchnorm, batch_norms, is_batch_norm
 from .cloning import Instead, is_open, rebuild
 from .layer import BatchNorm
+from .renorm import BatchRenorm
 
 # What both layers call the same.
 SHARED: tuple[str, ...] = (
@@ -34,8 +35,8 @@ def convert(model: keras.Model, to: type[keras.layers.Layer] = BatchNorm) -> ker
 
     Args:
         model: a built Sequential or Functional model. Neither it nor its optimizer is changed.
-        to: `tfbn.BatchNorm`, or `keras.layers.BatchNormalization` to undo it: a model converted back
-            loads without tfbn.
+        to: `tfbn.BatchNorm` (it becomes `tfbn.BatchRenorm` where Keras' layer has `renorm=True`), or
+            `keras.layers.BatchNormalization` to undo it: a model converted back loads without tfbn.
 
     Returns:
         A new, uncompiled model that shares nothing with the given one.
@@ -43,7 +44,7 @@ def convert(model: keras.Model, to: type[keras.layers.Layer] = BatchNorm) -> ker
     Raises:
         TypeError: not a Sequential or Functional model, or `to` is neither class.
         ValueError: not built; a batch norm inside a layer whose graph cannot be read; one that the
-            other class cannot express (`renorm=True`; `unbiased=True`, several axes).
+            other class cannot express (`unbiased=True`, several axes).
     """
     _check(model, to)
     pairs: list[tuple[Batchnorm, Batchnorm]] = []
@@ -51,7 +52,8 @@ def convert(model: keras.Model, to: type[keras.layers.Layer] = BatchNorm) -> ker
     def choose(layer: keras.layers.Layer) -> keras.layers.Layer | Instead:
         if not is_batch_norm(layer) or isinstance(layer, to):
             return Instead.COPY
-        new = to(**_translated(layer))
+        kind = BatchRenorm if to is BatchNorm and getattr(layer, "renorm", False) else to
+        new = kind(**_translated(layer))
         pairs.append((layer, new))
         return new
 
@@ -79,10 +81,19 @@ def _translated(layer: Batchnorm) -> dict[str, Any]:
             raise ValueError(
                 f"{layer.name!r} has {what}, which Keras' BatchNormalization does not know."
             )
-        return shared | {"momentum": layer.decay, "axis": axes[0]}
+        return shared | {"momentum": layer.decay, "axis": axes[0]} | _stock_renorm(layer)
     if config.get("renorm"):
-        raise ValueError(f"{layer.name!r} has renorm=True, which tfbn.BatchNorm does not know.")
+        shared |= {"renorm_decay": layer.renorm_momentum, **(layer.renorm_clipping or {})}
     return shared | {"decay": layer.momentum}
+
+
+def _stock_renorm(layer: BatchNorm) -> dict[str, Any]:
+    """The arguments of Keras' layer for renormalisation, which it has from 3.15 on."""
+    if not isinstance(layer, BatchRenorm):
+        return {}
+    bounds = {"rmin": layer.rmin, "rmax": layer.rmax, "dmax": layer.dmax}
+    clipping = {name: value for name, value in bounds.items() if value is not None}
+    return {"renorm": True, "renorm_clipping": clipping, "renorm_momentum": layer.renorm_decay}
 
 
 def _check(model: object, to: object) -> None:

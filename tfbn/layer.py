@@ -87,14 +87,15 @@ class BatchNorm(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         if "momentum" in kwargs:
+            name, value = type(self).__name__, kwargs["momentum"]
             raise TypeError(
-                f"BatchNorm has no argument 'momentum' (received {kwargs['momentum']!r}): what Keras "
-                f"calls momentum is called decay here. Write BatchNorm(decay={kwargs['momentum']!r})."
+                f"{name} has no argument 'momentum' (received {value!r}): what Keras calls momentum is "
+                f"called decay here. Write {name}(decay={value!r})."
             )
         super().__init__(**kwargs)
         self.axis = _valid_axis(axis)
-        self.decay = _valid_number("decay", decay, 0.0, 1.0)
-        self.epsilon = _valid_number("epsilon", epsilon, 0.0, math.inf)
+        self.decay = valid_number("decay", decay, 0.0, 1.0)
+        self.epsilon = valid_number("epsilon", epsilon, 0.0, math.inf)
         self.center = _valid_flag("center", center)
         self.scale = _valid_flag("scale", scale)
         self.unbiased = _valid_flag("unbiased", unbiased)
@@ -181,13 +182,16 @@ class BatchNorm(keras.layers.Layer):
 
     def _update(self, moments: Moments) -> None:
         variance = functional.unbiased_variance(moments) if self.unbiased else moments.variance
-        for moving, value in (
-            (self.moving_mean, moments.mean),
-            (self.moving_variance, variance),
-        ):
-            old = tf.convert_to_tensor(moving)
-            new = functional.update_moving_average(old, value, self.decay)
-            moving.assign(tf.where(moments.count > 0, new, old))
+        self._step(self.moving_mean, moments.mean, moments.count)
+        self._step(self.moving_variance, variance, moments.count)
+
+    def _step(
+        self, moving: keras.Variable, value: tf.Tensor, count: tf.Tensor, decay: float | None = None
+    ) -> None:
+        """A step of a moving average; none where no value was seen."""
+        old = tf.convert_to_tensor(moving)
+        decay = self.decay if decay is None else decay
+        moving.assign(tf.where(count > 0, functional.update_moving_average(old, value, decay), old))
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> Sequence[int | None]:
         channel_axes(self.axis, len(input_shape))
@@ -242,7 +246,8 @@ def _valid_axis(axis: Any) -> int | list[int]:
     )
 
 
-def _valid_number(name: str, value: Any, low: float, high: float) -> float:
+def valid_number(name: str, value: Any, low: float = 0.0, high: float = math.inf) -> float:
+    """`value` as a float between `low` and `high`, or an error that names it."""
     bounds = f"between {low:g} and {high:g}" if high < math.inf else f"at least {low:g}"
     if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
         raise TypeError(f"{name} must be a number {bounds}, received {value!r}.")

@@ -108,10 +108,14 @@ def recalibrate(
     assignments = []
     for path, statistics in measured.items():
         layer = layers[path]
-        for variable, value in (
+        values = [
             (layer.moving_mean, statistics.mean),
             (layer.moving_variance, statistics.variance),
-        ):
+        ]
+        if (stddev := getattr(layer, "moving_stddev", None)) is not None:
+            # Batch renormalisation derives the moving variance from it at the next training step.
+            values.append((stddev, np.sqrt(statistics.variance + layer.epsilon)))
+        for variable, value in values:
             cast = tf.cast(value, variable.dtype)
             if not np.isfinite(cast.numpy().astype("float64")).all():
                 raise ValueError(

@@ -1,0 +1,166 @@
+"""Synchronized batch norm: replicas and workers against one process on the whole batch."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import reference
+import tfbn
+
+# A training step of a synchronized layer; `parts` are the replicas' or workers' shares of the batch.
+STEP = """
+import json, os, sys
+import numpy as np, tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * DEVICES)
+STRATEGY
+import keras, tfbn
+source, target, *sizes = sys.argv[1:]
+parts = np.split(np.load(source), np.cumsum([int(size) for size in sizes])[:-1])
+with strategy.scope():
+    layer = tfbn.BatchNorm(decay=0.5, synchronized=True, dtype="float64")
+    layer.build((None, parts[0].shape[1]))
+part = strategy.experimental_distribute_values_from_function(
+    lambda context: tf.constant(parts[context.replica_id_in_sync_group]))
+
+@tf.function
+def step(part):
+    def replica(value):
+        with tf.GradientTape() as tape:
+            tape.watch(value)
+            y = layer(value, training=True)
+            loss = tf.reduce_sum(y ** 3)
+        return y, tape.gradient(loss, value)
+    return strategy.run(replica, [part])
+
+y, slope = (np.concatenate([one.numpy() for one in strategy.experimental_local_results(value)])
+            for value in step(part))
+mean, variance = layer.moving_mean.numpy(), layer.moving_variance.numpy()
+np.savez(target, y=y, slope=slope, mean=mean, variance=variance)
+"""
+MIRRORED = STEP.replace("DEVICES", "2").replace(
+    "STRATEGY", 'strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])'
+)
+WORKER = STEP.replace("DEVICES", "1").replace(
+    "STRATEGY", "strategy = tf.distribute.MultiWorkerMirroredStrategy()"
+)
+
+
+def whole_batch(x):
+    """Output, gradient and statistics of one process on the whole batch."""
+    layer = tfbn.BatchNorm(decay=0.5, dtype="float64")
+    with tf.GradientTape() as tape:
+        inputs = tf.constant(x)
+        tape.watch(inputs)
+        y = layer(inputs, training=True)
+        loss = tf.reduce_sum(y**3)
+    slope = tape.gradient(loss, inputs)
+    return {"y": y, "slope": slope, "mean": layer.moving_mean, "variance": layer.moving_variance}
+
+
+def assert_same(got, want):
+    for name, value in want.items():
+        np.testing.assert_allclose(got[name], value, rtol=1e-6, atol=1e-7, err_msg=name)
+
+
+@pytest.fixture
+def x(tmp_path):
+    values = reference.data((8, 3), dtype="float64") + 1e3
+    np.save(tmp_path / "x.npy", values)
+    return values
+
+
+@pytest.mark.parametrize("sizes", [(4, 4), (3, 5), (8, 0)])
+def test_two_replicas(x, sizes, tmp_path):
+    arguments = [str(tmp_path / "x.npy"), str(tmp_path / "out.npz"), *map(str, sizes)]
+    subprocess.run([sys.executable, "-c", MIRRORED, *arguments], check=True, cwd=tmp_path)
+    assert_same(np.load(tmp_path / "out.npz"), whole_batch(x))
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("localhost", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def test_two_workers_in_processes_of_their_own(x, tmp_path):
+    cluster = {"worker": [f"localhost:{port}" for port in free_ports(2)]}
+    workers = []
+    for index in range(2):
+        config = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
+        arguments = [str(tmp_path / "x.npy"), str(tmp_path / f"out{index}.npz"), "3", "5"]
+        command = [sys.executable, "-c", WORKER, *arguments]
+        environment = os.environ | {"TF_CONFIG": config}
+        workers.append(subprocess.Popen(command, cwd=tmp_path, env=environment))
+    try:
+        assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+    finally:
+        for worker in workers:
+            worker.kill()
+    first, second = (np.load(tmp_path / f"out{index}.npz") for index in range(2))
+    whole = whole_batch(x)
+    assert_same(
+        {name: np.concatenate([first[name], second[name]]) for name in ("y", "slope")}
+        | {name: first[name] for name in ("mean", "variance")},
+        whole,
+    )
+    for name in ("mean", "variance"):
+        np.testing.assert_array_equal(first[name], second[name])
+
+
+FIT = """
+import sys
+import numpy as np, tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import keras, tfbn
+devices = sys.argv[3].split(",")
+x = np.load(sys.argv[1])
+strategy = tf.distribute.MirroredStrategy(devices) if len(devices) > 1 else tf.distribute.get_strategy()
+with strategy.scope():
+    keras.utils.set_random_seed(0)
+    layer = tfbn.BatchNorm(decay=0.5, synchronized=True)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4), layer, keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.01), "mse")
+model.fit(x, x[:, :1], batch_size=4, epochs=3, shuffle=False, verbose=0)
+np.savez(sys.argv[2], *[np.array(variable) for variable in model.variables[:8]])
+"""
+
+
+def test_fit_on_two_replicas_equals_fit_on_one(tmp_path):
+    np.save(tmp_path / "x.npy", reference.data((8, 3)))
+    results = []
+    for devices in ("CPU:0,CPU:1", "CPU:0"):
+        arguments = [str(tmp_path / "x.npy"), str(tmp_path / "out.npz"), devices]
+        subprocess.run([sys.executable, "-c", FIT, *arguments], check=True, cwd=tmp_path)
+        with np.load(tmp_path / "out.npz") as out:
+            results.append([out[name] for name in out.files])
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)  # six float32 steps
+
+
+def test_one_collective_for_each_layer_and_step(monkeypatch):
+    calls = []
+
+    class Counting:
+        num_replicas_in_sync = 2
+
+        def all_gather(self, value, axis):
+            calls.append(value.shape)
+            return tf.concat([value, value], axis)
+
+    layer = tfbn.BatchNorm(synchronized=True)
+    layer.build((None, 3))
+    monkeypatch.setattr(tf.distribute, "get_replica_context", Counting)
+    layer(np.ones((4, 3), "float32"), training=True)
+    assert calls == [(1, 3, 3)]  # mean, variance and count of three channels, together

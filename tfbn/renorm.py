@@ -1,0 +1,121 @@
+"""Batch renormalisation: batch norm for small or uneven batches (Ioffe, arXiv 1702.03275)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from . import functional
+from .functional import Moments
+from .layer import BatchNorm, valid_number
+
+
+@keras.saving.register_keras_serializable(package="tfbn")
+class BatchRenorm(BatchNorm):
+    """Batch norm whose training output is corrected towards averages over past batches.
+
+    In training a batch is normalised to x̂ with its own moments as in `BatchNorm`, and the output is
+    `gamma · (r · x̂ + d) + beta` with `r = σ_batch / σ` and `d = (μ_batch − μ) / σ`, clipped, through
+    which no gradient flows (Algorithm 1 of arXiv 1702.03275). μ and σ are averages of their own,
+    `renorm_mean` and `renorm_stddev`, that take a step after each batch. At inference, and in
+    everything else, the layer is a `BatchNorm`; its moving variance comes from a moving average of the
+    standard deviation `sqrt(variance + epsilon)`, `moving_stddev`. State and arithmetic are those
+    of `keras.layers.BatchNormalization(renorm=True)`.
+
+    Start with r and d confined (rmin = rmax = 1, dmax = 0 is `BatchNorm`) and widen them.
+
+    Args:
+        *args, **kwargs: of `BatchNorm`.
+        renorm_decay: weight of the old value in `renorm_mean` and `renorm_stddev`, in [0, 1].
+        rmin, rmax: bounds of r, not negative; `None` for no bound.
+        dmax: bound of |d|, not negative; `None` for no bound.
+
+    Raises:
+        TypeError, ValueError: as `BatchNorm`; a bound out of range, or rmax below rmin.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        renorm_decay: float = 0.99,
+        rmin: float | None = None,
+        rmax: float | None = None,
+        dmax: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.renorm_decay = valid_number("renorm_decay", renorm_decay, 0.0, 1.0)
+        self.rmin = None if rmin is None else valid_number("rmin", rmin)
+        self.rmax = None if rmax is None else valid_number("rmax", rmax)
+        self.dmax = None if dmax is None else valid_number("dmax", dmax)
+        if self.rmin is not None and self.rmax is not None and self.rmax < self.rmin:
+            raise ValueError(
+                f"rmax must not be below rmin, received rmin={rmin!r}, rmax={rmax!r}. Swap them."
+            )
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        super().build(input_shape)
+
+        def root(initializer: Any) -> Any:
+            return lambda shape, dtype=None: tf.sqrt(initializer(shape, dtype=dtype))
+
+        again = keras.initializers.get(keras.initializers.serialize(self.moving_variance_initializer))
+        mean = keras.initializers.get(keras.initializers.serialize(self.moving_mean_initializer))
+        statistic = {
+            "shape": self.moving_mean.shape,
+            "dtype": self.moving_mean.dtype,
+            "trainable": False,
+            "autocast": False,
+        }
+        self.moving_stddev = self.add_weight(name="moving_stddev", initializer=root(again), **statistic)
+        self.renorm_mean = self.add_weight(name="renorm_mean", initializer=mean, **statistic)
+        self.renorm_stddev = self.add_weight(name="renorm_stddev", initializer=root(again), **statistic)
+
+    def call(
+        self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        if not (training and self.trainable):
+            return super().call(inputs, training=False, mask=mask)
+        moments = self._shared_moments(inputs, mask)
+        beta, gamma = self._corrected(moments)
+        outputs = functional.normalize(
+            inputs, moments.mean, moments.variance, beta, gamma, self.epsilon, self.axis
+        )
+        self._update(moments)
+        return tf.cast(outputs, self.compute_dtype)
+
+    def _corrected(self, moments: Moments) -> tuple[tf.Tensor, tf.Tensor]:
+        """The beta and gamma that apply r and d before the layer's own."""
+        dtype = moments.mean.dtype
+        mean = tf.cast(self.renorm_mean, dtype)
+        stddev = tf.maximum(tf.cast(self.renorm_stddev, dtype), self.epsilon**0.5)
+        r = tf.sqrt(moments.variance + self.epsilon) / stddev
+        d = (moments.mean - mean) / stddev
+        r = r if self.rmin is None else tf.maximum(r, self.rmin)
+        r = r if self.rmax is None else tf.minimum(r, self.rmax)
+        d = d if self.dmax is None else tf.clip_by_value(d, -self.dmax, self.dmax)
+        r, d = tf.stop_gradient(r), tf.stop_gradient(d)
+        gamma = tf.ones_like(r) if self.gamma is None else tf.cast(self.gamma, dtype)
+        beta = tf.zeros_like(d) if self.beta is None else tf.cast(self.beta, dtype)
+        return beta + d * gamma, r * gamma
+
+    def _update(self, moments: Moments) -> None:
+        variance = functional.unbiased_variance(moments) if self.unbiased else moments.variance
+        stddev = tf.sqrt(variance + self.epsilon)
+        self._step(self.renorm_mean, moments.mean, moments.count, self.renorm_decay)
+        self._step(self.renorm_stddev, stddev, moments.count, self.renorm_decay)
+        self._step(self.moving_mean, moments.mean, moments.count)
+        self._step(self.moving_stddev, stddev, moments.count)
+        squared = tf.nn.relu(tf.square(tf.convert_to_tensor(self.moving_stddev)) - self.epsilon)
+        self._step(self.moving_variance, squared, moments.count, decay=0.0)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {
+            "renorm_decay": self.renorm_decay,
+            "rmin": self.rmin,
+            "rmax": self.rmax,
+            "dmax": self.dmax,
+        }
