@@ -77,7 +77,9 @@ def test_there_and_back_is_the_same_model():
 
 
 def test_a_model_converted_back_loads_without_tfbn(tmp_path):
-    back = tfbn.convert(network(tfbn.BatchNorm), to=STOCK)
+    # Keras 3.5 cannot load a model with a layer that is called twice, its own included.
+    model = chain((8, 8, 3), L.Conv2D(4, 3), tfbn.BatchNorm(), L.ReLU())
+    back = tfbn.convert(model, to=STOCK)
     back.save(tmp_path / "m.keras")
     np.save(tmp_path / "x.npy", X)
     code = (
@@ -108,6 +110,35 @@ def test_precision_is_carried_over(policy):
 def test_what_the_other_layer_cannot_express(layer, to, message):
     with pytest.raises(ValueError, match=message):
         tfbn.convert(chain((4, 3), layer), to=to)
+
+
+def test_frozen_flags_of_models_layers_and_weights():
+    inner = keras.Sequential([keras.Input((4,)), STOCK(activity_regularizer="l2"), L.Dense(3)])
+    model = keras.Sequential([keras.Input((4,)), inner, STOCK()])
+    model.layers[1].gamma.trainable = False
+    inner.trainable = False
+    inner.layers[1].trainable = True
+    new = tfbn.convert(model)
+    assert (new.trainable, new.layers[0].trainable) == (True, False)
+    assert [layer.trainable for layer in new.layers[0].layers] == [False, True]
+    assert len(new.trainable_weights) == len(model.trainable_weights) == 3
+    assert new.layers[0].layers[0].activity_regularizer is not None
+    model.trainable = False
+    assert tfbn.convert(model).trainable is False
+
+
+def test_subclasses_are_refused():
+    class Mine(STOCK):
+        pass
+
+    class WithStep(keras.Sequential):
+        def train_step(self, data):
+            raise NotImplementedError
+
+    with pytest.raises(ValueError, match="^'bn' is a Mine, a subclass that may compute other things"):
+        tfbn.convert(chain((4,), Mine(name="bn")))
+    with pytest.raises(TypeError, match="is a WithStep, whose training may be its own"):
+        tfbn.convert(keras.Sequential([keras.Input((4,)), WithStep([keras.Input((4,)), STOCK()])]))
 
 
 def test_batch_norms_in_opaque_layers_are_named():

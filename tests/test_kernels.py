@@ -176,3 +176,38 @@ def test_mixed_precision_trains_by_the_fused_kernel():
     layer.build((None, 3))
     operations = graph_operations(lambda x: layer(x, training=True), tf.ones((4, 3), tf.bfloat16))
     assert "FusedBatchNormV3" in operations
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis", "mean"),
+    [((100352, 1), -1, 1e4), ((8, 224, 224, 3), -1, 1e3), ((16, 112, 112, 8), -1, 1e4)],
+)
+def test_very_many_values_are_summed_by_the_formulas(shape, axis, mean):
+    x = np.random.default_rng(0).normal(mean, 1, shape).astype("float32")
+    assert not kernels._fused_can(tf.constant(x), 1e-3, axis)
+    _, moments = kernels.normalize_batch(tf.constant(x), None, None, 1e-3, axis)
+    np.testing.assert_allclose(moments.variance, reference.moments(x, axis)[1], rtol=1e-2)
+
+
+def test_second_gradients_of_an_empty_batch_are_finite():
+    x, ones = np.zeros((0, 3), "float32"), np.ones(3)
+
+    def normalized(x, beta, gamma):
+        return kernels.normalize_batch(x, beta, gamma, 1e-3, -1)[0]
+
+    for slope in gradients(normalized, tf.constant(x), ones, ones, order=2):
+        assert slope is None or np.isfinite(slope).all()
+
+
+def test_auto_clustering_gets_the_formulas(monkeypatch):
+    x = tf.ones((4, 3))
+    monkeypatch.setenv("TF_XLA_FLAGS", "--tf_xla_auto_jit=2")
+    assert not kernels._fused_can(x, 1e-3, -1)
+    monkeypatch.undo()
+    assert kernels._fused_can(x, 1e-3, -1)
+
+
+def test_nan_alone_reaches_the_moving_variance():
+    layer = tfbn.BatchNorm(decay=0.5)
+    layer(np.array([[np.nan, 1]], "float32"), training=True)
+    np.testing.assert_array_equal(layer.moving_variance, [np.nan, 0.5])

@@ -67,10 +67,15 @@ def rebuild(model: keras.Model, choose: Choice) -> tuple[keras.Model, dict[int, 
     """
     clones: dict[int, Any] = {}
     copied: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
+    models: list[keras.Model] = []
 
     def clone(layer: keras.layers.Layer) -> Any:
         if id(layer) not in clones:
-            clones[id(layer)] = _rebuild_open(layer, clone) if is_open(layer) else make(layer)
+            if is_open(layer):
+                models.append(layer)
+                clones[id(layer)] = _rebuild_open(layer, clone)
+            else:
+                clones[id(layer)] = make(layer)
         return clones[id(layer)]
 
     def make(layer: keras.layers.Layer) -> Any:
@@ -82,6 +87,8 @@ def rebuild(model: keras.Model, choose: Choice) -> tuple[keras.Model, dict[int, 
         return choice
 
     new = clone(model)
+    for old_model in models:  # outermost first: a model's flag sets that of everything inside it
+        clones[id(old_model)].trainable = old_model.trainable
     for old_layer, new_layer in copied:
         _copy_state(old_layer, new_layer)
     return new, {key: layer for key, layer in clones.items() if layer is not Instead.NOTHING}

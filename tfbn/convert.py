@@ -6,8 +6,8 @@ from typing import Any
 
 import keras
 
-from .batch_norms import Batchnorm, batch_norms, is_batch_norm
-from .cloning import Instead, is_open, rebuild
+from .batch_norms import Batchnorm, batch_norms, is_batch_norm, layer_paths
+from .cloning import Instead, functional_class, is_open, rebuild
 from .layer import BatchNorm
 from .renorm import BatchRenorm
 
@@ -42,9 +42,9 @@ def convert(model: keras.Model, to: type[keras.layers.Layer] = BatchNorm) -> ker
         A new, uncompiled model that shares nothing with the given one.
 
     Raises:
-        TypeError: not a Sequential or Functional model, or `to` is neither class.
+        TypeError: not a plain Sequential or Functional model, nested ones too; `to` is neither class.
         ValueError: not built; a batch norm inside a layer whose graph cannot be read; one that the
-            other class cannot express (`unbiased=True`, several axes).
+            other class cannot express (`unbiased=True`, several axes); a subclass of one.
     """
     _check(model, to)
     pairs: list[tuple[Batchnorm, Batchnorm]] = []
@@ -52,6 +52,12 @@ def convert(model: keras.Model, to: type[keras.layers.Layer] = BatchNorm) -> ker
     def choose(layer: keras.layers.Layer) -> keras.layers.Layer | Instead:
         if not is_batch_norm(layer) or isinstance(layer, to):
             return Instead.COPY
+        if type(layer) not in (BatchNorm, BatchRenorm, keras.layers.BatchNormalization):
+            raise ValueError(
+                f"{layer.name!r} is a {type(layer).__name__}, a subclass that may compute other "
+                "things. "
+                "Replace it in the code that makes it."
+            )
         kind = BatchRenorm if to is BatchNorm and getattr(layer, "renorm", False) else to
         new = kind(**_translated(layer))
         pairs.append((layer, new))
@@ -66,7 +72,10 @@ def convert(model: keras.Model, to: type[keras.layers.Layer] = BatchNorm) -> ker
         )
     for old, new in pairs:
         new.trainable = old.trainable
+        new.activity_regularizer = old.activity_regularizer  # which Keras' configuration leaves out
         new.set_weights(old.get_weights())
+        for old_weight, new_weight in zip(old.weights, new.weights, strict=True):
+            new_weight.trainable = old_weight.trainable
     return new_model
 
 
@@ -108,6 +117,13 @@ def _check(model: object, to: object) -> None:
             f"The model {model.name!r} is not built, so it has no weights to carry over. Call it on a "
             "batch, or start it with keras.Input."
         )
+    plain = (keras.Sequential, keras.Model, functional_class())
+    for one in [model, *layer_paths(model).values()]:
+        if is_open(one) and type(one) not in plain:
+            raise TypeError(
+                f"The model {one.name!r} is a {type(one).__name__}, whose training may be its own and "
+                "would be lost in a copy. Replace its layers in the code of the class."
+            )
     if not is_open(model):
         raise TypeError(
             f"The graph of the model {model.name!r} ({type(model).__name__}) cannot be read: it has a "
