@@ -28,6 +28,20 @@ class Instead(Enum):
 Choice = Callable[[keras.layers.Layer], "keras.layers.Layer | Instead"]
 
 
+def check_built(model: object, function: str, purpose: str) -> None:
+    """Refuse what `function` cannot take: no Keras model, or one without weights to `purpose`."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"{function} needs a keras.Model, received {type(model).__name__}: {model!r}. Load it "
+            "first, with keras.models.load_model."
+        )
+    if not model.built:
+        raise ValueError(
+            f"The model {model.name!r} is not built, so it has no weights to {purpose}. Call it on a "
+            "batch, or start it with keras.Input."
+        )
+
+
 def is_open(model: object) -> bool:
     """Whether `model` is a Sequential or Functional model that runs just the graph it shows.
 

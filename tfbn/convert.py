@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from .batch_norms import Batchnorm, batch_norms, is_batch_norm, layer_paths
-from .cloning import Instead, functional_class, is_open, rebuild
+from .cloning import Instead, check_built, functional_class, is_open, rebuild
 from .layer import BatchNorm
 from .renorm import BatchRenorm
 
@@ -105,18 +105,12 @@ def _stock_renorm(layer: BatchNorm) -> dict[str, Any]:
     return {"renorm": True, "renorm_clipping": clipping, "renorm_momentum": layer.renorm_decay}
 
 
-def _check(model: object, to: object) -> None:
+def _check(model: keras.Model, to: object) -> None:
     if to not in (BatchNorm, keras.layers.BatchNormalization):
         raise TypeError(
             f"to must be tfbn.BatchNorm or keras.layers.BatchNormalization, received {to!r}."
         )
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"convert needs a keras.Model, received {type(model).__name__}: {model!r}.")
-    if not model.built:
-        raise ValueError(
-            f"The model {model.name!r} is not built, so it has no weights to carry over. Call it on a "
-            "batch, or start it with keras.Input."
-        )
+    check_built(model, "convert", "carry over")
     plain = (keras.Sequential, keras.Model, functional_class())
     for one in [model, *layer_paths(model).values()]:
         if is_open(one) and type(one) not in plain:

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from .. import folding
 from ..batch_norms import layer_paths
-from ..cloning import declared_inputs, is_open
+from ..cloning import check_built, declared_inputs, is_open
 from . import samples as sampling
 from .report import ExportError, ExportReport, Specification
 from .staging import staged
@@ -83,7 +83,7 @@ def export(
         ExportError: the reloaded model differs by more than `atol + rtol · max|output|`.
     """
     target = _check_target(path, overwrite)
-    _check_model(model)
+    check_built(model, "export", "export")
     with staged(target) as staging:
         served, report = folding.fold(model) if fold else (model, None)
         inputs = sampling.draw(model) if samples is None else sampling.check(model, samples)
@@ -129,16 +129,6 @@ def _check_target(path: str | os.PathLike[str], overwrite: bool) -> Path:
             "overwrite=True does not replace it. Move it away, or choose another path."
         )
     return target
-
-
-def _check_model(model: object) -> None:
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"export needs a keras.Model, received {type(model).__name__}: {model!r}.")
-    if not model.built:
-        raise ValueError(
-            f"The model {model.name!r} is not built, so it has no weights to export. Call it on a "
-            "batch, or start it with keras.Input."
-        )
 
 
 def _run(model: keras.Model, inputs: Any) -> Outputs:

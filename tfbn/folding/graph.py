@@ -52,9 +52,6 @@ class Graph:
         self.uses.update(id(one) for one in call.inputs if one is not None)
         return call
 
-    def of(self, layer: keras.layers.Layer) -> list[Call]:
-        return [call for call in self.calls if call.layer is layer]
-
 
 def graphs(model: keras.Model) -> list[Graph]:
     """The graph of an open model and of every open model inside it, each once, outermost first."""

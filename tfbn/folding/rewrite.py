@@ -8,7 +8,7 @@ import keras
 
 from ..axes import channel_axes
 from ..batch_norms import Batchnorm, batch_norms, inference_affine, is_batch_norm, layer_paths
-from ..cloning import Instead, is_open, rebuild
+from ..cloning import Instead, check_built, is_open, rebuild
 from .graph import Call, Graph, graphs
 from .report import Folded, FoldReport
 from .rules import Absorbed, absorb, refusal, rule_for
@@ -124,17 +124,8 @@ class _Plan:
         return Folded(path, kind, reason=self.reasons.get(layer, hidden))
 
 
-def _check_open(model: object) -> None:
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            f"fold needs a keras.Model, received {type(model).__name__}: {model!r}. Load it first, "
-            "with keras.models.load_model."
-        )
-    if not model.built:
-        raise ValueError(
-            f"The model {model.name!r} is not built, so it has no weights to fold. Call it on a batch, "
-            "or start it with keras.Input."
-        )
+def _check_open(model: keras.Model) -> None:
+    check_built(model, "fold", "fold")
     if not is_open(model):
         raise TypeError(
             f"The graph of the model {model.name!r} ({type(model).__name__}) cannot be read: it has a "
