@@ -1,5 +1,6 @@
 """tfbn.convert: the same model with another batch norm, and back."""
 
+import inspect
 import subprocess
 import sys
 
@@ -171,3 +172,13 @@ def test_models_that_cannot_be_converted():
         tfbn.convert(chain((4,), STOCK()), to=L.Dense)
     with pytest.raises(ValueError, match="is not built, so it has no weights to carry over"):
         tfbn.convert(keras.Sequential([L.Dense(2)]))
+
+
+@pytest.mark.skipif(
+    "renorm" not in inspect.signature(STOCK).parameters, reason="before Keras 3.15 it has no renorm"
+)
+def test_a_bound_below_zero_is_no_bound():
+    layer = STOCK(renorm=True, renorm_clipping={"rmin": -1.0, "rmax": 1.5})
+    new = tfbn.convert(chain((4,), layer))
+    (renorm,) = batch_norms(new).values()
+    assert (renorm.rmin, renorm.rmax, renorm.dmax) == (None, 1.5, None)

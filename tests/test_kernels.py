@@ -54,7 +54,7 @@ def test_fused_inference_equals_the_oracle(shape, axis, dtype):
 
 def gradients(function, x, beta, gamma, order):
     """First or second gradients of a non-linear loss in x, beta and gamma."""
-    variables = [tf.constant(one, x.dtype) for one in (x, beta, gamma)]
+    variables = [tf.cast(one, x.dtype) for one in (x, beta, gamma)]
     with tf.GradientTape() as outer:
         outer.watch(variables)
         with tf.GradientTape() as tape:
@@ -178,25 +178,67 @@ def test_mixed_precision_trains_by_the_fused_kernel():
     assert "FusedBatchNormV3" in operations
 
 
-@pytest.mark.parametrize(
-    ("shape", "axis", "mean"),
-    [((100352, 1), -1, 1e4), ((8, 224, 224, 3), -1, 1e3), ((16, 112, 112, 8), -1, 1e4)],
-)
-def test_very_many_values_are_summed_by_the_formulas(shape, axis, mean):
+MANY = [((100352, 1), -1, 1e4), ((8, 224, 224, 3), -1, 1e3), ((16, 112, 112, 8), -1, 1e4)]
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize(("shape", "axis", "mean"), [*MANY, ((2**22, 4), -1, 1e4)])
+def test_very_many_values_are_summed_by_the_formulas(shape, axis, mean, jit):
     x = np.random.default_rng(0).normal(mean, 1, shape).astype("float32")
-    assert not kernels._fused_can(tf.constant(x), 1e-3, axis)
-    _, moments = kernels.normalize_batch(tf.constant(x), None, None, 1e-3, axis)
-    np.testing.assert_allclose(moments.variance, reference.moments(x, axis)[1], rtol=1e-2)
+    step = tf.function(lambda x: kernels.normalize_batch(x, None, None, 1e-3, axis)[1], jit_compile=jit)
+    moments = step(tf.constant(x))
+    expected = reference.moments(x, axis)
+    np.testing.assert_allclose(moments.mean, expected[0], rtol=2e-7)  # float32 can say no better
+    np.testing.assert_allclose(moments.variance, expected[1], rtol=2e-5)  # (mean's rounding)² / 1
+    assert "FusedBatchNormV3" not in graph_operations(step, tf.constant(x))
 
 
-def test_second_gradients_of_an_empty_batch_are_finite():
-    x, ones = np.zeros((0, 3), "float32"), np.ones(3)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("shape", "axis", "mean"), [*MANY, ((400_000, 2), -1, 1e4), ((2, 300_000), 0, 1e4)]
+)
+def test_very_many_values_in_a_batch_of_unknown_size(shape, axis, mean, dtype):
+    mean = mean if dtype == "float32" else 50.0
+    x = tf.cast(np.random.default_rng(0).normal(mean, 1, shape), dtype)
+    sizes = [size if one == axis % len(shape) else None for one, size in enumerate(shape)]
 
-    def normalized(x, beta, gamma):
-        return kernels.normalize_batch(x, beta, gamma, 1e-3, -1)[0]
+    @tf.function(input_signature=[tf.TensorSpec(sizes, dtype)])
+    def step(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y, moments = kernels.normalize_batch(x, None, None, 1e-3, axis)
+            loss = tf.reduce_sum(tf.sin(tf.cast(y, tf.float32)))
+        return y, moments, tape.gradient(loss, x)
 
-    for slope in gradients(normalized, tf.constant(x), ones, ones, order=2):
-        assert slope is None or np.isfinite(slope).all()
+    y, moments, slope = step(x)
+    wide = tf.cast(x, tf.float64)
+    expected = reference.moments(wide, axis)
+    np.testing.assert_allclose(moments.mean, expected[0], rtol=1e-6)
+    np.testing.assert_allclose(moments.variance, expected[1], rtol=2e-3)  # the kernel's own error
+    want = reference.apply(wide, *expected, axis=axis)
+    tolerance = {"float32": 2e-3, "bfloat16": 2e-2}[dtype] * np.abs(want).max()
+    np.testing.assert_allclose(tf.cast(y, tf.float64), want, rtol=0, atol=tolerance)
+    with tf.GradientTape() as tape:
+        tape.watch(wide)
+        y, _ = kernels.normalize_batch(wide, None, None, 1e-3, axis)
+        loss = tf.reduce_sum(tf.sin(y))
+    want = tape.gradient(loss, wide)
+    tolerance = {"float32": 2e-3, "bfloat16": 4e-2}[dtype] * np.abs(want).max()
+    np.testing.assert_allclose(tf.cast(slope, tf.float64), want, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("batch", [0, None])
+def test_second_gradients_of_an_empty_batch_are_finite(batch):
+    x, ones = np.zeros((0, 3), "float32"), tf.ones(3)
+
+    @tf.function(input_signature=[tf.TensorSpec((batch, 3))])
+    def seconds(x):
+        def normalized(x, beta, gamma):
+            return kernels.normalize_batch(x, beta, gamma, 1e-3, -1)[0]
+
+        return gradients(normalized, x, ones, ones, order=2)
+
+    assert all(np.isfinite(slope).all() for slope in seconds(tf.constant(x)))
 
 
 def test_auto_clustering_gets_the_formulas(monkeypatch):
@@ -205,6 +247,15 @@ def test_auto_clustering_gets_the_formulas(monkeypatch):
     assert not kernels._fused_can(x, 1e-3, -1)
     monkeypatch.undo()
     assert kernels._fused_can(x, 1e-3, -1)
+
+
+def test_a_function_traced_outside_xla_never_stores_a_negative_variance():
+    """XLA's own expansion of the kernel then computes E[x²] − E[x]²; nothing can tell it not to."""
+    x = np.random.default_rng(0).normal(1e5, 1, (64, 8)).astype("float32")
+    inner = tf.function(lambda x: kernels.normalize_batch(x, None, None, 1e-3, -1)[1])
+    inner(tf.constant(x))
+    moments = tf.function(inner, jit_compile=True)(tf.constant(x))
+    assert (moments.variance.numpy() >= 0).all()
 
 
 def test_nan_alone_reaches_the_moving_variance():

@@ -55,8 +55,7 @@ def convert(model: keras.Model, to: type[keras.layers.Layer] = BatchNorm) -> ker
         if type(layer) not in (BatchNorm, BatchRenorm, keras.layers.BatchNormalization):
             raise ValueError(
                 f"{layer.name!r} is a {type(layer).__name__}, a subclass that may compute other "
-                "things. "
-                "Replace it in the code that makes it."
+                "things. Replace it in the code that makes it."
             )
         kind = BatchRenorm if to is BatchNorm and getattr(layer, "renorm", False) else to
         new = kind(**_translated(layer))
@@ -92,7 +91,10 @@ def _translated(layer: Batchnorm) -> dict[str, Any]:
             )
         return shared | {"momentum": layer.decay, "axis": axes[0]} | _stock_renorm(layer)
     if config.get("renorm"):
-        shared |= {"renorm_decay": layer.renorm_momentum, **(layer.renorm_clipping or {})}
+        bounds = dict(layer.renorm_clipping or {})
+        if (bounds.get("rmin") or 0) < 0:  # r is positive: no bound
+            del bounds["rmin"]
+        shared |= {"renorm_decay": layer.renorm_momentum, **bounds}
     return shared | {"decay": layer.momentum}
 
 

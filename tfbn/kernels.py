@@ -7,24 +7,26 @@ as the formulas of `functional`. They are used instead where
 * epsilon is below 1.001e-5: cuDNN's kernel refuses it, and TensorFlow would silently raise it;
 * a channel has very many values: the kernel adds them one after the other, and at 400 000 values and a
   mean of 1e4 its variance is off by a factor of 140;
-* the batch is known to be empty: the kernel's second derivative is NaN;
+* the batch is empty: the kernel's second derivative is NaN;
 * XLA compiles: its own expansion of the kernel computes E[x²] − E[x]², 3.4 times off at a mean of 1e3
   and a deviation of 1 (tensorflow #118701). The formulas are fused by XLA itself, and lose nothing.
   A tf.function that was traced outside XLA first and is then called inside keeps the kernel.
 
+Where the number of values is known only at run time, a conditional takes the mean off very many values
+before the kernel sees them: it costs nothing where it is not needed, and the kernel then errs by 1e-4.
 Masked and synchronized moments are not of one whole local batch: the layer takes them from `functional`.
 """
 
 from __future__ import annotations
 
-import math
 import os
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
 from . import functional
-from .axes import Axis, averaged_axes, channel_axes
+from .axes import Axis, along, channel_axes
 from .functional import Moments, TensorLike
 
 FUSED_TYPES = (tf.float32, tf.float16, tf.bfloat16)
@@ -33,7 +35,6 @@ MOST_FUSED_VALUES = {
     "many channels": 2**17,
 }  # a channel; errors of 1e-2 at mean 1e4
 FEW_CHANNELS = 8
-ASSUMED_SIZE = 32  # of an axis of unknown size, the batch as a rule
 LEAST_FUSED_EPSILON = 1.001e-5  # CUDNN_BN_MIN_EPSILON, with room for rounding
 
 
@@ -51,17 +52,23 @@ def normalize_batch(
     Returns:
         A tensor of `x`'s shape and type, and its `Moments`, float32 or wider.
     """
-    if not _fused_can(x, epsilon, axis):
+    count = functional.count_values(x, axis)
+    known = tf.get_static_value(count)
+    few = known is None or 0 < known <= _most_fused_values(x, axis)
+    if not (_fused_can(x, epsilon, axis) and few):
         moments = functional.batch_moments(x, axis)
         mean, variance, _ = moments
         return functional.normalize(x, mean, variance, beta, gamma, epsilon, axis), moments
-    empty = tf.zeros([0])
+    empty, shift = tf.zeros([0]), None
+    if known is None:
+        x, shift = _centred(x, count, axis)
+        # Cuts the NaN that an empty batch has as second derivative in gamma.
+        gamma = None if gamma is None else tf.where(count > 0, gamma, 1)
     y, mean, variance = _fused(x, beta, gamma, empty, empty, epsilon, axis, is_training=True)
-    count = functional.count_values(x, axis)
     # The kernel corrects the variance by N/(N−1); for a single value it answers 0 or NaN, by device.
     biased = variance * ((count - 1) / tf.maximum(count, 1))
     biased = tf.where(count > 1, tf.maximum(biased, 0), mean - mean)  # 0, or NaN of a NaN
-    return y, Moments(mean, biased, count)
+    return y, Moments(mean if shift is None else mean + shift, biased, count)
 
 
 def normalize(
@@ -117,15 +124,35 @@ def _fused(
     return y, *moments
 
 
+def _centred(x: tf.Tensor, count: tf.Tensor, axis: Axis) -> tuple[tf.Tensor, tf.Tensor]:
+    """`x` less a mean if it has more values than the kernel can add up, `x` itself otherwise.
+
+    And that mean, or 0. Normalised values do not depend on it, so that the gradient passes unchanged.
+    """
+    channels = [x.shape[one] for one in channel_axes(axis, x.shape.rank)]
+
+    def less_mean(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        mean = tf.cast(functional.batch_moments(x, axis).mean, x.dtype)
+        return x - along(mean, axis, x.shape.rank), tf.cast(mean, tf.float32)
+
+    @tf.custom_gradient
+    def centred(x: tf.Tensor) -> tuple[tuple[tf.Tensor, tf.Tensor], Callable[..., tf.Tensor]]:
+        many = count > _most_fused_values(x, axis)
+        pair = tf.cond(many, lambda: less_mean(x), lambda: (x, tf.zeros(channels)))
+        return pair, lambda slope, _: slope
+
+    return centred(x)
+
+
 def _fused_can(x: tf.Tensor, epsilon: float, axis: Axis) -> bool:
-    channels = channel_axes(axis, x.shape.rank)
-    if len(channels) > 1 or x.dtype not in FUSED_TYPES or epsilon < LEAST_FUSED_EPSILON:
-        return False
-    sizes = [x.shape[one] for one in averaged_axes(axis, x.shape.rank)]
-    values = math.prod(ASSUMED_SIZE if size is None else size for size in sizes)
-    few = x.shape[channels[0]] < FEW_CHANNELS
-    most = MOST_FUSED_VALUES["few channels" if few else "many channels"]
-    return 0 < values <= most and not inside_xla()
+    """Whether the kernel takes such an input, however many values there are."""
+    one_axis = len(channel_axes(axis, x.shape.rank)) == 1
+    return one_axis and x.dtype in FUSED_TYPES and epsilon >= LEAST_FUSED_EPSILON and not inside_xla()
+
+
+def _most_fused_values(x: tf.Tensor, axis: Axis) -> int:
+    few = x.shape[channel_axes(axis, x.shape.rank)[0]] < FEW_CHANNELS
+    return MOST_FUSED_VALUES["few channels" if few else "many channels"]
 
 
 def inside_xla() -> bool:

@@ -23,7 +23,8 @@ class BatchNorm(keras.layers.Layer):
     (Algorithm 1), and the moving statistics take a step towards them:
     `moving = decay · moving + (1 − decay) · batch`. At inference the moving statistics normalise
     (Algorithm 2, line 11). With `trainable = False` the layer is frozen: it runs as at inference
-    whatever `training` says, and nothing in it changes, as in Keras.
+    whatever `training` says, and nothing in it changes, as in Keras. Gradients at inference reach the
+    inputs, beta and gamma; the moving statistics are constants.
 
     Statistics are at least float32 whatever the input's type. An empty batch, or a mask that leaves
     nothing, changes no statistic. NaN in a training batch makes the output of its channel and that
