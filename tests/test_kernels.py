@@ -85,11 +85,13 @@ def test_fused_gradients_equal_those_of_the_formulas_in_float64(shape, axis, tra
         np.testing.assert_allclose(one, other, rtol=0, atol=tolerance)
 
 
-def test_where_the_fused_kernel_is_not_used():
+def test_where_the_fused_kernel_is_not_used(monkeypatch):
     x = tf.ones((4, 3))
     assert kernels._fused_can(x, 1e-3, -1)
     assert not kernels._fused_can(tf.cast(x, tf.float64), 1e-3, -1)
     assert not kernels._fused_can(x, 1e-3, (0, 1))
+    assert kernels._fused_can(x, 1e-5, -1)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
     assert not kernels._fused_can(x, 1e-5, -1)
 
 

@@ -70,7 +70,6 @@ def convert(model: keras.Model, to: type[keras.layers.Layer] = BatchNorm) -> ker
             "cannot be replaced from outside. Replace them in the code of those layers."
         )
     for old, new in pairs:
-        new.trainable = old.trainable
         new.activity_regularizer = old.activity_regularizer  # which Keras' configuration leaves out
         new.set_weights(old.get_weights())
         for old_weight, new_weight in zip(old.weights, new.weights, strict=True):

@@ -52,12 +52,13 @@ def batch_moments(x: TensorLike, axis: Axis = -1) -> Moments:
     Returns:
         Moments, of `x`'s type or float32 if that is wider; the count is a scalar.
     """
-    x = _widen(x)
-    axes = averaged_axes(axis, x.shape.rank)
-    count = count_values(x, axis)
-    mean = tf.math.divide_no_nan(_sum(x, axes), count)
-    deviations = x - along(mean, axis, x.shape.rank)
-    variance = tf.math.divide_no_nan(_sum(tf.square(deviations), axes), count)
+    with tf.name_scope("moments"):
+        x = _widen(x)
+        axes = averaged_axes(axis, x.shape.rank)
+        count = count_values(x, axis)
+        mean = tf.math.divide_no_nan(_sum(x, axes), count)
+        deviations = x - along(mean, axis, x.shape.rank)
+        variance = tf.math.divide_no_nan(_sum(tf.square(deviations), axes), count)
     return Moments(mean, variance, count)
 
 
@@ -173,13 +174,14 @@ def normalize(
         A tensor of `x`'s shape, in its type if that is floating-point and float32 otherwise.
     """
     x = tf.convert_to_tensor(x)
-    wide = _widen(x)
-    dtype, rank = wide.dtype, x.shape.rank
-    scale = _scale(variance, gamma, epsilon, dtype)
-    y = (wide - along(tf.cast(mean, dtype), axis, rank)) * along(scale, axis, rank)
-    if beta is not None:
-        y += along(tf.cast(beta, dtype), axis, rank)
-    return tf.cast(y, x.dtype) if x.dtype.is_floating else y
+    with tf.name_scope("batchnorm"):  # the name that TensorFlow's own function gives its operations
+        wide = _widen(x)
+        dtype, rank = wide.dtype, x.shape.rank
+        scale = _scale(variance, gamma, epsilon, dtype)
+        y = (wide - along(tf.cast(mean, dtype), axis, rank)) * along(scale, axis, rank)
+        if beta is not None:
+            y += along(tf.cast(beta, dtype), axis, rank)
+        return tf.cast(y, x.dtype) if x.dtype.is_floating else y
 
 
 def update_moving_average(moving: TensorLike, value: TensorLike, decay: float) -> tf.Tensor:

@@ -4,7 +4,7 @@
 as the formulas of `functional`. They are used instead where
 
 * the input is float64, or has several channel axes: the kernel has neither;
-* epsilon is below 1.001e-5: cuDNN's kernel refuses it, and TensorFlow would silently raise it;
+* epsilon is below 1.001e-5 and there is a GPU: older cuDNN kernels refuse it;
 * a channel has very many values: the kernel adds them one after the other, and at 400 000 values and a
   mean of 1e4 its variance is off by a factor of 140;
 * the batch is empty: the kernel's second derivative is NaN;
@@ -147,7 +147,8 @@ def _centred(x: tf.Tensor, count: tf.Tensor, axis: Axis) -> tuple[tf.Tensor, tf.
 def _fused_can(x: tf.Tensor, epsilon: float, axis: Axis) -> bool:
     """Whether the kernel takes such an input, however many values there are."""
     one_axis = len(channel_axes(axis, x.shape.rank)) == 1
-    return one_axis and x.dtype in FUSED_TYPES and epsilon >= LEAST_FUSED_EPSILON and not inside_xla()
+    wide_enough = epsilon >= LEAST_FUSED_EPSILON or not tf.config.list_physical_devices("GPU")
+    return one_axis and x.dtype in FUSED_TYPES and wide_enough and not inside_xla()
 
 
 def _most_fused_values(x: tf.Tensor, axis: Axis) -> int:

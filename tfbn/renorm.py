@@ -90,14 +90,8 @@ class BatchRenorm(BatchNorm):
     def _corrected(self, moments: Moments) -> tuple[tf.Tensor, tf.Tensor]:
         """The beta and gamma that apply r and d before the layer's own."""
         dtype = moments.mean.dtype
-        mean = tf.cast(self.renorm_mean, dtype)
-        stddev = tf.maximum(tf.cast(self.renorm_stddev, dtype), self.epsilon**0.5)
-        r = tf.sqrt(moments.variance + self.epsilon) / stddev
-        d = (moments.mean - mean) / stddev
-        r = r if self.rmin is None else tf.maximum(r, self.rmin)
-        r = r if self.rmax is None else tf.minimum(r, self.rmax)
-        d = d if self.dmax is None else tf.clip_by_value(d, -self.dmax, self.dmax)
-        r, d = tf.stop_gradient(r), tf.stop_gradient(d)
+        averages = (tf.cast(one, dtype) for one in (self.renorm_mean, self.renorm_stddev))
+        r, d = correction(moments, *averages, self.epsilon, self.rmin, self.rmax, self.dmax)
         gamma = tf.ones_like(r) if self.gamma is None else tf.cast(self.gamma, dtype)
         beta = tf.zeros_like(d) if self.beta is None else tf.cast(self.beta, dtype)
         return beta + d * gamma, r * gamma
@@ -119,3 +113,29 @@ class BatchRenorm(BatchNorm):
             "rmax": self.rmax,
             "dmax": self.dmax,
         }
+
+
+def correction(
+    moments: Moments,
+    mean: tf.Tensor,
+    stddev: tf.Tensor,
+    epsilon: float,
+    rmin: Any = None,
+    rmax: Any = None,
+    dmax: Any = None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The corrections r and d of a batch (arXiv 1702.03275, Algorithm 1); no gradient passes them.
+
+    Args:
+        moments: of the batch.
+        mean, stddev: the averages over past batches, per channel.
+        epsilon: added to the batch's variance; its root is the least `stddev` divided by.
+        rmin, rmax, dmax: bounds of r and |d|; `None` for no bound.
+    """
+    stddev = tf.maximum(stddev, epsilon**0.5)
+    r = tf.sqrt(moments.variance + epsilon) / stddev
+    d = (moments.mean - mean) / stddev
+    r = r if rmin is None else tf.maximum(r, rmin)
+    r = r if rmax is None else tf.minimum(r, rmax)
+    d = d if dmax is None else tf.clip_by_value(d, -dmax, dmax)
+    return tf.stop_gradient(r), tf.stop_gradient(d)
