@@ -1,1 +1,20 @@
-"""The old world: batch normalisation as TensorFlow 1 and Keras 1 spelled it, on the new one."""
+"""Batch normalisation as TensorFlow 1 and Keras 1 spelled it, on Keras 3."""
+
+from .arg_scope import add_arg_scope, arg_scope
+from .checkpoints import CheckpointError, CheckpointReport, load_checkpoint
+from .contrib import batch_norm
+from .slim import slim
+from .tf_layers import batch_normalization
+from .variable_scope import VariableScopeLayer
+
+__all__ = [
+    "CheckpointError",
+    "CheckpointReport",
+    "VariableScopeLayer",
+    "add_arg_scope",
+    "arg_scope",
+    "batch_norm",
+    "batch_normalization",
+    "load_checkpoint",
+    "slim",
+]

@@ -22,9 +22,10 @@ class ScopedFunction:
     function there.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], slim_name: str | None = None) -> None:
         functools.update_wrapper(self, function)
         self._function = function
+        self._slim_name = slim_name
         self._key = f"{function.__module__}.{function.__qualname__}@{id(function):x}"
         self._entered_in: object = None
 
@@ -32,12 +33,15 @@ class ScopedFunction:
     def _key_op(self) -> str:
         slim = _loaded_slim()
         if slim is not None and self._entered_in is not slim:
-            # First, for entering reads the key again; tf_slim inspects a plain function's defaults.
             self._entered_in = slim
-            code, defaults = self._function.__code__, self._function.__defaults__
-            plain = types.FunctionType(code, {}, argdefs=defaults)
-            plain._key_op = self._key
-            slim.add_arg_scope(plain)
+            if self._slim_name is not None:  # one key for both, so that a scope for one is for both
+                self._key = slim.arg_scope_func_key(getattr(slim, self._slim_name))
+            else:
+                # tf_slim looks at the code and the defaults of a plain function.
+                code, defaults = self._function.__code__, self._function.__defaults__
+                plain = types.FunctionType(code, {}, argdefs=defaults)
+                plain._key_op = self._key
+                slim.add_arg_scope(plain)
         return self._key
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

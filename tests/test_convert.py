@@ -182,3 +182,17 @@ def test_a_bound_below_zero_is_no_bound():
     new = tfbn.convert(chain((4,), layer))
     (renorm,) = batch_norms(new).values()
     assert (renorm.rmin, renorm.rmax, renorm.dmax) == (None, 1.5, None)
+
+
+def test_functions_that_keras_cannot_write_down_are_carried_over():
+    def ones(shape, dtype=None):
+        return tf.ones(shape, dtype)
+
+    def half(x):
+        return 0.5 * tf.reduce_sum(x)
+
+    layer = STOCK(gamma_initializer=ones, gamma_regularizer=half, center=1)
+    new = tfbn.convert(chain((4,), layer))
+    (converted,) = batch_norms(new).values()
+    assert converted.gamma_initializer is ones
+    np.testing.assert_allclose(sum(new.losses), 0.5 * converted.gamma.numpy().sum(), rtol=1e-6)

@@ -232,3 +232,17 @@ def test_what_is_no_number_is_refused():
         TypeError, match=r"needs real numbers, received complex64 of shape \(2, 3\)\. Conv"
     ):
         functional.batch_moments(np.ones((2, 3), "complex64"))
+
+
+def test_negative_and_nan_weights_count_as_none():
+    x, weights = np.array([[1.0], [2.0], [4.0], [8.0]]), [1.0, -1.0, np.nan, 1.0]
+    moments = functional.weighted_moments(x, np.array(weights))
+    np.testing.assert_array_equal(np.ravel(moments), [4.5, 12.25, 2.0])
+
+
+def test_an_input_of_unknown_rank_is_refused():
+    spec = tf.TensorSpec(None, tf.float32)
+    with pytest.raises(
+        ValueError, match=r"needs to know the rank .*, e\.g\. x\.set_shape\(\[None, 3\]\)"
+    ):
+        tf.function(functional.batch_moments, input_signature=[spec]).get_concrete_function()

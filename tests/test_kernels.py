@@ -1,5 +1,9 @@
 """Fused and plain kernels compute the same, and the fused one is used only where it is right."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -95,16 +99,81 @@ def test_where_the_fused_kernel_is_not_used(monkeypatch):
     assert not kernels._fused_can(x, 1e-5, -1)
 
 
-@pytest.mark.parametrize(("mean", "tolerance"), [(1e3, 1e-3), (1e4, 1e-2)])
-@pytest.mark.parametrize("jit", [False, True])
-def test_a_large_mean_at_a_deviation_of_one(mean, tolerance, jit):
-    x = np.random.default_rng(0).normal(mean, 1, (32, 28, 28, 8)).astype("float32")
-    layer = tfbn.BatchNorm(decay=0.0)
-    y = tf.function(layer, jit_compile=jit)(tf.constant(x), training=True)
-    expected = reference.moments(x)
-    np.testing.assert_allclose(layer.moving_variance, expected[1], rtol=tolerance)
-    # A mean that is off by 1e-5 of itself moves the output by as much of a deviation.
-    np.testing.assert_allclose(y, reference.apply(x, *expected), rtol=0, atol=1e-5 * mean)
+FAR = [((32, 56, 56, 64), -1), ((131072, 8), -1), ((8, 8, 16384), 1), ((16384, 3), -1)]
+FAR += [((32, 28, 28, 8), -1), ((500, 4), -1), ((2**18, 4), -1)]
+FAR_MEANS = (30.0, 1000.0, 1001.0, 2003.0, 10000.0, 10100.0)  # not round ones add up to other roundings
+
+
+def assert_exact_far_from_zero(function, x, mean, axis):
+    y, moments = function(tf.constant(x))
+    expected = reference.moments(x, axis)
+    # The issue's limits are 1e-3 at mean 1e3 and 1e-2 at 1e4; the kernel's own sums err by 3e-5.
+    np.testing.assert_allclose(moments.variance, expected[1], rtol=1e-4)
+    np.testing.assert_allclose(moments.mean, expected[0], rtol=2e-5)
+    # A mean that is off by 1e-6 of itself moves the output by as much of a deviation.
+    np.testing.assert_allclose(
+        y, reference.apply(x, *expected, axis=axis), rtol=0, atol=5e-6 * mean + 5e-4
+    )
+
+
+@pytest.mark.parametrize("mode", ["eager", "unknown", "jit"])
+@pytest.mark.parametrize(("shape", "axis"), FAR)
+def test_values_far_from_zero_keep_their_variance(shape, axis, mode):
+    noise = np.random.default_rng(0).standard_normal(shape)
+    spec = tf.TensorSpec([size if one == axis % len(shape) else None for one, size in enumerate(shape)])
+    function = lambda x: kernels.normalize_batch(x, None, None, 1e-3, axis)  # noqa: E731
+    if mode != "eager":
+        signature = [spec] if mode == "unknown" else None
+        function = tf.function(function, jit_compile=mode == "jit", input_signature=signature)
+    for mean in FAR_MEANS[:: 3 if mode == "jit" else 1]:
+        assert_exact_far_from_zero(function, (noise + mean).astype("float32"), mean, axis)
+
+
+def test_one_channel_far_from_zero_is_enough():
+    x = reference.data((64, 20, 20, 8))
+    x[..., 3] += 10100
+    moments = kernels.normalize_batch(tf.constant(x), None, None, 1e-3, -1)[1]
+    np.testing.assert_allclose(moments.variance, reference.moments(x)[1], rtol=1e-4)
+
+
+ONE_THREAD = """
+import tensorflow as tf
+tf.config.threading.set_intra_op_parallelism_threads(1)
+import numpy as np, test_kernels
+from tfbn import kernels
+for shape, axis in test_kernels.FAR[:3]:
+    noise = np.random.default_rng(0).standard_normal(shape)
+    for mean in (30.0, 1001.0, 10100.0):
+        test_kernels.assert_exact_far_from_zero(
+            lambda x: kernels.normalize_batch(x, None, None, 1e-3, axis),
+            (noise + mean).astype("float32"), mean, axis)
+"""
+
+
+def test_values_far_from_zero_on_one_thread():
+    # The kernel gives each thread a part of the values: with one thread the sums are the longest.
+    subprocess.run([sys.executable, "-c", ONE_THREAD], check=True, cwd=Path(__file__).parent)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_of_unknown_size_keeps_float32_statistics(dtype):
+    spec = tf.TensorSpec((None, 2), dtype)
+    step = tf.function(
+        lambda x: kernels.normalize_batch(x, None, None, 1e-3, -1), input_signature=[spec]
+    )
+    for mean in (0.3, 100.0):
+        x = tf.cast(np.random.default_rng(0).normal(mean, 1, (200_000, 2)), dtype)
+        y, moments = step(x)
+        wide = tf.cast(x, tf.float64).numpy()
+        expected = reference.moments(wide)
+        np.testing.assert_allclose(moments.mean, expected[0], rtol=2e-5)
+        np.testing.assert_allclose(moments.variance, expected[1], rtol=2e-4)  # the kernel's own sums
+        np.testing.assert_allclose(
+            tf.cast(y, tf.float64), reference.apply(wide, *expected), rtol=0, atol=2 * OUTPUT[dtype]
+        )
+    outlier = np.full((20000, 2), 30000, dtype=tf.as_dtype(dtype).as_numpy_dtype)
+    outlier[0] = -60000
+    assert np.isfinite(step(outlier)[1].variance).all()
 
 
 def test_xla_is_seen_and_gets_the_formulas():
@@ -180,7 +249,7 @@ def test_mixed_precision_trains_by_the_fused_kernel():
     assert "FusedBatchNormV3" in operations
 
 
-MANY = [((100352, 1), -1, 1e4), ((8, 224, 224, 3), -1, 1e3), ((16, 112, 112, 8), -1, 1e4)]
+MANY = [((200704, 1), -1, 1e4), ((8, 224, 224, 3), -1, 1e3), ((16, 112, 112, 8), -1, 1e4)]
 
 
 @pytest.mark.parametrize("jit", [False, True])
@@ -195,38 +264,34 @@ def test_very_many_values_are_summed_by_the_formulas(shape, axis, mean, jit):
     assert "FusedBatchNormV3" not in graph_operations(step, tf.constant(x))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
     ("shape", "axis", "mean"), [*MANY, ((400_000, 2), -1, 1e4), ((2, 300_000), 0, 1e4)]
 )
-def test_very_many_values_in_a_batch_of_unknown_size(shape, axis, mean, dtype):
-    mean = mean if dtype == "float32" else 50.0
-    x = tf.cast(np.random.default_rng(0).normal(mean, 1, shape), dtype)
+def test_very_many_values_in_a_batch_of_unknown_size(shape, axis, mean):
+    x = tf.constant(np.random.default_rng(0).normal(mean, 1, shape), tf.float32)
     sizes = [size if one == axis % len(shape) else None for one, size in enumerate(shape)]
 
-    @tf.function(input_signature=[tf.TensorSpec(sizes, dtype)])
+    @tf.function(input_signature=[tf.TensorSpec(sizes)])
     def step(x):
         with tf.GradientTape() as tape:
             tape.watch(x)
             y, moments = kernels.normalize_batch(x, None, None, 1e-3, axis)
-            loss = tf.reduce_sum(tf.sin(tf.cast(y, tf.float32)))
+            loss = tf.reduce_sum(tf.sin(y))
         return y, moments, tape.gradient(loss, x)
 
     y, moments, slope = step(x)
     wide = tf.cast(x, tf.float64)
     expected = reference.moments(wide, axis)
     np.testing.assert_allclose(moments.mean, expected[0], rtol=1e-6)
-    np.testing.assert_allclose(moments.variance, expected[1], rtol=2e-3)  # the kernel's own error
+    np.testing.assert_allclose(moments.variance, expected[1], rtol=1e-5)
     want = reference.apply(wide, *expected, axis=axis)
-    tolerance = {"float32": 2e-3, "bfloat16": 2e-2}[dtype] * np.abs(want).max()
-    np.testing.assert_allclose(tf.cast(y, tf.float64), want, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(y, want, rtol=0, atol=2e-3 * np.abs(want).max())
     with tf.GradientTape() as tape:
         tape.watch(wide)
         y, _ = kernels.normalize_batch(wide, None, None, 1e-3, axis)
         loss = tf.reduce_sum(tf.sin(y))
     want = tape.gradient(loss, wide)
-    tolerance = {"float32": 2e-3, "bfloat16": 4e-2}[dtype] * np.abs(want).max()
-    np.testing.assert_allclose(tf.cast(slope, tf.float64), want, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(slope, want, rtol=0, atol=2e-3 * np.abs(want).max())
 
 
 @pytest.mark.parametrize("batch", [0, None])
@@ -264,3 +329,13 @@ def test_nan_alone_reaches_the_moving_variance():
     layer = tfbn.BatchNorm(decay=0.5)
     layer(np.array([[np.nan, 1]], "float32"), training=True)
     np.testing.assert_array_equal(layer.moving_variance, [np.nan, 0.5])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_moving_statistics_are_constants_at_inference(dtype):
+    layer = tfbn.BatchNorm(dtype=dtype)
+    layer.build((None, 3))
+    with tf.GradientTape() as tape:
+        tape.watch(layer.moving_mean.value)
+        y = tf.reduce_sum(layer(tf.ones((4, 3), dtype)) ** 2)
+    assert tape.gradient(y, layer.moving_mean.value) is None

@@ -122,6 +122,15 @@ def test_masked_positions_take_no_part(shape, axis):
     np.testing.assert_allclose(layer.moving_variance, 0.9 * p["variance"] + 0.1 * variance, rtol=1e-5)
 
 
+def test_a_mask_of_numbers_is_taken_as_true_and_false():
+    x, layers = reference.data((3, 4)), [tfbn.BatchNorm() for _ in range(2)]
+    ours = [
+        layer(x, training=True, mask=mask)
+        for layer, mask in zip(layers, ([1, 0.5, 0], [True, True, False]), strict=True)
+    ]
+    np.testing.assert_array_equal(*ours)
+
+
 def test_a_mask_that_leaves_nothing_changes_nothing(unchanged):
     layer, _ = built((4, 5, 3))
     with unchanged(layer):

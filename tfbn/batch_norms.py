@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TypeAlias, TypeGuard
+from typing import Any, TypeAlias, TypeGuard
 
 import keras
 import numpy as np
@@ -72,3 +72,19 @@ def _walk(
             path = f"{prefix}{child.name}"
             yield path, child
             yield from _walk(child, f"{path}/", seen)
+
+
+def never_updated(mean: Any, variance: Any, beta: Any = None, gamma: Any = None) -> bool:
+    """Whether a batch norm was trained and its moving statistics were not.
+
+    They are exactly 0 and 1 still, while beta or gamma have left 0 and 1: the update operations of TF1
+    code were never run, or a training loop of one's own left out `training=True`.
+
+    Args:
+        mean, variance, beta, gamma: per channel; `None` where there is no beta or gamma.
+    """
+    untouched = not np.any(mean) and np.all(np.equal(variance, 1))
+    trained = (beta is not None and np.any(beta)) or (
+        gamma is not None and not np.all(np.equal(gamma, 1))
+    )
+    return bool(untouched and trained)

@@ -25,6 +25,8 @@ SHARED: tuple[str, ...] = (
 SHARED += tuple(f"{name}_initializer" for name in ("beta", "gamma", "moving_mean", "moving_variance"))
 SHARED += tuple(f"{name}_{kind}" for name in ("beta", "gamma") for kind in ("regularizer", "constraint"))
 
+OBJECTS = ("_initializer", "_regularizer", "_constraint")
+
 
 def convert(model: keras.Model, to: type[keras.layers.Layer] = BatchNorm) -> keras.Model:
     """A copy of a model with its batch norms replaced by another implementation.
@@ -81,6 +83,9 @@ def _translated(layer: Batchnorm) -> dict[str, Any]:
     """The arguments that make the other class's layer equal to this one."""
     config = layer.get_config()
     shared = {name: config[name] for name in SHARED if name in config}
+    # The objects themselves, for not every function can be written into a configuration.
+    shared |= {name: getattr(layer, name) for name in SHARED if name.endswith(OBJECTS)}
+    shared |= {name: bool(config[name]) for name in ("center", "scale")}
     if isinstance(layer, BatchNorm):
         axes = layer.axis if isinstance(layer.axis, list) else [layer.axis]
         if layer.unbiased or len(axes) > 1:

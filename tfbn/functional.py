@@ -79,7 +79,8 @@ def count_values(x: TensorLike, axis: Axis = -1) -> tf.Tensor:
 def weighted_moments(x: TensorLike, weights: TensorLike, axis: Axis = -1) -> Moments:
     """Mean and biased variance of weighted values, e.g. of those that a mask leaves.
 
-    A value of weight 0 takes no part, not even when it is NaN or infinite.
+    A value of weight 0 takes no part, not even when it is NaN or infinite; nor does one whose weight is
+    negative or NaN.
 
     Args:
         x: tensor of known rank.
@@ -96,9 +97,13 @@ def weighted_moments(x: TensorLike, weights: TensorLike, axis: Axis = -1) -> Mom
     x = _widen(x)
     weights = tf.cast(weights, x.dtype)
     rank = x.shape.rank
-    fits = weights.shape.rank <= rank and all(
-        one in (1, None) or size in (one, None)
-        for one, size in zip(weights.shape, x.shape, strict=False)
+    fits = (
+        weights.shape.rank is not None
+        and weights.shape.rank <= rank
+        and all(
+            one in (1, None) or size in (one, None)
+            for one, size in zip(weights.shape, x.shape, strict=False)
+        )
     )
     if not fits:
         raise ValueError(
@@ -107,7 +112,8 @@ def weighted_moments(x: TensorLike, weights: TensorLike, axis: Axis = -1) -> Mom
         )
     for _ in range(rank - weights.shape.rank):
         weights = weights[..., tf.newaxis]
-    x, weights = tf.where(weights > 0, x, 0), tf.broadcast_to(weights, tf.shape(x))
+    x, weights = tf.where(weights > 0, x, 0), tf.where(weights > 0, weights, 0)
+    weights = tf.broadcast_to(weights, tf.shape(x))
     axes = averaged_axes(axis, x.shape.rank)
     total = _sum(weights, axes)
     mean = tf.math.divide_no_nan(_sum(weights * x, axes), total)
@@ -258,6 +264,11 @@ def _scale(
 
 def _widen(x: TensorLike) -> tf.Tensor:
     x = tf.convert_to_tensor(x)
+    if x.shape.rank is None:
+        raise ValueError(
+            "Batch normalisation needs to know the rank of its input, received a tensor of unknown "
+            "rank. Give it one, e.g. x.set_shape([None, 3])."
+        )
     if not (x.dtype.is_floating or x.dtype.is_integer):
         raise TypeError(
             f"Batch normalisation needs real numbers, received {x.dtype.name} of shape {x.shape}. "

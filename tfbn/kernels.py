@@ -5,15 +5,17 @@ as the formulas of `functional`. They are used instead where
 
 * the input is float64, or has several channel axes: the kernel has neither;
 * epsilon is below 1.001e-5 and there is a GPU: older cuDNN kernels refuse it;
-* a channel has very many values: the kernel adds them one after the other, and at 400 000 values and a
-  mean of 1e4 its variance is off by a factor of 140;
+* a channel has more than 131 072 values, where the kernel's sums, one value after another, err by 1e-5;
 * the batch is empty: the kernel's second derivative is NaN;
 * XLA compiles: its own expansion of the kernel computes E[x²] − E[x]², 3.4 times off at a mean of 1e3
   and a deviation of 1 (tensorflow #118701). The formulas are fused by XLA itself, and lose nothing.
   A tf.function that was traced outside XLA first and is then called inside keeps the kernel.
 
-Where the number of values is known only at run time, a conditional takes the mean off very many values
-before the kernel sees them: it costs nothing where it is not needed, and the kernel then errs by 1e-4.
+Values far from 0 are centred before the kernel sees them: with N values of mean μ and deviation σ its
+sums keep no digit of the variance from N·μ/σ = 2**24 on (131 072 values at mean 1e4: 90 times off). A
+sample of the batch tells. A conditional on the input costs nothing where it is not needed, and its
+gradient is the identity, for normalised values do not depend on what is taken off.
+
 Masked and synchronized moments are not of one whole local batch: the layer takes them from `functional`.
 """
 
@@ -30,11 +32,10 @@ from .axes import Axis, along, channel_axes
 from .functional import Moments, TensorLike
 
 FUSED_TYPES = (tf.float32, tf.float16, tf.bfloat16)
-MOST_FUSED_VALUES = {
-    "few channels": 2**14,
-    "many channels": 2**17,
-}  # a channel; errors of 1e-2 at mean 1e4
-FEW_CHANNELS = 8
+MOST_FUSED_VALUES = 2**17  # a channel
+FAR = 2.0**22  # of N·μ/σ; below it the variance errs by 1e-5 at most
+NEVER_FAR = 1600  # values; they reach 2**24 at 10 000 deviations
+SAMPLE = 32  # values of a channel
 LEAST_FUSED_EPSILON = 1.001e-5  # CUDNN_BN_MIN_EPSILON, with room for rounding
 
 
@@ -54,21 +55,26 @@ def normalize_batch(
     """
     count = functional.count_values(x, axis)
     known = tf.get_static_value(count)
-    few = known is None or 0 < known <= _most_fused_values(x, axis)
-    if not (_fused_can(x, epsilon, axis) and few):
+    if not _fused_can(x, epsilon, axis) or (known is not None and not 0 < known <= MOST_FUSED_VALUES):
         moments = functional.batch_moments(x, axis)
         mean, variance, _ = moments
         return functional.normalize(x, mean, variance, beta, gamma, epsilon, axis), moments
-    empty, shift = tf.zeros([0]), None
-    if known is None:
-        x, shift = _centred(x, count, axis)
-        # Cuts the NaN that an empty batch has as second derivative in gamma.
-        gamma = None if gamma is None else tf.where(count > 0, gamma, 1)
+    exact = None
+    if known is None or known > NEVER_FAR:
+        x, centred, exact = _centred(x, count, axis)
+    if known is None and gamma is not None:
+        gamma = tf.where(
+            count > 0, gamma, 1
+        )  # cuts the NaN that an empty batch has as second derivative
+    empty = tf.zeros([0])
     y, mean, variance = _fused(x, beta, gamma, empty, empty, epsilon, axis, is_training=True)
     # The kernel corrects the variance by N/(N−1); for a single value it answers 0 or NaN, by device.
     biased = variance * ((count - 1) / tf.maximum(count, 1))
     biased = tf.where(count > 1, tf.maximum(biased, 0), mean - mean)  # 0, or NaN of a NaN
-    return y, Moments(mean if shift is None else mean + shift, biased, count)
+    if exact is not None:
+        mean = tf.where(centred, exact.mean, mean)
+        biased = tf.where(centred, exact.variance, biased)
+    return y, Moments(mean, biased, count)
 
 
 def normalize(
@@ -84,6 +90,7 @@ def normalize(
 
     Gradients reach `x`, beta and gamma; the mean and variance are taken as constants.
     """
+    mean, variance = tf.stop_gradient(mean), tf.stop_gradient(variance)
     if not _fused_can(x, epsilon, axis):
         return functional.normalize(x, mean, variance, beta, gamma, epsilon, axis)
     mean, variance = tf.cast(mean, tf.float32), tf.cast(variance, tf.float32)
@@ -103,12 +110,14 @@ def _fused(
     """The kernel on a tensor of any rank, seen as images with the channels last or second."""
     (channel,) = channel_axes(axis, x.shape.rank)
     shape, size = tf.shape(x), x.shape[channel]
-    if channel == x.shape.rank - 1:
-        images, layout = tf.reshape(x, [-1, 1, 1, size]) if x.shape.rank != 4 else x, "NHWC"
-    else:
-        after = tf.reduce_prod(shape[channel + 1 :])
-        images = tf.reshape(x, [tf.reduce_prod(shape[:channel]), size, after, 1])
+    images, layout = x, "NHWC"
+    if channel == x.shape.rank - 1 and x.shape.rank != 4:
+        images = tf.reshape(x, [-1, 1, 1, size])
+    elif channel < x.shape.rank - 1:
         layout = "NCHW"
+        if (channel, x.shape.rank) != (1, 4):
+            before, after = tf.reduce_prod(shape[:channel]), tf.reduce_prod(shape[channel + 1 :])
+            images = tf.reshape(x, [before, size, after, 1])
     y, *moments = tf.raw_ops.FusedBatchNormV3(
         x=images,
         scale=tf.ones([size]) if gamma is None else tf.cast(gamma, tf.float32),
@@ -119,29 +128,59 @@ def _fused(
         data_format=layout,
         **arguments,
     )[:3]
-    y = tf.reshape(y, shape)
-    y.set_shape(x.shape)
+    if images is not x:
+        y = tf.reshape(y, shape)
+        y.set_shape(x.shape)
     return y, *moments
 
 
-def _centred(x: tf.Tensor, count: tf.Tensor, axis: Axis) -> tuple[tf.Tensor, tf.Tensor]:
-    """`x` less a mean if it has more values than the kernel can add up, `x` itself otherwise.
+def _centred(x: tf.Tensor, count: tf.Tensor, axis: Axis) -> tuple[tf.Tensor, tf.Tensor, Moments]:
+    """`x` less its mean if the kernel would lose digits, `x` itself otherwise.
 
-    And that mean, or 0. Normalised values do not depend on it, so that the gradient passes unchanged.
+    Returns:
+        That tensor, whether the mean was taken off, and the moments of `x` if it was (zeros if not).
     """
     channels = [x.shape[one] for one in channel_axes(axis, x.shape.rank)]
+    if tf.get_static_value(count) is None:
+        far = tf.cond(count > NEVER_FAR, lambda: _far_from_zero(x, count, axis), lambda: False)
+    else:
+        far = _far_from_zero(x, count, axis)
+    # Shorter types would round the deviations, and gain nothing where the mean is near 0.
+    centred = far | (count > MOST_FUSED_VALUES) if x.dtype == tf.float32 else far
 
-    def less_mean(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        mean = tf.cast(functional.batch_moments(x, axis).mean, x.dtype)
-        return x - along(mean, axis, x.shape.rank), tf.cast(mean, tf.float32)
+    def less_mean(x: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        moments = functional.batch_moments(x, axis)
+        mean = tf.cast(tf.cast(moments.mean, x.dtype), tf.float32)
+        deviations = tf.cast(x, tf.float32) - along(mean, axis, x.shape.rank)
+        deviations = tf.clip_by_value(deviations, x.dtype.min, x.dtype.max)
+        return tf.cast(deviations, x.dtype), moments.mean, moments.variance
 
     @tf.custom_gradient
-    def centred(x: tf.Tensor) -> tuple[tuple[tf.Tensor, tf.Tensor], Callable[..., tf.Tensor]]:
-        many = count > _most_fused_values(x, axis)
-        pair = tf.cond(many, lambda: less_mean(x), lambda: (x, tf.zeros(channels)))
-        return pair, lambda slope, _: slope
+    def chosen(x: tf.Tensor) -> tuple[tuple[tf.Tensor, ...], Callable[..., tf.Tensor]]:
+        zeros = tf.zeros(channels)
+        return (
+            tf.cond(centred, lambda: less_mean(x), lambda: (x, zeros, zeros)),
+            lambda slope, *_: slope,
+        )
 
-    return centred(x)
+    x, mean, variance = chosen(x)
+    return x, centred, Moments(mean, variance, count)
+
+
+def _far_from_zero(x: tf.Tensor, count: tf.Tensor, axis: Axis) -> tf.Tensor:
+    """Whether a channel's N·μ/σ is too large for the kernel, judged by a sample of the batch."""
+    (channel,) = channel_axes(axis, x.shape.rank)
+    after = tf.reduce_prod(tf.shape(x)[channel + 1 :])
+    sample = tf.reshape(tf.stop_gradient(x), [-1, x.shape[channel], after])
+    # Gathering a few rows is a handful of copies, ten times as fast as a strided slice.
+    last = channel == x.shape.rank - 1
+    for one, wanted in ((0, SAMPLE if last else SAMPLE // 4), *([] if last else [(2, SAMPLE // 4)])):
+        size = tf.shape(sample, tf.int64)[one]
+        sample = tf.gather(sample, tf.range(wanted, dtype=tf.int64) * size // wanted, axis=one)
+    sample = tf.cast(sample, tf.float32)
+    mean = tf.reduce_mean(sample, [0, 2], keepdims=True)
+    variance = tf.reduce_mean(tf.math.squared_difference(sample, mean), [0, 2])
+    return tf.reduce_any(tf.square(tf.squeeze(mean, [0, 2])) > tf.square(FAR / count) * variance)
 
 
 def _fused_can(x: tf.Tensor, epsilon: float, axis: Axis) -> bool:
@@ -149,11 +188,6 @@ def _fused_can(x: tf.Tensor, epsilon: float, axis: Axis) -> bool:
     one_axis = len(channel_axes(axis, x.shape.rank)) == 1
     wide_enough = epsilon >= LEAST_FUSED_EPSILON or not tf.config.list_physical_devices("GPU")
     return one_axis and x.dtype in FUSED_TYPES and wide_enough and not inside_xla()
-
-
-def _most_fused_values(x: tf.Tensor, axis: Axis) -> int:
-    few = x.shape[channel_axes(axis, x.shape.rank)[0]] < FEW_CHANNELS
-    return MOST_FUSED_VALUES["few channels" if few else "many channels"]
 
 
 def inside_xla() -> bool:

@@ -178,7 +178,7 @@ class BatchNorm(keras.layers.Layer):
         if mask is None:
             moments = functional.batch_moments(inputs, self.axis)
         else:
-            moments = functional.weighted_moments(inputs, mask, self.axis)
+            moments = functional.weighted_moments(inputs, tf.cast(mask, tf.bool), self.axis)
         return _across_replicas(moments) if self.synchronized else moments
 
     def _update(self, moments: Moments) -> None:

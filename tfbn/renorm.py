@@ -90,8 +90,8 @@ class BatchRenorm(BatchNorm):
     def _corrected(self, moments: Moments) -> tuple[tf.Tensor, tf.Tensor]:
         """The beta and gamma that apply r and d before the layer's own."""
         dtype = moments.mean.dtype
-        averages = (tf.cast(one, dtype) for one in (self.renorm_mean, self.renorm_stddev))
-        r, d = correction(moments, *averages, self.epsilon, self.rmin, self.rmax, self.dmax)
+        mean, stddev = (tf.cast(one, dtype) for one in (self.renorm_mean, self.renorm_stddev))
+        r, d = correction(moments, mean, stddev, self.epsilon, self.rmin, self.rmax, self.dmax)
         gamma = tf.ones_like(r) if self.gamma is None else tf.cast(self.gamma, dtype)
         beta = tf.zeros_like(d) if self.beta is None else tf.cast(self.beta, dtype)
         return beta + d * gamma, r * gamma
