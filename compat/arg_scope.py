@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 Scope = dict[str, dict[str, Any]]
@@ -26,7 +26,9 @@ class ScopedFunction:
         functools.update_wrapper(self, function)
         self._function = function
         self._slim_name = slim_name
-        self._key = f"{function.__module__}.{function.__qualname__}@{id(function):x}"
+        # What tf_slim decorated before keeps its key, and so the scopes that name it.
+        self._own_key = getattr(function, "_key_op", f"{function!r}@{id(function):x}")
+        self._key = self._own_key
         self._entered_in: object = None
 
     @property
@@ -36,22 +38,37 @@ class ScopedFunction:
             self._entered_in = slim
             if self._slim_name is not None:  # one key for both, so that a scope for one is for both
                 self._key = slim.arg_scope_func_key(getattr(slim, self._slim_name))
-            else:
-                # tf_slim looks at the code and the defaults of a plain function.
-                code, defaults = self._function.__code__, self._function.__defaults__
-                plain = types.FunctionType(code, {}, argdefs=defaults)
-                plain._key_op = self._key
-                slim.add_arg_scope(plain)
+            elif not hasattr(self._function, "_key_op"):
+                slim.add_arg_scope(_plain(self._function, self._key))
         return self._key
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._function(*args, **(current_arg_scope().get(self._key_op, {}) | kwargs))
+        scope, key = current_arg_scope(), self._key_op
+        # A scope from before tf_slim was loaded has our own key, and one inside it may have tf_slim's.
+        defaults = scope.get(self._own_key, {}) | scope.get(key, {})
+        return self._function(*args, **(defaults | kwargs))
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         return self if instance is None else types.MethodType(self, instance)
 
+    def __reduce__(self) -> str:
+        return self.__qualname__  # copied and pickled by name, as functions are
+
     def __repr__(self) -> str:
         return f"<{self._function!r} with arg_scope>"
+
+
+def _plain(function: Callable[..., Any], key: str) -> Callable[..., Any]:
+    """A function with the defaults of this one: tf_slim looks at nothing else, but at those it does."""
+    code = getattr(function, "__code__", None)
+    if code is None:  # a class, a partial, a built-in function
+
+        def plain() -> None: ...
+    else:
+        defaults, closure = function.__defaults__, function.__closure__
+        plain = types.FunctionType(code, {}, argdefs=defaults, closure=closure)
+    plain._key_op = key
+    return plain
 
 
 def add_arg_scope(function: Callable[..., Any]) -> ScopedFunction:
@@ -59,23 +76,27 @@ def add_arg_scope(function: Callable[..., Any]) -> ScopedFunction:
 
     An argument given in the call wins over the scope, the inner scope over the outer.
     """
-    return ScopedFunction(function)
+    return function if isinstance(function, ScopedFunction) else ScopedFunction(function)
 
 
 def current_arg_scope() -> Scope:
     """The defaults in force: `{key of function: {argument: value}}`."""
     slim = _loaded_slim()
+    scope = dict(_scopes[-1])
     # A scope that was entered before tf_slim was imported is the outer one.
-    return _scopes[-1] if slim is None else _scopes[-1] | slim.current_arg_scope()
+    for key, arguments in (slim.current_arg_scope() if slim is not None else {}).items():
+        scope[key] = scope.get(key, {}) | arguments
+    return scope
 
 
 def has_arg_scope(function: Callable[..., Any]) -> bool:
     """Whether `arg_scope` can set arguments of the function."""
     slim = _loaded_slim()
-    return isinstance(function, ScopedFunction) or (slim is not None and slim.has_arg_scope(function))
+    own = isinstance(getattr(function, "__func__", function), ScopedFunction)  # or its bound method
+    return own or (slim is not None and slim.has_arg_scope(function))
 
 
-@contextmanager
+@contextlib.contextmanager
 def arg_scope(list_ops_or_scope: Sequence[Any] | Scope, **kwargs: Any) -> Iterator[Scope]:
     """Set default arguments of functions while the context lasts (contrib's and tf_slim's `arg_scope`).
 
@@ -100,19 +121,18 @@ def arg_scope(list_ops_or_scope: Sequence[Any] | Scope, **kwargs: Any) -> Iterat
             "When attempting to re-use a scope by supplying a dictionary, kwargs must be empty, "
             f"received {', '.join(kwargs)}. Nest a second arg_scope in it to add arguments."
         )
-    slim = _loaded_slim()
-    if slim is not None:
-        with slim.arg_scope(list_ops_or_scope, **kwargs) as scope:
-            yield scope
-        return
     if isinstance(list_ops_or_scope, dict):
         scope = dict(list_ops_or_scope)
     else:
-        keys = [function._key_op for function in list_ops_or_scope]
-        scope = _scopes[-1] | {key: _scopes[-1].get(key, {}) | kwargs for key in keys}
-    _scopes.append(scope)
+        scope = current_arg_scope()
+        for key in [function._key_op for function in list_ops_or_scope]:
+            scope[key] = scope.get(key, {}) | kwargs
+    slim = _loaded_slim()
+    # All that is in force goes onto the one stack that both see; nothing of the other shows through.
+    _scopes.append(scope if slim is None else {})
     try:
-        yield scope
+        with contextlib.nullcontext(scope) if slim is None else slim.arg_scope(scope) as entered:
+            yield entered
     finally:
         _scopes.pop()
 
@@ -129,15 +149,24 @@ def _check(functions: Any, arguments: dict[str, Any]) -> None:
                 f"{function!r} is not decorated with @add_arg_scope. Decorate it with "
                 "compat.add_arg_scope, or pass its arguments in the call."
             )
-        if isinstance(function, ScopedFunction):
-            known = inspect.signature(function).parameters
-            open_ended = any(one.kind is one.VAR_KEYWORD for one in known.values())
-            unknown = [name for name in arguments if name not in known]
-            if unknown and not open_ended:
-                raise TypeError(
-                    f"{function.__name__} has no argument {', '.join(map(repr, unknown))}. Choose among "
-                    f"{', '.join(known)}."
-                )
+        known = _arguments(function)
+        unknown = [name for name in arguments if known is not None and name not in known]
+        if unknown:
+            raise TypeError(
+                f"{function!r} has no argument {', '.join(map(repr, unknown))}. Choose among "
+                f"{', '.join(known)}."
+            )
+
+
+def _arguments(function: Any) -> list[str] | None:
+    """The names that a decorated function takes; `None` if it takes any or does not tell."""
+    if not isinstance(getattr(function, "__func__", function), ScopedFunction):
+        return None  # tf_slim's own finds out when it is called
+    try:
+        parameters = inspect.signature(function).parameters
+    except ValueError:  # some built-in functions
+        return None
+    return None if any(one.kind is one.VAR_KEYWORD for one in parameters.values()) else list(parameters)
 
 
 def _loaded_slim() -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 
 from ..layer import BatchNorm
 from ..renorm import BatchRenorm
@@ -55,13 +56,14 @@ def apply_layer(
         inputs: Keras tensor.
         function: the one that the user called, for messages.
         scope: the layer's name: a string, a variable scope, or `None` for one of Keras' making.
-        training: False fixes the layer to inference; True and None follow the model.
+        training: False freezes the layer, so that it runs as at inference; True and None follow the
+            model.
         trainable: whether beta and gamma are. The statistics move either way.
         renorm, renorm_clipping, renorm_decay: make it a `BatchRenorm`.
         activation: applied to the output; TensorFlow's functions become Keras' of the same name.
         **arguments: of `BatchNorm`; initialisers may be TF1's.
     """
-    if training not in (True, False, None):
+    if not isinstance(training, (bool, np.bool_, int, type(None))):
         raise ValueError(
             f"compat.{function} on a Keras tensor cannot take a tensor as is_training: received "
             f"{training!r}. Leave it out: the model says whether it trains, model(x, training=…)."
@@ -74,10 +76,12 @@ def apply_layer(
     if renorm:
         arguments |= {"renorm_decay": renorm_decay, **(renorm_clipping or {})}
     layer = BatchRenorm(**arguments) if renorm else BatchNorm(**arguments)
-    outputs = layer(inputs, training=False) if training is False else layer(inputs)
+    outputs = layer(inputs)
     for weight in (layer.beta, layer.gamma):
         if weight is not None:
             weight.trainable = bool(trainable)
+    # Not `layer(inputs, training=False)`, which a functional model overrides with its own `training`.
+    layer.trainable = training is None or bool(training)
     if activation is None:
         return outputs
     of_keras = getattr(keras.activations, getattr(activation, "__name__", ""), None)

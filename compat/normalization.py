@@ -15,6 +15,7 @@ from .. import functional, kernels
 from ..axes import Axis, along, channel_axes
 from ..functional import Moments
 from ..renorm import correction
+from .inner_batch_norms import of_this_graph
 
 Tensors = tuple[tf.Tensor, ...]
 
@@ -115,6 +116,10 @@ def normalize(
         where `training` is the constant False.
     """
     constant = static_training(training)
+    inside = of_this_graph()
+    measured = inside.call(x, statistics, method) if inside is not None else None
+    if measured is not None:
+        return measured, []
     if constant is False:
         return _inference(x, statistics, method), []
     if constant:
@@ -164,26 +169,46 @@ def check_clipping(renorm: bool, clipping: Mapping[str, Any] | None) -> None:
 def _train(x: tf.Tensor, statistics: Statistics, method: Method) -> Tensors:
     """Algorithm 1: output, and mean, biased variance and count per channel."""
     beta, gamma = (_per_channel(one, x, method) for one in (statistics.beta, statistics.gamma))
-    plain = method.weights is None and method.adjustment is None and not method.virtual_batch_size
-    if plain and method.fused and statistics.renorm_mean is None:
+    renorm = statistics.renorm_mean is not None
+    if renorm or method.adjustment is not None or method.virtual_batch_size:
+        y, moments = _corrected(x, beta, gamma, statistics, method)
+    elif method.fused and method.weights is None:
         y, moments = kernels.normalize_batch(x, beta, gamma, method.epsilon, method.axis)
     else:
-        y, moments = _normalized(x, method)
-        rank = x.shape.rank
-        if statistics.renorm_mean is not None:
-            names = ("renorm_mean", "renorm_stddev")
-            averages = (_per_channel(getattr(statistics, name), x, method) for name in names)
-            r, d = correction(moments, *averages, method.epsilon, **method.renorm_clipping)
-            y = y * along(r, method.axis, rank) + along(d, method.axis, rank)
-        if method.adjustment is not None:
-            factor, offset = method.adjustment(tf.shape(x))
-            y = y * tf.cast(factor, y.dtype) + tf.cast(offset, y.dtype)
-        y = y if gamma is None else y * along(tf.cast(gamma, y.dtype), method.axis, rank)
-        y = y if beta is None else y + along(tf.cast(beta, y.dtype), method.axis, rank)
-        y = tf.cast(y, x.dtype)
+        moments = _moments(x, method, method.axis)
+        mean, variance, _ = moments
+        y = functional.normalize(x, mean, variance, beta, gamma, method.epsilon, method.axis)
     count = tf.broadcast_to(moments.count, tf.shape(moments.mean))
     dtype = statistics.moving_mean.dtype.base_dtype
     return y, *(tf.cast(one, dtype) for one in (moments.mean, moments.variance, count))
+
+
+def _moments(x: tf.Tensor, method: Method, axis: Axis) -> Moments:
+    if method.weights is None:
+        return functional.batch_moments(x, axis)
+    return functional.weighted_moments(x, method.weights, axis)
+
+
+def _corrected(
+    x: tf.Tensor, beta: Any, gamma: Any, statistics: Statistics, method: Method
+) -> tuple[tf.Tensor, Moments]:
+    """Training with renormalisation, adjustment or virtual batches, each before gamma and beta."""
+    y, moments = _normalized(x, method)
+
+    def spread(per_channel: tf.Tensor) -> tf.Tensor:
+        return along(tf.cast(per_channel, y.dtype), method.axis, x.shape.rank)
+
+    if statistics.renorm_mean is not None:
+        names = ("renorm_mean", "renorm_stddev")
+        averages = (_per_channel(getattr(statistics, name), x, method) for name in names)
+        r, d = correction(moments, *averages, method.epsilon, **method.renorm_clipping)
+        y = y * spread(r) + spread(d)
+    if method.adjustment is not None:
+        factor, offset = method.adjustment(tf.shape(x))
+        y = y * tf.cast(factor, y.dtype) + tf.cast(offset, y.dtype)
+    y = y if gamma is None else y * spread(gamma)
+    y = y if beta is None else y + spread(beta)
+    return tf.cast(y, x.dtype), moments
 
 
 def _normalized(x: tf.Tensor, method: Method) -> tuple[tf.Tensor, Moments]:
@@ -196,13 +221,11 @@ def _normalized(x: tf.Tensor, method: Method) -> tuple[tf.Tensor, Moments]:
         wide = tf.reshape(wide, groups)
         wide.set_shape([method.virtual_batch_size, None, *x.shape[1:]])
         axis = (1, *(one + 1 for one in axis))
-    if method.weights is None:
-        moments = functional.batch_moments(wide, axis)
-    else:
-        moments = functional.weighted_moments(wide, method.weights, axis)
-    y = functional.normalize(wide, moments.mean, moments.variance, epsilon=method.epsilon, axis=axis)
+    moments = _moments(wide, method, axis)
+    mean, variance, count = moments
+    y = functional.normalize(wide, mean, variance, epsilon=method.epsilon, axis=axis)
     if method.virtual_batch_size:
-        moments = Moments(*(tf.reduce_mean(one, 0) for one in moments[:2]), moments.count)
+        moments = Moments(tf.reduce_mean(mean, 0), tf.reduce_mean(variance, 0), count)
     return tf.reshape(y, tf.shape(x)), moments
 
 
@@ -222,7 +245,7 @@ def _updates(statistics: Statistics, method: Method, moments: Moments) -> list[A
     def step(variable: tf.Variable, value: tf.Tensor, decay: Any = method.decay) -> Any:
         with tf.name_scope("AssignMovingAvg") as scope:
             value = tf.reshape(value, tf.shape(variable))
-            delta = (variable - value) * (1 - tf.cast(decay, value.dtype))
+            delta = (variable - value) * (1 - _number(decay, value.dtype))
             delta = tf.where(tf.reshape(seen, tf.shape(variable)), delta, tf.zeros_like(delta))
             return tf.compat.v1.assign_sub(variable, delta, name=scope).op
 
@@ -251,12 +274,17 @@ def _debiased_step(statistics: Statistics, method: Method, mean: tf.Tensor, seen
     """
     with tf.name_scope("AssignMovingAvg"):
         moving, old = statistics.moving_mean, tf.identity(statistics.biased)
-        decay = tf.cast(method.decay, old.dtype)
+        decay = _number(method.decay, old.dtype)
         biased = tf.where(seen, old + (tf.reshape(mean, tf.shape(old)) - old) * (1 - decay), old)
         steps = tf.identity(statistics.local_step) + tf.cast(seen, old.dtype)
         unbiased = tf.where(steps > 0, biased / (1 - decay**steps), moving)
         pairs = [(statistics.biased, biased), (statistics.local_step, steps), (moving, unbiased)]
         return tf.group(*(tf.compat.v1.assign(one, value) for one, value in pairs))
+
+
+def _number(value: Any, dtype: tf.DType) -> tf.Tensor:
+    """A number or a tensor as `dtype`; tf.cast would round a Python number to float32 first."""
+    return tf.cast(value, dtype) if tf.is_tensor(value) else tf.constant(value, dtype)
 
 
 def _per_channel(variable: Any, x: tf.Tensor, method: Method) -> tf.Tensor | None:

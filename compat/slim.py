@@ -23,7 +23,8 @@ class slim:  # noqa: N801 (called like the function it was asked to be)
     One call is enough for the whole process; `with compat.slim() as slim:` undoes it at the end. What
     is replaced, in tf_slim's modules only: `batch_norm`, and references to functions of TensorFlow that
     have moved since. `slim.arg_scope([slim.batch_norm], …)` works on, scopes from before too. Code that
-    took the function out of tf_slim before (`from tf_slim import batch_norm`) keeps the old one.
+    took the function out of tf_slim before keeps the old one: `from tf_slim import batch_norm`, or a
+    saved scope with it as `normalizer_fn`.
 
     Raises:
         ImportError: tf_slim is not installed.
@@ -33,6 +34,8 @@ class slim:  # noqa: N801 (called like the function it was asked to be)
         try:
             import tf_slim  # noqa: PLC0415 (optional)
         except ImportError as error:
+            if error.name != "tf_slim":  # it is there, and misses something itself
+                raise
             raise ImportError(
                 "compat.slim() needs tf_slim, which is not installed. Install it with: "
                 "pip install tf-slim==1.1.0"
@@ -40,12 +43,10 @@ class slim:  # noqa: N801 (called like the function it was asked to be)
         self._slim = tf_slim
         self._replaced: list[tuple[ModuleType, str, Any]] = []
         tf_slim.arg_scope_func_key(batch_norm)  # takes over the old one's key while that is there
-        old = tf_slim.batch_norm
-        for name, module in list(sys.modules.items()):
-            if name == "tf_slim" or name.startswith("tf_slim."):
-                self._replace_in(module, old)
+        self._replace()
 
     def __enter__(self) -> Any:
+        self._replace()  # once more, for one that was left before
         return self._slim
 
     def __exit__(
@@ -53,6 +54,12 @@ class slim:  # noqa: N801 (called like the function it was asked to be)
     ) -> None:
         while self._replaced:
             setattr(*self._replaced.pop())
+
+    def _replace(self) -> None:
+        old = self._slim.batch_norm
+        for name, module in list(sys.modules.items()):
+            if name == "tf_slim" or name.startswith("tf_slim."):
+                self._replace_in(module, old)
 
     def _replace_in(self, module: ModuleType, old: Any) -> None:
         if vars(module).get("batch_norm") is old and old is not batch_norm:

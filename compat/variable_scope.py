@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from .inner_batch_norms import BATCH_NORMS, InnerBatchNorm, InnerBatchNorms
 from .variable_store import Variables
 
 tf1 = tf.compat.v1
@@ -55,6 +56,10 @@ class VariableScopeLayer(keras.layers.Layer):
         training: reaches the function as a Python bool, as `is_training`, or as `training`, if its
             signature has one of them.
 
+    Warns:
+        UserWarning: once, when the layer is used with trained batch norms whose moving statistics were
+            never updated.
+
     Raises:
         TypeError: `function` is not callable, `arguments` is no dict.
         ValueError: a variable that was not made in `build`, has another shape, or is made without
@@ -88,12 +93,19 @@ class VariableScopeLayer(keras.layers.Layer):
         self.scope = scope
         # Out of sight of Keras and SavedModel, which would track what is inside.
         self._made: list[keras.Variable] = []
-        self._hidden = types.SimpleNamespace(arguments=dict(arguments or {}), dtypes=[], programs={})
+        self._hidden = types.SimpleNamespace(
+            arguments=dict(arguments or {}), dtypes=[], programs={}, batch_norms=InnerBatchNorms(self)
+        )
 
     @property
     def variables_by_name(self) -> dict[str, keras.Variable]:
         """The weights by their TF1 names, those that a TF1 checkpoint of the same code has."""
         return {one.path.removeprefix(f"{self.path}/"): one for one in self._made}
+
+    @property
+    def batch_norms_inside(self) -> dict[str, InnerBatchNorm]:
+        """The batch norms of the code by their variable scopes, for `tfbn.recalibrate`."""
+        return self._hidden.batch_norms.by_name
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         if not self.built:  # `build` is told shapes only, and TF1 code may want integers
@@ -117,7 +129,10 @@ class VariableScopeLayer(keras.layers.Layer):
         key = (is_training, repr(tf.nest.pack_sequence_as(inputs, specs)))
         # Inside a tf.function each call is traced anew: it may be another replica's, or XLA's.
         real = not self._made or isinstance(self._made[0].value, tf.Variable)  # see Variables
+        real &= not self._hidden.batch_norms.measured
         programs = self._hidden.programs if real and tf.executing_eagerly() else {}
+        if real and not is_training:
+            self._hidden.batch_norms.warn_if_never_updated()
         if key not in programs:
             programs[key] = self._trace(tf.nest.pack_sequence_as(inputs, specs), is_training)
         program = programs[key]
@@ -138,7 +153,11 @@ class VariableScopeLayer(keras.layers.Layer):
         if accepted and accepted[0] not in arguments:
             arguments = arguments | {accepted[0]: is_training}
 
+        inside = self._hidden.batch_norms
+        inside.updates.clear()
+
         def body(*tensors: tf.Tensor) -> list[tf.Tensor]:
+            tf1.add_to_collection(BATCH_NORMS, inside)
             scope = tf1.variable_scope(self.scope or tf1.get_variable_scope(), custom_getter=store.get)
             with tf.variable_creator_scope(store.create), scope:
                 outputs = self.function(tf.nest.pack_sequence_as(specs, tensors), **arguments)
@@ -152,7 +171,8 @@ class VariableScopeLayer(keras.layers.Layer):
         wrapped = tf1.wrap_function(body, tf.nest.flatten(specs))
         fed = wrapped.inputs[: len(tf.nest.flatten(specs))]
         losses = store.take_weight_losses(kept.losses, wrapped, len(fed))
-        run = wrapped.prune(fed, (kept.outputs, losses, kept.updates if is_training else []))
+        updates = kept.updates if is_training else list(inside.updates)
+        run = wrapped.prune(fed, (kept.outputs, losses, updates))
         return _Program(run, kept.outputs, store)
 
     def get_build_config(self) -> dict[str, Any] | None:

@@ -1,14 +1,13 @@
 """compat.batch_norm against the original, and in the places where the original never was."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import tf1_programs
+
+import reference
+from tfbn import BatchNorm, BatchRenorm, compat
 
 V1 = tf.compat.v1
 RANKS = {2: (8, 3), 3: (8, 5, 3), 4: (4, 5, 6, 3), 5: (4, 2, 3, 5, 3)}
@@ -27,7 +26,7 @@ CLIP = {"rmin": 0.5, "rmax": 2.0, "dmax": 1.0}
 
 def grid():
     """Calls whose numbers the last release of contrib, tf_slim 1.1.0, shares with ours."""
-    for rank, shape in RANKS.items():
+    for shape in RANKS.values():
         for fused in (True, False):
             for updates in ("default", None, "custom"):
                 kwargs = {"decay": 0.9, "scale": True, "fused": fused}
@@ -76,58 +75,192 @@ CASES = [
 ]
 
 
-def run_elsewhere(which, cases, folder):
-    """The cases' results from a process of its own, with v2 behaviour off."""
-    (folder / "cases.json").write_text(json.dumps(cases))
-    script = Path(tf1_programs.__file__)
-    arguments = [sys.executable, str(script), which, str(folder / "cases.json"), str(folder / which)]
-    subprocess.run(arguments, check=True, cwd=folder, env=None)
-    return dict(np.load(folder / f"{which}.npz"))
-
-
-def assert_same(got, want, case):
-    """Outputs, gradients, losses, variables, collections and inference of one case."""
-    facts, expected = (json.loads(str(one[f"{case['name']}/facts"])) for one in (got, want))
-    assert "error" not in facts, facts
-    assert "error" not in expected, expected
-    names = {name: (dtype, shape) for name, dtype, shape in facts["variables"]}
-    # The last release doubled the path of these two (tensorflow's moving_averages).
-    doubled = "BatchNorm/BatchNorm/moving_mean/"
-    assert names == {
-        name.replace(doubled, "BatchNorm/moving_mean/"): (dtype, shape)
-        for name, dtype, shape in expected["variables"]
-    }
-    for key, members in expected["collections"].items():
-        if key not in ("cond_context", "while_context"):
-            members = [name.replace(doubled, "BatchNorm/moving_mean/") for name in members]
-            if key == "update_ops" or "AssignMovingAvg" in str(members):
-                assert len(facts["collections"].get(key, [])) == len(members), key
-            else:
-                assert sorted(facts["collections"][key]) == sorted(members), key
-    tolerance = {"float16": 2e-3, "float64": 1e-10}.get(case.get("dtype"), 2e-5)
-    prefix = f"{case['name']}/"
-    compared = 0
-    for key, value in want.items():
-        if key.startswith(prefix) and not key.endswith(("/facts", "/loss_weights")):
-            ours = got[key.replace(doubled, "BatchNorm/moving_mean/")]
-            scale = max(1.0, np.abs(value.astype("float64")).max(initial=0))
-            np.testing.assert_allclose(ours, value, rtol=0, atol=tolerance * scale, err_msg=key)
-            compared += 1
-    assert compared > 3
-
-
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
-    return run_elsewhere("original", CASES, tmp_path_factory.mktemp("original"))
+    return tf1_programs.run_elsewhere("original", CASES, tmp_path_factory.mktemp("original"))
 
 
 def test_a_grid_of_programs_equals_the_original_with_v2_behaviour_off(original, tmp_path):
-    ours = run_elsewhere("ours", CASES, tmp_path)
+    ours = tf1_programs.run_elsewhere("ours", CASES, tmp_path)
     for case in CASES:
-        assert_same(ours, original, case)
+        tf1_programs.assert_same(ours, original, case)
 
 
 def test_a_grid_of_programs_equals_the_original_with_v2_behaviour_on(original):
     ours = tf1_programs.run_all(tf1_programs.ours(), CASES)
     for case in CASES:
-        assert_same(ours, original, case)
+        tf1_programs.assert_same(ours, original, case)
+
+
+@pytest.fixture
+def graph():
+    with tf.Graph().as_default() as graph:
+        yield graph
+
+
+def placeholder(*shape):
+    return V1.placeholder(tf.float32, shape, name="x")
+
+
+def names(collection):
+    return [one.name for one in V1.get_collection(collection)]
+
+
+def test_the_updates_are_collected_and_not_run(graph):
+    x = reference.data((16, 3))
+    y = compat.batch_norm(tf.constant(x), decay=0.5)
+    mean, variance = V1.moving_average_variables() or V1.global_variables()[-2:]
+    with V1.Session() as session:
+        session.run(V1.global_variables_initializer())
+        session.run(y)
+        np.testing.assert_array_equal(session.run(mean), np.zeros(3))
+        session.run(V1.get_collection(V1.GraphKeys.UPDATE_OPS))
+        expected = reference.train_step(x, 0, 1, 0.5)
+        np.testing.assert_allclose(session.run(mean), expected[1], rtol=1e-5)
+        np.testing.assert_allclose(session.run(variance), expected[2], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("fused", "unbiased"), [(None, False), (True, True), (False, False)])
+@pytest.mark.parametrize("shape", [(16, 3), (4, 5, 6, 3)])
+def test_the_variance_that_is_stored(graph, shape, fused, unbiased):
+    x = reference.data(shape)
+    compat.batch_norm(tf.constant(x), decay=0.5, fused=fused)
+    with V1.Session() as session:
+        session.run(V1.global_variables_initializer())
+        session.run(V1.get_collection(V1.GraphKeys.UPDATE_OPS))
+        expected = reference.train_step(x, 0, 1, 0.5, unbiased)[2]
+        np.testing.assert_allclose(session.run(V1.global_variables()[-1]), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"batch_weights": np.zeros(0)}, {"zero_debias_moving_mean": True}]
+)
+def test_an_empty_batch_changes_nothing(graph, arguments):
+    y = compat.batch_norm(tf.zeros([0, 3]), decay=0.5, **arguments)
+    with V1.Session() as session:
+        session.run(V1.global_variables_initializer())
+        before = session.run(V1.global_variables())
+        session.run([y, V1.get_collection(V1.GraphKeys.UPDATE_OPS)])
+        for old, new in zip(before, session.run(V1.global_variables()), strict=True):
+            np.testing.assert_array_equal(old, new)
+
+
+def test_operations_bear_the_names_that_graphs_are_searched_for(graph):
+    outputs = compat.batch_norm(placeholder(8, 4, 4, 3))
+    assert outputs.name == "BatchNorm/FusedBatchNormV3:0"
+    outputs = compat.batch_norm(placeholder(8, 3), fused=False)
+    assert outputs.name == "BatchNorm_1/batchnorm/add_1:0"
+    assert names(V1.GraphKeys.UPDATE_OPS)[:2] == [
+        f"BatchNorm/AssignMovingAvg{number}/AssignSubVariableOp" for number in ("", "_1")
+    ]
+    assert names(V1.GraphKeys.MODEL_VARIABLES)[:3] == [
+        "BatchNorm/beta:0", "BatchNorm/moving_mean:0", "BatchNorm/moving_variance:0"
+    ]  # fmt: skip
+    assert compat.batch_norm(placeholder(8, 3), activation_fn=tf.nn.relu, scope="a").name == "a/Relu:0"
+
+
+def test_reuse_shares_variables_and_updates_again(graph):
+    compat.batch_norm(placeholder(8, 3), scope="bn")
+    compat.batch_norm(placeholder(8, 3), scope="bn", reuse=True)
+    assert len(V1.global_variables()) == 3
+    assert len(V1.get_collection(V1.GraphKeys.UPDATE_OPS)) == 4
+    with pytest.raises(ValueError, match="Variable bn/beta already exists, disallowed"):
+        compat.batch_norm(placeholder(8, 3), scope="bn")
+    with pytest.raises(ValueError, match="reuse=True cannot be used without a name_or_scope"):
+        compat.batch_norm(placeholder(8, 3), reuse=True)
+
+
+@pytest.mark.parametrize(
+    ("shape", "arguments", "error", "message"),
+    [
+        ((8, 3), {"data_format": "NCWH"}, ValueError,
+         r"^data_format has to be either NCHW or NHWC\. Received 'NCWH'\.$"),
+        (None, {}, ValueError, r"^Inputs x:0 has undefined rank\. Give it one with set_shape\.$"),
+        ((8, None), {}, ValueError,
+         r"^Inputs x:0 has undefined channels dimension \(8, None\)\. Give axis -1 a size"),
+        ((8, 3), {"renorm": True, "updates_collections": None}, ValueError,
+         "^renorm is not supported with batch_weights, updates_collections or zero_debias"),
+        ((8, 3), {"renorm": True, "renorm_clipping": {"max": 1.0}}, ValueError,
+         r"^Received invalid keys for `renorm_clipping` argument: max\. Supported values"),
+        ((8, 3), {"batch_weights": np.ones(7)}, ValueError, r"\(8,\) and \(7,\) are incompatible"),
+        ((8, 3), {"is_training": None}, TypeError, "^is_training must be a bool, .*, received None"),
+    ],
+)  # fmt: skip
+def test_what_it_refuses(graph, shape, arguments, error, message):
+    inputs = V1.placeholder(tf.float32, shape, name="x")
+    with pytest.raises(error, match=message):
+        compat.batch_norm(inputs, **arguments)
+    assert not V1.global_variables()
+
+
+@pytest.mark.parametrize("function", ["batch_norm", "batch_normalization"])
+def test_eager_tensors_outside_any_layer_are_refused(function):
+    call = getattr(compat, function)
+    message = (
+        rf"compat\.{function} was called eagerly, outside any layer: .* Wrap the code in compat\.Var"
+    )
+    with pytest.raises(ValueError, match=message):
+        call(tf.ones((2, 3)))
+    with pytest.raises(
+        ValueError, match=r"was called in a tf\.function, outside any layer: .* keras\.Input"
+    ):
+        tf.function(call)(tf.ones((2, 3)))
+
+
+def test_wrap_function_owns_what_is_made_in_it():
+    wrapped = V1.wrap_function(lambda x: compat.batch_norm(x, decay=0.5), [tf.TensorSpec((4, 3))])
+    x = reference.data((4, 3))
+    np.testing.assert_allclose(wrapped(tf.constant(x)), reference.train_step(x, 0, 1, 0.5)[0], atol=1e-5)
+
+
+def test_on_a_keras_tensor_it_is_a_layer(tmp_path):
+    inputs = keras.Input((4, 4, 3))
+    beta = {"beta": V1.constant_initializer(2.0)}
+    x = compat.batch_norm(
+        inputs, decay=0.9, activation_fn=tf.nn.relu, scope="conv1/BatchNorm", param_initializers=beta
+    )
+    x = compat.batch_norm(x, is_training=False, scale=True, fused=True)
+    x = compat.batch_norm(
+        x, renorm=True, renorm_clipping={"dmax": 1.0}, is_training=None, data_format="NCHW"
+    )
+    model = keras.Model(inputs, compat.batch_norm(x, trainable=False))
+    first, _, second, third, fourth = model.layers[1:]
+    assert (type(first), first.name, first.decay, first.scale) == (
+        BatchNorm,
+        "conv1_BatchNorm",
+        0.9,
+        False,
+    )
+    assert (second.unbiased, second.scale, third.axis, third.dmax) == (True, True, 1, 1.0)
+    assert type(third) is BatchRenorm
+    np.testing.assert_array_equal(first.beta, [2.0] * 3)
+    data = reference.data((8, 4, 4, 3))
+    model.compile("sgd", "mse")
+    model.fit(data, data, verbose=0)
+    assert np.any(first.moving_mean)
+    assert not np.any(second.moving_mean)  # frozen
+    assert np.any(fourth.moving_mean)  # its statistics move,
+    assert not np.any(fourth.beta)  # and its parameters do not
+    assert first.beta not in second.trainable_variables
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(again(data), model(data), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"reuse": True, "scope": "a"}, {"batch_weights": np.ones(2)}, {"zero_debias_moving_mean": True},
+     {"adjustment": lambda shape: (1.0, 0.0)}, {"variables_collections": "a"}, {"outputs_collections": "a"}],
+)  # fmt: skip
+def test_what_a_keras_layer_cannot_be_asked(arguments):
+    name = next(key for key in arguments if key != "scope")
+    message = rf"on a Keras tensor is a tfbn\.BatchNorm layer, which has no {name}\. Leave them out, or"
+    with pytest.raises(ValueError, match=message):
+        compat.batch_norm(keras.Input((3,)), **arguments)
+
+
+def test_a_tensor_as_is_training_is_refused_on_a_keras_tensor():
+    with pytest.raises(
+        ValueError, match=r"cannot take a tensor as is_training: .* model\(x, training=…\)"
+    ):
+        compat.batch_norm(keras.Input((3,)), is_training=tf.constant(True))

@@ -19,6 +19,7 @@ if __name__ == "__main__" and sys.argv[1] == "original":
 
 import importlib
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +172,43 @@ def run_all(functions, cases):
         results[f"{case['name']}/facts"] = json.dumps(facts)
         results |= {f"{case['name']}/{key}": value for key, value in found.items()}
     return results
+
+
+def run_elsewhere(which, cases, folder):
+    """The cases' results from a process of its own, with v2 behaviour off."""
+    (folder / "cases.json").write_text(json.dumps(cases))
+    arguments = [sys.executable, __file__, which, str(folder / "cases.json"), str(folder / which)]
+    subprocess.run(arguments, check=True, cwd=folder)
+    return dict(np.load(folder / f"{which}.npz"))
+
+
+def assert_same(got, want, case):
+    """Outputs, gradients, losses, variables, collections and inference of one case."""
+    prefix = f"{case['name']}/"
+    facts, expected = (json.loads(str(one[f"{prefix}facts"])) for one in (got, want))
+    assert "error" not in facts, (case, facts)
+    assert "error" not in expected, (case, expected)
+
+    def renamed(name):  # the last releases doubled the path of what corrects a moving mean
+        return name.replace("BatchNorm/BatchNorm/moving_mean/", "BatchNorm/moving_mean/")
+
+    variables = sorted([renamed(name), *rest] for name, *rest in expected["variables"])
+    assert sorted(facts["variables"]) == variables, case
+    for key, members in expected["collections"].items():
+        ours = facts["collections"].get(key, [])
+        if key in ("update_ops", "custom"):
+            assert len(ours) == len(members), (case, key)
+        elif "context" not in key:
+            assert sorted(ours) == sorted(map(renamed, members)), (case, key)
+    # tf_slim rounds 1 − decay to float32, whatever the type.
+    tolerance = {"float16": 2e-3, "float64": 1e-7}.get(case.get("dtype"), 2e-5)
+    keys = [key for key in want if key.startswith(prefix) and not key.endswith(("facts", "weights"))]
+    assert len(keys) > 3, case
+    for key in keys:
+        value = np.asarray(want[key], "float64")
+        scale = max(1.0, np.abs(value).max(initial=0))
+        ours = np.asarray(got[renamed(key)], "float64")
+        np.testing.assert_allclose(ours, value, rtol=0, atol=tolerance * scale, err_msg=f"{case} {key}")
 
 
 def main(which, cases_path, out_path):

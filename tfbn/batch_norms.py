@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, TypeGuard
 
 import keras
@@ -40,10 +41,20 @@ def layer_paths(model: keras.layers.Layer) -> dict[str, keras.layers.Layer]:
 
 
 def batch_norms(model: keras.layers.Layer) -> dict[str, Batchnorm]:
-    """The batch norms among `layer_paths(model)`; `model` itself if it is one."""
+    """The batch norms among `layer_paths(model)`; `model` itself if it is one.
+
+    And those that a layer says it has inside: a layer around TF1 code names them in
+    `batch_norms_inside`, objects with the statistics and parameters of a batch norm.
+    """
     if is_batch_norm(model):
         return {model.name: model}
-    return {path: layer for path, layer in layer_paths(model).items() if is_batch_norm(layer)}
+    found: dict[str, Batchnorm] = {}
+    for path, layer in layer_paths(model).items():
+        if is_batch_norm(layer):
+            found[path] = layer
+        for name, inner in getattr(layer, "batch_norms_inside", {}).items():
+            found[f"{path}/{name}"] = inner
+    return found
 
 
 def inference_affine(layer: Batchnorm) -> tuple[np.ndarray, np.ndarray]:
@@ -88,3 +99,31 @@ def never_updated(mean: Any, variance: Any, beta: Any = None, gamma: Any = None)
         gamma is not None and not np.all(np.equal(gamma, 1))
     )
     return bool(untouched and trained)
+
+
+def warn_if_never_updated(layers: Mapping[str, Batchnorm], stacklevel: int = 2) -> bool:
+    """Warn of batch norms that `never_updated` tells of, and say whether there were any.
+
+    Args:
+        layers: by path.
+        stacklevel: of the warning, counted from the caller.
+    """
+    found = [
+        path
+        for path, one in layers.items()
+        if never_updated(one.moving_mean, one.moving_variance, one.beta, one.gamma)
+    ]
+    if found:
+        warn_of_idle_statistics(found, stacklevel + 1)
+    return bool(found)
+
+
+def warn_of_idle_statistics(paths: Sequence[str], stacklevel: int) -> None:
+    shown = ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
+    warnings.warn(
+        f"The batch norms {shown} were trained, but their moving statistics are still 0 and 1, and at "
+        "inference nothing is normalised: the operations in TF1's UPDATE_OPS were not run, or the model "
+        "was called without training=True. Run them with each training step, or call "
+        "tfbn.recalibrate(model, data).",
+        stacklevel=stacklevel + 1,
+    )

@@ -23,7 +23,8 @@ class Gauge:
 
     def __init__(self, layer: Batchnorm) -> None:
         self.layer = layer
-        self.moments: Moments | None = None
+        shape = layer.moving_mean.shape
+        self.moments = Moments(*(tf.Variable(tf.zeros(shape, tf.float64)) for _ in range(3)))
 
     def call(
         self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
@@ -40,17 +41,13 @@ class Gauge:
         return tf.cast(outputs, layer.compute_dtype)
 
     def _add(self, batch: Moments) -> None:
-        with tf.init_scope():
-            if self.moments is None:
-                shape = self.layer.moving_mean.shape
-                self.moments = Moments(*(tf.Variable(tf.zeros(shape, tf.float64)) for _ in range(3)))
         batch = batch._replace(count=tf.broadcast_to(batch.count, tf.shape(batch.mean)))
         both = Moments(*(tf.stack(pair) for pair in zip(self.moments, batch, strict=True)))
         for variable, value in zip(self.moments, functional.combine_moments(both), strict=True):
             variable.assign(value)
 
     def is_finite(self) -> bool:
-        return self.moments is None or all(np.isfinite(one.numpy()).all() for one in self.moments)
+        return all(np.isfinite(one.numpy()).all() for one in self.moments)
 
     def read(self, path: str) -> tuple[np.ndarray, np.ndarray, int]:
         """Mean, unbiased variance and the smallest count of a channel.
@@ -58,7 +55,7 @@ class Gauge:
         Raises:
             ValueError: fewer than two values in a channel.
         """
-        if self.moments is None or not self.moments.count.numpy().any():
+        if not self.moments.count.numpy().any():
             raise ValueError(
                 f"No value of the data reached the batch norm {path!r}. Is it used when the model is "
                 "called, and not masked throughout? Freeze it (trainable = False) to leave it out."

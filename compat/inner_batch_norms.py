@@ -1,0 +1,84 @@
+"""The batch norms inside a `VariableScopeLayer`, as `tfbn.recalibrate` finds and measures them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ..batch_norms import warn_if_never_updated
+
+if TYPE_CHECKING:
+    from .normalization import Method, Statistics
+
+BATCH_NORMS = "tfbn/batch_norms"  # the collection of a traced graph that holds its InnerBatchNorms
+
+
+class InnerBatchNorm:
+    """A batch norm of TF1-style code in a layer, with what the core asks of a batch norm layer.
+
+    Attributes:
+        name: its variable scope.
+        axis, epsilon: of its call.
+    """
+
+    def __init__(self, layer: keras.layers.Layer, name: str, method: Method) -> None:
+        self._layer, self.name = layer, name
+        self.axis, self.epsilon = method.axis, method.epsilon
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("trainable", "compute_dtype"):
+            return getattr(self._layer, name)
+        if name in ("moving_mean", "moving_variance", "beta", "gamma", "moving_stddev"):
+            weights = self._layer.variables_by_name
+            if self._layer.built:  # from now on they are the same: found once
+                vars(self)[name] = weights.get(f"{self.name}/{name}" if self.name else name)
+            return weights.get(f"{self.name}/{name}" if self.name else name)
+        raise AttributeError(name)
+
+
+class InnerBatchNorms:
+    """Those of one layer: made known while it is built, measured by a stand-in `call` if they have one.
+
+    Args:
+        layer: the `VariableScopeLayer`.
+    """
+
+    def __init__(self, layer: keras.layers.Layer) -> None:
+        self.layer = layer
+        self.by_name: dict[str, InnerBatchNorm] = {}
+        self.updates: list[tf.Operation] = []  # of the stand-ins, in the graph that is traced
+        self._settled = False
+
+    @property
+    def measured(self) -> bool:
+        return any("call" in vars(one) for one in self.by_name.values())
+
+    def call(self, x: tf.Tensor, statistics: Statistics, method: Method) -> tf.Tensor | None:
+        """What the stand-in makes of `x`; `None` where there is none."""
+        name = statistics.moving_mean.name.removesuffix(":0").rpartition("/")[0]
+        inner = self.by_name.setdefault(name, InnerBatchNorm(self.layer, name, method))
+        if "call" not in vars(inner):
+            return None
+        graph = tf.compat.v1.get_default_graph()
+        before = len(graph.get_operations())
+        y = vars(inner)["call"](x)
+        made = graph.get_operations()[before:]
+        self.updates += [one for one in made if one.type.startswith("Assign")]
+        return tf.cast(y, x.dtype)
+
+    def warn_if_never_updated(self) -> None:
+        """Warn, once, where the layer is used with statistics that training left out."""
+        if self._settled or tf.distribute.has_strategy():
+            return
+        with tf.init_scope():
+            warned = warn_if_never_updated(self.by_name, stacklevel=2)
+            moved = all(np.any(one.moving_mean) for one in self.by_name.values())
+        self._settled = warned or moved
+
+
+def of_this_graph() -> InnerBatchNorms | None:
+    """The collector of the graph that is being traced; `None` outside a `VariableScopeLayer`."""
+    return next(iter(tf.compat.v1.get_collection(BATCH_NORMS)), None)
