@@ -1,28 +1,32 @@
 """A TF1 program with slim layers, its checkpoint, and what both become in Keras 3.
 
-Trains a small slim network on scikit-learn's handwritten digits in a TF1 graph and saves a checkpoint,
-as programs did in 2017. The same function then becomes a Keras model, takes over the checkpoint, predicts
-the same, trains on by `fit` and is exported to a SavedModel. Exit status 1 if a comparison fails.
+Trains a small slim network on scikit-learn's handwritten digits in a TF1 graph and saves a
+checkpoint, as programs did in 2017. The same function then becomes a Keras model, takes over the
+checkpoint, predicts the same, trains on by `fit` and is exported to a SavedModel. Exit status 1 if a
+comparison fails. Needs tf-slim.
 
     python examples/migrate_slim.py
 """
 
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
+import tf_slim as slim
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from tfbn import compat
 
+warnings.filterwarnings("ignore", "`layer.apply` is deprecated")  # says tf_slim of itself
 CLOSE = 1e-5  # of probabilities: float32 rounding over some ten layers
 BATCH = 64
 
-slim = compat.slim().__enter__()  # tf_slim, with a batch norm that runs; for the whole program
+compat.slim()  # the one new line: gives tf_slim a batch norm that runs
 
 
 # What the old program had stays as it is: slim, arg_scope, normalizer_fn, variable scopes.
@@ -108,7 +112,8 @@ def main(steps: int = 100, epochs: int = 3) -> int:
         last = model.evaluate(test, test_labels, verbose=0)[1]
         after = model.predict(test, verbose=0)
         model.export(f"{folder}/digits", verbose=False)
-        served = tf.saved_model.load(f"{folder}/digits").serve(test).numpy()
+        serving = tf.saved_model.load(f"{folder}/digits")
+        served = serving.serve(test).numpy()
 
     differences = np.abs(loaded - before).max(), np.abs(served - after).max()
     print(f"TF1 graph      {steps} steps in a session, checkpoint saved")

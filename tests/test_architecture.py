@@ -14,7 +14,7 @@ pytestmark = pytest.mark.checkout
 
 # Each part of the package may import those before it in this list, and nothing after it.
 ORDER = [
-    "quiet|axes",
+    "quiet|axes|sums",
     "functional",
     "kernels",
     "layer",
@@ -25,6 +25,16 @@ ORDER = [
     "export",
     "cli",
 ]
+COMPAT_ORDER = [
+    "arg_scope|graph|functional_model|inner_batch_norms|weight_losses",
+    "normalization|variable_store",
+    "contrib|tf_layers|variable_scope",
+    "checkpoint_file|checkpoint_names|checkpoint_values",
+    "slim|checkpoints",
+]
+# Tested through contrib, tf_layers, variable_scope and checkpoints, which they are parts of.
+HELPERS_OF_COMPAT = {"graph", "functional_model", "normalization", "variable_store", "weight_losses"}
+HELPERS_OF_COMPAT |= {"checkpoint_file", "checkpoint_names", "checkpoint_values"}
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names.split("|")}
 
 
@@ -65,6 +75,19 @@ def test_imports_point_one_way():
 
 def test_every_part_has_its_place_in_the_order():
     assert {part_of(path) for path in modules("tfbn")} - {"__init__"} == RANK.keys()
+
+
+def test_compat_imports_point_one_way():
+    rank = {name: number for number, names in enumerate(COMPAT_ORDER) for name in names.split("|")}
+    assert {path.stem for path in modules("compat")} - {"__init__"} == rank.keys()
+    for path in modules("compat"):
+        if path.stem != "__init__":
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.ImportFrom) and node.level == 1:
+                    allowed = node.module in rank and rank[node.module] < rank[path.stem]
+                    same = rank[node.module] == rank[path.stem] and "checkpoint_" in path.stem
+                    typing = path.stem == "inner_batch_norms"  # for type checkers only
+                    assert allowed or same or typing, f"{path.stem} imports {node.module}"
 
 
 def test_mathematics_has_no_state_and_surgery_no_files():
@@ -139,5 +162,6 @@ def test_the_changelog_knows_the_version():
 def test_every_module_has_its_tests():
     tested = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
     assert (
-        RANK.keys() - {"quiet", "axes"} <= tested
+        RANK.keys() - {"quiet", "axes", "sums"} <= tested
     )  # in test_cli, as the command, and in test_functional
+    assert {part for parts in COMPAT_ORDER for part in parts.split("|")} - HELPERS_OF_COMPAT <= tested

@@ -33,6 +33,22 @@ def test_the_digits_example_fails_when_a_comparison_does(tmp_path):
     assert "A comparison failed." in done.stdout
 
 
+def test_the_migration_example(tmp_path):
+    code = f"import sys; sys.path.insert(0, {str(ROOT / 'examples')!r}); import migrate_slim"
+    done = run("-c", f"{code}; sys.exit(migrate_slim.main(steps=60, epochs=1))", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "17 variables loaded." in done.stdout
+    assert "All comparisons hold." in done.stdout
+    percent = r"([\d.]+)% "
+    loaded, fitted = re.findall(rf"(?:Keras model|fit) +{percent}", done.stdout)
+    assert float(loaded) > 90  # the moving statistics came with the checkpoint
+    assert float(fitted) > 90
+    code += "; migrate_slim.CLOSE = -1.0; sys.exit(migrate_slim.main(steps=1, epochs=1))"
+    done = run("-c", code, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "A comparison failed." in done.stdout
+
+
 def test_the_readme_example(tmp_path):
     examples = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     done = run("-c", examples[0], cwd=tmp_path)

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import tfbn
+from tfbn import compat
 
 SIGNATURES = {
     "BatchNorm": (
@@ -25,15 +26,46 @@ SIGNATURES = {
 }
 
 
+COMPAT_SIGNATURES = {
+    "batch_norm": (
+        "inputs, decay=0.999, center=True, scale=False, epsilon=0.001, activation_fn=None, "
+        "updates_collections='update_ops', is_training=True, reuse=None, variables_collections=None, "
+        "outputs_collections=None, trainable=True, scope=None, *, param_initializers=None, "
+        "param_regularizers=None, batch_weights=None, fused=None, data_format='NHWC', "
+        "zero_debias_moving_mean=False, renorm=False, renorm_clipping=None, renorm_decay=0.99, "
+        "adjustment=None"
+    ),
+    "load_checkpoint": "path, layer_or_model, name_map=None, *, exclude=(), moving_averages=False",
+    "VariableScopeLayer": "function, *, scope=None, arguments=None, name=None, **kwargs",
+    "add_arg_scope": "function",
+    "arg_scope": "list_ops_or_scope, **kwargs",
+}
+
+
 def plain(signature):
-    return ", ".join(
-        str(parameter.replace(annotation=parameter.empty)) for parameter in signature.parameters.values()
-    )
+    stripped = [one.replace(annotation=one.empty) for one in signature.parameters.values()]
+    return str(signature.replace(parameters=stripped, return_annotation=signature.empty))[1:-1]
 
 
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_signatures(name):
     assert plain(inspect.signature(getattr(tfbn, name))) == SIGNATURES[name]
+
+
+@pytest.mark.parametrize("name", COMPAT_SIGNATURES)
+def test_signatures_of_compat(name):
+    assert plain(inspect.signature(getattr(compat, name))) == COMPAT_SIGNATURES[name]
+
+
+def test_public_names_of_compat():
+    assert set(compat.__all__) == COMPAT_SIGNATURES.keys() | {
+        "CheckpointError",
+        "CheckpointReport",
+        "batch_normalization",
+        "slim",
+    }
+    for name in compat.__all__:
+        assert inspect.getdoc(getattr(compat, name)), f"{name} has no docstring"
 
 
 def test_public_names():

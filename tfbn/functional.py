@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from .axes import Axis, along, averaged_axes, channel_axes
+from .sums import exact_sum
 
 TensorLike = Any
-BLOCK = 128  # values added up in float32 before float64 takes over
 
 
 class Moments(NamedTuple):
@@ -56,9 +56,9 @@ def batch_moments(x: TensorLike, axis: Axis = -1) -> Moments:
         x = _widen(x)
         axes = averaged_axes(axis, x.shape.rank)
         count = count_values(x, axis)
-        mean = tf.math.divide_no_nan(_sum(x, axes), count)
+        mean = tf.math.divide_no_nan(exact_sum(x, axes), count)
         deviations = x - along(mean, axis, x.shape.rank)
-        variance = tf.math.divide_no_nan(_sum(tf.square(deviations), axes), count)
+        variance = tf.math.divide_no_nan(exact_sum(tf.square(deviations), axes), count)
     return Moments(mean, variance, count)
 
 
@@ -115,10 +115,10 @@ def weighted_moments(x: TensorLike, weights: TensorLike, axis: Axis = -1) -> Mom
     x, weights = tf.where(weights > 0, x, 0), tf.where(weights > 0, weights, 0)
     weights = tf.broadcast_to(weights, tf.shape(x))
     axes = averaged_axes(axis, x.shape.rank)
-    total = _sum(weights, axes)
-    mean = tf.math.divide_no_nan(_sum(weights * x, axes), total)
+    total = exact_sum(weights, axes)
+    mean = tf.math.divide_no_nan(exact_sum(weights * x, axes), total)
     deviations = x - along(mean, axis, rank)
-    variance = tf.math.divide_no_nan(_sum(weights * tf.square(deviations), axes), total)
+    variance = tf.math.divide_no_nan(exact_sum(weights * tf.square(deviations), axes), total)
     return Moments(mean, variance, total)
 
 
@@ -275,29 +275,3 @@ def _widen(x: TensorLike) -> tf.Tensor:
             "Convert them first, e.g. tf.cast(x, tf.float32)."
         )
     return x if x.dtype == tf.float64 else tf.cast(x, tf.float32)
-
-
-def _sum(x: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
-    """Sum over `axes`: a block of the innermost in `x`'s type, the blocks and the rest in float64.
-
-    TensorFlow adds a column of 100 000 float32 values one after the other, and errs by 1e-5 to 1e-4;
-    XLA does so over several axes at once, but does not join sums of different types. This way the
-    error is that of one block, 1e-7, at the price of the one sum.
-    """
-    dtype = x.dtype
-    for number, one in enumerate(sorted(axes, reverse=True)):
-        x = tf.reduce_sum(x, one) if number else _sum_blocks(x, one)
-    return tf.cast(x, dtype)
-
-
-def _sum_blocks(x: tf.Tensor, axis: int) -> tf.Tensor:
-    """Sum over one axis, as float64: of its blocks where it is longer than one."""
-    if x.shape[axis] is not None and x.shape[axis] <= BLOCK:
-        return tf.cast(tf.reduce_sum(x, axis), tf.float64)
-    shape = tf.shape(x)
-    before, after = shape[:axis], shape[axis + 1 :]
-    full = shape[axis] // BLOCK
-    head, tail = tf.split(x, [full * BLOCK, shape[axis] - full * BLOCK], axis, num=2)
-    blocks = tf.reshape(head, tf.concat([before, [full, BLOCK], after], 0))
-    sums = tf.cast(tf.reduce_sum(blocks, axis + 1), tf.float64)
-    return tf.reduce_sum(sums, axis) + tf.cast(tf.reduce_sum(tail, axis), tf.float64)
