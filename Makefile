@@ -37,7 +37,7 @@ test-wheel:
 	$(WHEEL_VENV)/bin/pip install --quiet "$$(echo dist/*.whl)[demo,test]"
 	outside=$$(mktemp -d) && trap 'rm -rf "$$outside"' EXIT && \
 	cp -R tests examples README.md pyproject.toml "$$outside" && bin=$$PWD/$(WHEEL_VENV)/bin && \
-	cd "$$outside" && "$$bin"/$(PYTEST) -m "not checkout" && "$$bin"/mypy -p tfbn
+	cd "$$outside" && "$$bin"/$(PYTEST) -m "not checkout and not slow" && "$$bin"/mypy -p tfbn
 
 test-oldest:
 	$(PYTHON) -m venv $(OLDEST_VENV)

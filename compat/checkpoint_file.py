@@ -85,8 +85,11 @@ def _prefix(path: Any) -> str:
     if not isinstance(path, (str, bytes, os.PathLike)):
         raise TypeError(f"path must be a string or a pathlib.Path, received {path!r}.")
     text = re.sub(r"\.(index|meta|data-\d{5}-of-\d{5})$", "", os.fsdecode(path))
-    if tf.io.gfile.exists(f"{text}.index") or not tf.io.gfile.isdir(text):
+    if tf.io.gfile.exists(f"{text}.index"):
         return text
+    if not tf.io.gfile.isdir(text):
+        shards = f"{text}-?????-of-?????"  # V1 from Saver(sharded=True); the reader takes the pattern
+        return shards if tf.io.gfile.glob(shards) else text
     last = tf.train.latest_checkpoint(text) or text
     if tf.io.gfile.isdir(last) and not tf.io.gfile.exists(f"{last}.index"):
         return f"{text.rstrip('/')}/"  # its base name is empty

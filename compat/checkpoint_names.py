@@ -48,7 +48,7 @@ class Search:
         if not (name_map is None or callable(name_map) or isinstance(name_map, Mapping)):
             raise TypeError(f"name_map must be a mapping of names or a function, received {name_map!r}.")
         self._rename: Callable[[str], Any] = name_map if callable(name_map) else _by(name_map or {})
-        self._keys = {name: (name,) for name in stored}
+        self._keys: dict[str, tuple[str, ...]] = {name: (name,) for name in stored}
         if moving_averages:
             shadows = [name for name in self._keys if name.endswith(SHADOW)]
             self._keys |= {name.removesuffix(SHADOW): (name,) for name in shadows}

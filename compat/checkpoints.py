@@ -181,7 +181,8 @@ def _variables(layer: Any) -> tuple[dict[str, keras.Variable], set[str]]:
             "to load into. Call it on data once, or its build((None, …)), before load_checkpoint."
         )
     root = "" if isinstance(layer, keras.Model) else layer.name
-    names, exact = {}, set()
+    names: dict[int, str] = {}
+    exact: set[str] = set()
     for path, one in {"": layer, **layer_paths(layer)}.items():  # an inner layer after the outer ones
         scope = "/".join(part for part in (root, path) if part)
         for weight in one.weights:

@@ -45,6 +45,11 @@ class slim:  # noqa: N801 (called like the function it was asked to be)
         tf_slim.arg_scope_func_key(batch_norm)  # takes over the old one's key while that is there
         self._replace()
 
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._slim, name)  # so that `slim = compat.slim()` is tf_slim, too
+
     def __enter__(self) -> Any:
         self._replace()  # once more, for one that was left before
         return self._slim

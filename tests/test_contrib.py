@@ -80,12 +80,14 @@ def original(tmp_path_factory):
     return tf1_programs.run_elsewhere("original", CASES, tmp_path_factory.mktemp("original"))
 
 
+@pytest.mark.slow
 def test_a_grid_of_programs_equals_the_original_with_v2_behaviour_off(original, tmp_path):
     ours = tf1_programs.run_elsewhere("ours", CASES, tmp_path)
     for case in CASES:
         tf1_programs.assert_same(ours, original, case)
 
 
+@pytest.mark.slow
 def test_a_grid_of_programs_equals_the_original_with_v2_behaviour_on(original):
     ours = tf1_programs.run_all(tf1_programs.ours(), CASES)
     for case in CASES:
@@ -157,6 +159,20 @@ def test_operations_bear_the_names_that_graphs_are_searched_for(graph):
         "BatchNorm/beta:0", "BatchNorm/moving_mean:0", "BatchNorm/moving_variance:0"
     ]  # fmt: skip
     assert compat.batch_norm(placeholder(8, 3), activation_fn=tf.nn.relu, scope="a").name == "a/Relu:0"
+
+
+def test_renormalisation_is_computed_before_its_averages_are_updated(graph):
+    outputs = compat.batch_norm(placeholder(8, 3), renorm=True)
+    operations = [one for one in graph.get_operations() if one.type == "AssignSubVariableOp"]
+    assert len(operations) == 4
+    for operation in operations:
+        before, todo = set(), [operation]
+        while todo:
+            one = todo.pop()
+            if one.name not in before:
+                before.add(one.name)
+                todo += [*one.control_inputs, *(tensor.op for tensor in one.inputs)]
+        assert outputs.op.name in before
 
 
 def test_reuse_shares_variables_and_updates_again(graph):
@@ -260,7 +276,6 @@ def test_what_a_keras_layer_cannot_be_asked(arguments):
 
 
 def test_a_tensor_as_is_training_is_refused_on_a_keras_tensor():
-    with pytest.raises(
-        ValueError, match=r"cannot take a tensor as is_training: .* model\(x, training=…\)"
-    ):
+    message = r"cannot take a tensor as is_training: .* model\(x, training=…\)"
+    with pytest.raises(ValueError, match=message):
         compat.batch_norm(keras.Input((3,)), is_training=tf.constant(True))

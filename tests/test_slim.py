@@ -3,12 +3,13 @@
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import tf_slim
 from sklearn.datasets import load_digits
-from tf_slim.nets import inception_v1, inception_v2, inception_v3, resnet_v1, resnet_v2
+from tf_slim.nets import inception_v1, inception_v2, inception_v3, resnet_utils, resnet_v1, resnet_v2
 
 from tfbn import compat
 
@@ -86,7 +87,8 @@ def test_without_tf_slim(monkeypatch):
     with pytest.raises(ImportError) as caught:
         compat.slim()
     assert str(caught.value) == (
-        "compat.slim() needs tf_slim, which is not installed. Install it with: pip install tf-slim==1.1.0"
+        "compat.slim() needs tf_slim, which is not installed. Install it with: "
+        "pip install tf-slim==1.1.0"
     )
 
 
@@ -202,10 +204,10 @@ class Net:
     """A network in a TF1 graph, as old code trains and evaluates it."""
 
     def __init__(self, module, name, size, rate):
-        arg_scope = getattr(module, f"{name}_arg_scope", None) or resnet_v1.resnet_utils.resnet_arg_scope
+        arg_scope = getattr(module, f"{name}_arg_scope", None) or resnet_utils.resnet_arg_scope
         self.x = tf1.placeholder(tf.float32, [None, size, size, 3])
         self.labels = tf1.placeholder(tf.int64, [None])
-        with tf_slim.arg_scope(arg_scope(batch_norm_decay=0.7)):
+        with tf_slim.arg_scope(arg_scope()):
             logits, _ = getattr(module, name)(self.x, 10, is_training=True)
             self.updates = tf1.get_collection(UPDATES)
             self.inference, _ = getattr(module, name)(self.x, 10, is_training=False, reuse=True)
@@ -215,31 +217,28 @@ class Net:
 
 
 def session():
-    """A session that starts at once: for a few steps, optimizing the graph takes longer than it saves."""
+    """A session that starts at once: for a few steps, optimizing the graph would take longer."""
     config = tf1.ConfigProto()
     config.graph_options.rewrite_options.disable_meta_optimizer = True
     config.graph_options.optimizer_options.opt_level = tf1.OptimizerOptions.L0
     return tf1.Session(config=config)
 
 
-def check_first_statistics(run, net, x, rate):
-    """The first batch norm's moving mean after a step, against its input's mean."""
-    run(net.train, x)
-
-
-# Name, smallest size, rate; batch norms, variables and trainable ones as the original has them.
+# Smallest size that is a multiple of 8, rate, decay; and what the original has: batch norms, variables,
+# trainable ones.
 NETS = {
-    "inception_v1": (inception_v1, 200, 0.05, 57, 230, 116),
-    "inception_v2": (inception_v2, 32, 0.05, 68, 277, 141),
-    "inception_v3": (inception_v3, 112, 0.05, 96, 388, 196),
-    "resnet_v1_50": (resnet_v1, 32, 0.002, 53, 267, 161),
-    "resnet_v2_50": (resnet_v2, 32, 0.01, 49, 272, 174),
+    "inception_v1": (inception_v1, 200, 0.05, 0.9997, 57, 230, 116),
+    "inception_v2": (inception_v2, 32, 0.05, 0.9997, 68, 277, 141),
+    "inception_v3": (inception_v3, 112, 0.05, 0.9997, 96, 388, 196),
+    "resnet_v1_50": (resnet_v1, 32, 0.002, 0.997, 53, 267, 161),
+    "resnet_v2_50": (resnet_v2, 32, 0.01, 0.997, 49, 272, 174),
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETS)
 def test_network(name):
-    module, size, rate, layers, variables, trained = NETS[name]
+    module, size, rate, decay, layers, variables, trained = NETS[name]
     images, labels = digits(size, 8)
     with compat.slim(), tf.Graph().as_default():
         tf1.set_random_seed(0)
@@ -249,10 +248,21 @@ def test_network(name):
         assert len(net.updates) == len(tf1.get_collection(UPDATES)) == 2 * layers
         assert len(tf1.global_variables()) == variables
         assert len(tf1.trainable_variables()) == trained
+        # What the first batch norm takes.
+        layer = means[0].op.name.split("/")[-3]
+        source = "pool1/MaxPool" if name == "resnet_v2_50" else f"{layer}/Conv2D"
+        operations = tf1.get_default_graph().get_operations()
+        first = next(one for one in operations if one.name.endswith(f"/{source}")).outputs[0]
         with session() as sess:
             sess.run(tf1.global_variables_initializer())
-            feed, losses = {net.x: images, net.labels: labels}, []
-            for _ in range(4):
+            feed = {net.x: images, net.labels: labels}
+            loss, _, value = sess.run([net.loss, net.train, first], feed)
+            expected = (1 - decay) * value.astype("float64").mean((0, 1, 2))
+            # 1 − decay in float32 has three digits less than decay.
+            scale = np.abs(expected).max()
+            np.testing.assert_allclose(sess.run(means[0]), expected, rtol=1e-3, atol=1e-3 * scale)
+            losses = [loss]
+            for _ in range(3):
                 losses.append(sess.run([net.loss, net.train], feed)[0])
             assert losses[-1] < losses[0] - 0.1, losses
             values = sess.run(means)
@@ -263,3 +273,40 @@ def test_network(name):
             np.testing.assert_allclose(part, whole[:2], atol=1e-3 * scale)  # float32 through 50 layers
             for before, after in zip(values, sess.run(means), strict=True):
                 np.testing.assert_array_equal(before, after)
+
+
+@keras.saving.register_keras_serializable("tests")
+def resnet_50(x, is_training):
+    with tf_slim.arg_scope(resnet_utils.resnet_arg_scope(batch_norm_decay=0.9)):
+        return resnet_v1.resnet_v1_50(x, 10, is_training=is_training)
+
+
+def test_resnet_as_one_keras_layer(tmp_path):
+    images, labels = digits(32, 16)
+    with compat.slim():  # as long as the model is used: each tf.function traces the code anew
+        inputs = keras.Input([32, 32, 3])
+        layer = compat.VariableScopeLayer(resnet_50)
+        net, end_points = layer(inputs)
+        model = keras.Model(inputs, net[:, 0, 0])
+        assert len(layer.weights) == 267
+        assert len(layer.losses) == 54
+        assert layer.variables_by_name["resnet_v1_50/conv1/weights"].shape == (7, 7, 3, 64)
+        assert end_points["resnet_v1_50/block4"].shape == (None, 1, 1, 2048)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.SGD(0.005), loss, jit_compile=False)
+        losses = model.fit(images, labels, batch_size=16, epochs=6, verbose=0).history["loss"]
+        assert losses[-1] < losses[0] - 0.5
+        outputs = model.predict(images, verbose=0)
+        assert np.isfinite(outputs).all()
+        model.save(tmp_path / "resnet.keras")
+        loaded = keras.models.load_model(tmp_path / "resnet.keras")
+        np.testing.assert_array_equal(loaded.predict(images, verbose=0), outputs)
+
+
+def test_what_the_call_gives_is_tf_slim_too():
+    with compat.slim():
+        slim = compat.slim()
+        assert slim.conv2d is tf_slim.conv2d
+        assert slim.batch_norm is compat.batch_norm
+        with pytest.raises(AttributeError, match="no_such_layer"):
+            slim.no_such_layer  # noqa: B018
