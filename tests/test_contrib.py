@@ -265,9 +265,15 @@ def test_on_a_keras_tensor_it_is_a_layer(tmp_path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"reuse": True, "scope": "a"}, {"batch_weights": np.ones(2)}, {"zero_debias_moving_mean": True},
-     {"adjustment": lambda shape: (1.0, 0.0)}, {"variables_collections": "a"}, {"outputs_collections": "a"}],
-)  # fmt: skip
+    [
+        {"reuse": True, "scope": "a"},
+        {"batch_weights": np.ones(2)},
+        {"zero_debias_moving_mean": True},
+        {"adjustment": lambda shape: (1.0, 0.0)},
+        {"variables_collections": "a"},
+        {"outputs_collections": "a"},
+    ],
+)
 def test_what_a_keras_layer_cannot_be_asked(arguments):
     name = next(key for key in arguments if key != "scope")
     message = rf"on a Keras tensor is a tfbn\.BatchNorm layer, which has no {name}\. Leave them out, or"
