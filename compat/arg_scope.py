@@ -52,19 +52,17 @@ class ScopedFunction:
         return self if instance is None else types.MethodType(self, instance)
 
     def __reduce__(self) -> str:
-        return self.__qualname__  # copied and pickled by name, as functions are
+        return self._function.__qualname__  # copied and pickled by name, as functions are
 
     def __repr__(self) -> str:
         return f"<{self._function!r} with arg_scope>"
 
 
-def _plain(function: Callable[..., Any], key: str) -> Callable[..., Any]:
+def _plain(function: Callable[..., Any], key: str) -> Any:
     """A function with the defaults of this one: tf_slim looks at nothing else, but at those it does."""
     code = getattr(function, "__code__", None)
-    if code is None:  # a class, a partial, a built-in function
-
-        def plain() -> None: ...
-    else:
+    plain: Any = lambda: None  # noqa: E731 (for a class, a partial, a built-in function)
+    if code is not None:
         defaults, closure = function.__defaults__, function.__closure__
         plain = types.FunctionType(code, {}, argdefs=defaults, closure=closure)
     plain._key_op = key
@@ -151,7 +149,7 @@ def _check(functions: Any, arguments: dict[str, Any]) -> None:
             )
         known = _arguments(function)
         unknown = [name for name in arguments if known is not None and name not in known]
-        if unknown:
+        if known is not None and unknown:
             raise TypeError(
                 f"{function!r} has no argument {', '.join(map(repr, unknown))}. Choose among "
                 f"{', '.join(known)}."

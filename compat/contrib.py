@@ -14,12 +14,11 @@ from .functional_model import apply_layer, check_supported
 from .graph import check_owner, collect, collect_output, create_variable
 from .normalization import (
     Method,
-    Statistics,
     check_clipping,
-    create_statistics,
     normalize,
     static_training,
 )
+from .statistics import Statistics, create_statistics
 
 UPDATE_OPS = tf.compat.v1.GraphKeys.UPDATE_OPS
 
@@ -123,8 +122,8 @@ def _keras_layer(inputs: keras.KerasTensor, **arguments: Any) -> keras.KerasTens
         for kind in ("initializer", "regularizer")
         for name, value in (arguments[f"param_{kind}s"] or {}).items()
     }
-    names = ("decay", "epsilon", "center", "scale", "trainable", "scope")
-    names += ("renorm", "renorm_clipping", "renorm_decay")
+    names = ["decay", "epsilon", "center", "scale", "trainable", "scope"]
+    names += ["renorm", "renorm_clipping", "renorm_decay"]
     return apply_layer(
         inputs,
         "batch_norm",

@@ -11,7 +11,8 @@ import tensorflow as tf
 from ..batch_norms import warn_if_never_updated
 
 if TYPE_CHECKING:
-    from .normalization import Method, Statistics
+    from .normalization import Method
+    from .statistics import Statistics
 
 BATCH_NORMS = "tfbn/batch_norms"  # the collection of a traced graph that holds its InnerBatchNorms
 

@@ -1,11 +1,11 @@
-"""What contrib's and tf.layers' batch norm share: variables, the two phases of a call, its updates.
+"""What contrib's and tf.layers' batch norm share: the two phases of a call, and its updates.
 
 All of it builds a graph: a `tf.Graph` or that of a `VariableScopeLayer`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,60 +16,9 @@ from ..axes import Axis, along, channel_axes
 from ..functional import Moments
 from ..renorm import correction
 from .inner_batch_norms import of_this_graph
+from .statistics import Statistics
 
 Tensors = tuple[tf.Tensor, ...]
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """The variables of one batch norm: per channel, or of any shape with as many elements."""
-
-    moving_mean: tf.Variable
-    moving_variance: tf.Variable
-    beta: tf.Tensor | None = None
-    gamma: tf.Tensor | None = None
-    moving_stddev: tf.Variable | None = None  # these three with renorm
-    renorm_mean: tf.Variable | None = None
-    renorm_stddev: tf.Variable | None = None
-    biased: tf.Variable | None = None  # these two with zero_debias_moving_mean
-    local_step: tf.Variable | None = None
-
-
-def create_statistics(
-    make: Callable[..., Any],
-    parameters: Sequence[str],
-    initializers: Mapping[str, Any],
-    renorm: bool,
-    zero_debias: bool = False,
-) -> Statistics:
-    """The variables of a batch norm, made in the order in which TF1 made them.
-
-    Args:
-        make: makes a variable per channel from a name, and `initializer` and `statistic` by name.
-        parameters: those wanted of "beta" and "gamma", in order.
-        initializers: by the name of the variable; ones for gamma and the variance, zeros for the rest
-            where it has none.
-        renorm, zero_debias: whether the variables of batch renormalisation, and of a moving mean
-            without bias, are wanted.
-    """
-    chosen = dict.fromkeys(("beta", "moving_mean"), tf.compat.v1.zeros_initializer())
-    chosen |= dict.fromkeys(("gamma", "moving_variance"), tf.compat.v1.ones_initializer()) | initializers
-
-    def root(shape: Any, dtype: Any = None, partition_info: Any = None) -> tf.Tensor:
-        variance = chosen["moving_variance"]
-        variance = variance() if isinstance(variance, type) else variance
-        return tf.sqrt(tf.cast(variance(shape, dtype=dtype), dtype))
-
-    chosen |= {"moving_stddev": root, "renorm_mean": chosen["moving_mean"], "renorm_stddev": root}
-    names = ["moving_mean", "moving_variance"]
-    names += ["moving_stddev", "renorm_mean", "renorm_stddev"] if renorm else []
-    made = {name: make(name, initializer=chosen[name], statistic=False) for name in parameters}
-    made |= {name: make(name, initializer=chosen[name], statistic=True) for name in names}
-    if zero_debias:
-        more = {"initializer": tf.compat.v1.zeros_initializer(), "statistic": True}
-        made["biased"] = make("moving_mean/biased", **more)
-        made["local_step"] = make("moving_mean/local_step", shape=[], **more)
-    return Statistics(**made)
 
 
 @dataclass(frozen=True)
@@ -199,9 +148,9 @@ def _corrected(
         return along(tf.cast(per_channel, y.dtype), method.axis, x.shape.rank)
 
     if statistics.renorm_mean is not None:
-        names = ("renorm_mean", "renorm_stddev")
-        averages = (_per_channel(getattr(statistics, name), x, method) for name in names)
-        r, d = correction(moments, *averages, method.epsilon, **method.renorm_clipping)
+        mean = _per_channel(statistics.renorm_mean, x, method)
+        stddev = _per_channel(statistics.renorm_stddev, x, method)
+        r, d = correction(moments, mean, stddev, method.epsilon, **method.renorm_clipping)
         y = y * spread(r) + spread(d)
     if method.adjustment is not None:
         factor, offset = method.adjustment(tf.shape(x))
@@ -232,9 +181,15 @@ def _normalized(x: tf.Tensor, method: Method) -> tuple[tf.Tensor, Moments]:
 def _inference(x: tf.Tensor, statistics: Statistics, method: Method) -> tf.Tensor:
     """Algorithm 2, line 11."""
     apply = kernels.normalize if method.fused else functional.normalize
-    names = ("moving_mean", "moving_variance", "beta", "gamma")
-    values = (_per_channel(getattr(statistics, name), x, method) for name in names)
-    return apply(x, *values, method.epsilon, method.axis)
+    names = ("mean", "variance", "beta", "gamma")
+    variables = (
+        statistics.moving_mean,
+        statistics.moving_variance,
+        statistics.beta,
+        statistics.gamma,
+    )
+    values = {name: _per_channel(one, x, method) for name, one in zip(names, variables, strict=True)}
+    return apply(x, **values, epsilon=method.epsilon, axis=method.axis)
 
 
 def _updates(statistics: Statistics, method: Method, moments: Moments) -> list[Any]:

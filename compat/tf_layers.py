@@ -13,12 +13,11 @@ from .functional_model import apply_layer, check_supported
 from .graph import check_owner, collect, create_variable
 from .normalization import (
     Method,
-    Statistics,
     check_clipping,
-    create_statistics,
     normalize,
     static_training,
 )
+from .statistics import Statistics, create_statistics
 
 V1 = tf.compat.v1
 
@@ -146,11 +145,12 @@ def _check_virtual(axes: tuple[int, ...], virtual_batch_size: Any, adjustment: A
 
 
 def _statistics(method: Method, inputs: tf.Tensor, **arguments: Any) -> Statistics:
-    sizes = [size if one in method.axis else 1 for one, size in enumerate(inputs.shape)]
+    axes = channel_axes(method.axis, inputs.shape.rank)
+    sizes = [size if one in axes else 1 for one, size in enumerate(inputs.shape)]
     if method.virtual_batch_size:
         sizes.insert(1, 1)
-    elif len(method.axis) == 1:
-        sizes = [inputs.shape[method.axis[0]]]
+    elif len(axes) == 1:
+        sizes = [inputs.shape[axes[0]]]
     dtype = tf.float64 if inputs.dtype == tf.float64 else tf.float32
 
     def make(name: str, statistic: bool, **more: Any) -> Any:
@@ -178,10 +178,8 @@ def _keras_layer(inputs: keras.KerasTensor, **arguments: Any) -> keras.KerasTens
     rank = len(inputs.shape)
     axes = channel_axes(arguments["axis"], rank)
     plain = arguments["fused"] is not False and not arguments["renorm"] and len(axes) == 1
-    kept = ("epsilon", "center", "scale", "trainable", "renorm", "renorm_clipping")
-    kept += tuple(
-        one for one in arguments if one.endswith(("_initializer", "_regularizer", "_constraint"))
-    )
+    kept = ["epsilon", "center", "scale", "trainable", "renorm", "renorm_clipping"]
+    kept += [one for one in arguments if one.endswith(("_initializer", "_regularizer", "_constraint"))]
     return apply_layer(
         inputs,
         "batch_normalization",

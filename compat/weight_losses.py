@@ -70,7 +70,7 @@ class WeightLoss:
         return loss if self.other is None else loss + self.other(_)
 
 
-def _cut(loss: tf.Tensor, cuts: set[str]) -> tf1.GraphDef:
+def _cut(loss: tf.Tensor, cuts: set[str]) -> tf.compat.v1.GraphDef:
     """The graph from the tensors named `cuts` to the loss, without control inputs and colocation."""
     definition, seen, todo = tf1.GraphDef(), set(), [loss]
     while todo:

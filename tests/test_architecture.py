@@ -26,14 +26,21 @@ ORDER = [
     "cli",
 ]
 COMPAT_ORDER = [
-    "arg_scope|graph|functional_model|inner_batch_norms|weight_losses",
+    "arg_scope|graph|statistics|functional_model|inner_batch_norms|weight_losses",
     "normalization|variable_store",
     "contrib|tf_layers|variable_scope",
     "checkpoint_file|checkpoint_names|checkpoint_values",
     "slim|checkpoints",
 ]
 # Tested through contrib, tf_layers, variable_scope and checkpoints, which they are parts of.
-HELPERS_OF_COMPAT = {"graph", "functional_model", "normalization", "variable_store", "weight_losses"}
+HELPERS_OF_COMPAT = {
+    "graph",
+    "statistics",
+    "functional_model",
+    "normalization",
+    "variable_store",
+    "weight_losses",
+}
 HELPERS_OF_COMPAT |= {"checkpoint_file", "checkpoint_names", "checkpoint_values"}
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names.split("|")}
 
