@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..batch_norms import layer_paths, never_updated
+from ..batch_norms import layer_paths, never_updated, warn_of_idle_statistics
 from .checkpoint_file import CheckpointFile
 from .checkpoint_names import Search, parts_of
 from .checkpoint_values import Source
@@ -157,12 +156,7 @@ def warn_if_never_updated(variables: Mapping[str, Any]) -> None:
         if variance is not None and never_updated(mean, variance, beta, gamma):
             found.append(scope or name)
     if found:
-        warnings.warn(
-            f"The batch norms {some(found)} were trained, but their moving statistics are still 0 "
-            "and 1: the operations in UPDATE_OPS were not run, and at inference nothing is normalised. "
-            "Run them with the training step, or call tfbn.recalibrate(model, data).",
-            stacklevel=3,
-        )
+        warn_of_idle_statistics(found, stacklevel=3)
 
 
 def _whole(variables: Mapping[str, Any], name: str) -> Any:

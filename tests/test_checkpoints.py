@@ -190,9 +190,10 @@ def test_a_checkpoint_of_objects_says_what_it_is(tmp_path):
 
 def never(scopes):
     return (
-        f"The batch norms {scopes} were trained, but their moving statistics are still 0 and 1: the "
-        "operations in UPDATE_OPS were not run, and at inference nothing is normalised. Run them with "
-        "the training step, or call tfbn.recalibrate(model, data)."
+        f"The batch norms {scopes} were trained, but their moving statistics are still 0 and 1, and at "
+        "inference nothing is normalised: the operations in TF1's UPDATE_OPS were not run, or the model "
+        "was called without training=True. Run them with each training step, or call "
+        "tfbn.recalibrate(model, data)."
     )
 
 

@@ -123,8 +123,8 @@ def test_export_warns_of_them_too(tmp_path):
     model, _ = network()
     with pytest.warns(UserWarning, match=IDLE.replace("tf1/", "")):
         tfbn.export(model, tmp_path / "out")
-    layer = tfbn.BatchNorm()
+    layer = tfbn.BatchNorm(name="bn")
     ours = keras.Sequential([keras.Input((3,)), layer])
     layer.beta.assign([1.0, 2.0, 3.0])
-    with pytest.warns(UserWarning, match="^The batch norms batch_norm were trained"):
+    with pytest.warns(UserWarning, match="^The batch norms bn were trained"):
         tfbn.export(ours, tmp_path / "ours")

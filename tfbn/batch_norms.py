@@ -119,7 +119,7 @@ def warn_if_never_updated(layers: Mapping[str, Batchnorm], stacklevel: int = 2) 
 
 
 def warn_of_idle_statistics(paths: Sequence[str], stacklevel: int) -> None:
-    shown = ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
+    shown = ", ".join(paths[:10]) + (f" and {len(paths) - 10} more" if len(paths) > 10 else "")
     warnings.warn(
         f"The batch norms {shown} were trained, but their moving statistics are still 0 and 1, and at "
         "inference nothing is normalised: the operations in TF1's UPDATE_OPS were not run, or the model "
