@@ -281,6 +281,7 @@ def resnet_50(x, is_training):
         return resnet_v1.resnet_v1_50(x, 10, is_training=is_training)
 
 
+@pytest.mark.slow
 def test_resnet_as_one_keras_layer(tmp_path):
     images, labels = digits(32, 16)
     with compat.slim():  # as long as the model is used: each tf.function traces the code anew

@@ -23,8 +23,9 @@ class Gauge:
 
     def __init__(self, layer: Batchnorm) -> None:
         self.layer = layer
-        shape = layer.moving_mean.shape
-        self.moments = Moments(*(tf.Variable(tf.zeros(shape, tf.float64)) for _ in range(3)))
+        self.moments: Moments | None = None
+        if hasattr(layer, "moving_mean"):  # a subclassed model may build its layers in the pass
+            self.moments = self._new_moments()
 
     def call(
         self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
@@ -40,14 +41,20 @@ class Gauge:
         )
         return tf.cast(outputs, layer.compute_dtype)
 
+    def _new_moments(self) -> Moments:
+        shape = self.layer.moving_mean.shape
+        return Moments(*(tf.Variable(tf.zeros(shape, tf.float64)) for _ in range(3)))
+
     def _add(self, batch: Moments) -> None:
+        with tf.init_scope():
+            sums = self.moments = self.moments or self._new_moments()
         batch = batch._replace(count=tf.broadcast_to(batch.count, tf.shape(batch.mean)))
-        both = Moments(*(tf.stack(pair) for pair in zip(self.moments, batch, strict=True)))
-        for variable, value in zip(self.moments, functional.combine_moments(both), strict=True):
+        both = Moments(*(tf.stack(pair) for pair in zip(sums, batch, strict=True)))
+        for variable, value in zip(sums, functional.combine_moments(both), strict=True):
             variable.assign(value)
 
     def is_finite(self) -> bool:
-        return all(np.isfinite(one.numpy()).all() for one in self.moments)
+        return self.moments is None or all(np.isfinite(one.numpy()).all() for one in self.moments)
 
     def read(self, path: str) -> tuple[np.ndarray, np.ndarray, int]:
         """Mean, unbiased variance and the smallest count of a channel.
@@ -55,7 +62,7 @@ class Gauge:
         Raises:
             ValueError: fewer than two values in a channel.
         """
-        if not self.moments.count.numpy().any():
+        if self.moments is None or not self.moments.count.numpy().any():
             raise ValueError(
                 f"No value of the data reached the batch norm {path!r}. Is it used when the model is "
                 "called, and not masked throughout? Freeze it (trainable = False) to leave it out."
