@@ -149,7 +149,8 @@ def _checked_axis(
         raise ValueError(f"Inputs {inputs.name} has undefined rank. Give it one with set_shape.")
     axis = 1 if data_format == "NCHW" else -1
     least = 2 if data_format == "NCHW" else 1
-    if len(inputs.shape) < least or inputs.shape[axis] is None:
+    sizes = tf.TensorShape(inputs.shape).as_list()
+    if len(sizes) < least or sizes[axis] is None:
         raise ValueError(
             f"Inputs {inputs.name} has undefined channels dimension {inputs.shape}. Give axis {axis} a "
             "size with set_shape."
@@ -198,7 +199,7 @@ def _statistics(axis: int, inputs: tf.Tensor, **arguments: Any) -> Statistics:
     def make(name: str, statistic: bool, **more: Any) -> Any:
         return create_variable(
             name,
-            **{"shape": inputs.shape[axis : axis + 1 or None], "dtype": dtype} | more,
+            **{"shape": [inputs.shape.as_list()[axis]], "dtype": dtype} | more,
             collections=arguments["variables_collections"],
             model="/" not in name,
             statistic=statistic,

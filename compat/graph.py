@@ -17,17 +17,21 @@ def check_owner(function: str) -> None:
     Raises:
         ValueError: eager execution, or a tf.function outside any `VariableScopeLayer`.
     """
+    with tf.init_scope():
+        in_a_graph = not tf.executing_eagerly()
+    if in_a_graph or tf.compat.v1.get_variable_scope().custom_getter:
+        return
     graph = tf.compat.v1.get_default_graph()
-    # wrap_function keeps the variables of its graph, and calls it so.
-    kept = tf.compat.v1.get_variable_scope().custom_getter
-    kept = kept or getattr(graph, "name", None) == "wrapped_function"
-    if tf.executing_eagerly() or (tf.inside_function() and not kept):
-        raise ValueError(
-            f"compat.{function} was called {'eagerly' if tf.executing_eagerly() else 'in a tf.function'}"
-            ", outside any layer: it would make variables that nobody keeps or trains. Wrap the code in "
-            f"compat.VariableScopeLayer(function), which keeps them, or build a functional model: call "
-            f"compat.{function} on a keras.Input."
-        )
+    while graph is not None:  # wrap_function keeps the variables of its graph, and calls it so
+        if getattr(graph, "name", None) == "wrapped_function":
+            return
+        graph = getattr(graph, "outer_graph", None)
+    raise ValueError(
+        f"compat.{function} was called {'eagerly' if tf.executing_eagerly() else 'in a tf.function'}"
+        ", outside any layer: it would make variables that nobody keeps or trains. Wrap the code in "
+        f"compat.VariableScopeLayer(function), which keeps them, or build a functional model: call "
+        f"compat.{function} on a keras.Input."
+    )
 
 
 def create_variable(

@@ -59,7 +59,7 @@ class InnerBatchNorms:
 
     def call(self, x: tf.Tensor, statistics: Statistics, method: Method) -> tf.Tensor | None:
         """What the stand-in makes of `x`; `None` where there is none."""
-        name = statistics.moving_mean.name.removesuffix(":0").rpartition("/")[0]
+        name = tf.compat.v1.get_variable_scope().name
         inner = self.by_name.setdefault(name, InnerBatchNorm(self.layer, name, method))
         if "call" not in vars(inner):
             return None

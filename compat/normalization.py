@@ -82,7 +82,7 @@ def normalize(
         )
     y.set_shape(x.shape)
     # Renormalisation reads averages that the updates write.
-    with tf.control_dependencies([y] if statistics.renorm_mean is not None else None):
+    with tf.control_dependencies([y] if statistics.renorm_mean is not None else []):
         return y, _updates(statistics, method, Moments(*moments))
 
 
@@ -168,7 +168,7 @@ def _normalized(x: tf.Tensor, method: Method) -> tuple[tf.Tensor, Moments]:
         # Virtual batches are strided, as they always were: every (batch / size)th sample is in one.
         groups = tf.concat([[method.virtual_batch_size, -1], tf.shape(x)[1:]], 0)
         wide = tf.reshape(wide, groups)
-        wide.set_shape([method.virtual_batch_size, None, *x.shape[1:]])
+        wide.set_shape([method.virtual_batch_size, None, *x.shape.as_list()[1:]])
         axis = (1, *(one + 1 for one in axis))
     moments = _moments(wide, method, axis)
     mean, variance, count = moments
@@ -200,7 +200,9 @@ def _updates(statistics: Statistics, method: Method, moments: Moments) -> list[A
     def step(variable: tf.Variable, value: tf.Tensor, decay: Any = method.decay) -> Any:
         with tf.name_scope("AssignMovingAvg") as scope:
             value = tf.reshape(value, tf.shape(variable))
-            delta = (variable - value) * (1 - _number(decay, value.dtype))
+            with tf.control_dependencies([value]):  # in a loop: what the turn before has left
+                old = tf.identity(variable)
+            delta = (old - value) * (1 - _number(decay, value.dtype))
             delta = tf.where(tf.reshape(seen, tf.shape(variable)), delta, tf.zeros_like(delta))
             return tf.compat.v1.assign_sub(variable, delta, name=scope).op
 
@@ -228,10 +230,12 @@ def _debiased_step(statistics: Statistics, method: Method, mean: tf.Tensor, seen
     `biased / (1 − decay^steps)` (Adam's correction, arXiv 1412.6980).
     """
     with tf.name_scope("AssignMovingAvg"):
-        moving, old = statistics.moving_mean, tf.identity(statistics.biased)
+        moving = statistics.moving_mean
+        with tf.control_dependencies([mean]):
+            old, steps = tf.identity(statistics.biased), tf.identity(statistics.local_step)
         decay = _number(method.decay, old.dtype)
         biased = tf.where(seen, old + (tf.reshape(mean, tf.shape(old)) - old) * (1 - decay), old)
-        steps = tf.identity(statistics.local_step) + tf.cast(seen, old.dtype)
+        steps += tf.cast(seen, old.dtype)
         unbiased = tf.where(steps > 0, biased / (1 - decay**steps), moving)
         pairs = [(statistics.biased, biased), (statistics.local_step, steps), (moving, unbiased)]
         return tf.group(*(tf.compat.v1.assign(one, value) for one, value in pairs))
@@ -246,5 +250,5 @@ def _per_channel(variable: Any, x: tf.Tensor, method: Method) -> tf.Tensor | Non
     """A variable in the shape of `x`'s channel axes; tf.layers keeps some with the rank of `x`."""
     if variable is None:
         return None
-    channels = [x.shape[one] for one in channel_axes(method.axis, x.shape.rank)]
+    channels = [x.shape.as_list()[one] for one in channel_axes(method.axis, x.shape.rank)]
     return tf.reshape(variable, channels)

@@ -103,7 +103,7 @@ def _method(inputs: tf.Tensor, axis: Any, training: Any, **arguments: Any) -> Me
     if inputs.shape.rank is None:
         raise ValueError(f"Input {inputs.name} has undefined rank. Give it one with set_shape.")
     axes = channel_axes(axis, inputs.shape.rank)
-    if any(inputs.shape[one] is None for one in axes):
+    if any(inputs.shape.as_list()[one] is None for one in axes):
         raise ValueError(
             f"Input has undefined `axis` dimension. Received input with shape {inputs.shape} and "
             f"axis={axes}. Give it a size with set_shape."
@@ -146,11 +146,11 @@ def _check_virtual(axes: tuple[int, ...], virtual_batch_size: Any, adjustment: A
 
 def _statistics(method: Method, inputs: tf.Tensor, **arguments: Any) -> Statistics:
     axes = channel_axes(method.axis, inputs.shape.rank)
-    sizes = [size if one in axes else 1 for one, size in enumerate(inputs.shape)]
+    sizes = [size if one in axes else 1 for one, size in enumerate(inputs.shape.as_list())]
     if method.virtual_batch_size:
         sizes.insert(1, 1)
     elif len(axes) == 1:
-        sizes = [inputs.shape[axes[0]]]
+        sizes = [sizes[axes[0]]]
     dtype = tf.float64 if inputs.dtype == tf.float64 else tf.float32
 
     def make(name: str, statistic: bool, **more: Any) -> Any:

@@ -158,7 +158,8 @@ class VariableScopeLayer(keras.layers.Layer):
 
         def body(*tensors: tf.Tensor) -> list[tf.Tensor]:
             tf1.add_to_collection(BATCH_NORMS, inside)
-            scope = tf1.variable_scope(self.scope or tf1.get_variable_scope(), custom_getter=store.get)
+            given = {"custom_getter": store.get, "dtype": tf.as_dtype(self.compute_dtype)}
+            scope = tf1.variable_scope(self.scope or tf1.get_variable_scope(), **given)
             with tf.variable_creator_scope(store.create), scope:
                 outputs = self.function(tf.nest.pack_sequence_as(specs, tensors), **arguments)
             kept.outputs = tf.nest.map_structure(tf.identity, outputs)
@@ -166,13 +167,17 @@ class VariableScopeLayer(keras.layers.Layer):
             kept.losses = [tf.convert_to_tensor(one) for one in losses]  # get_variable's are lazy
             updates = tf1.get_collection(tf1.GraphKeys.UPDATE_OPS)  # ops, tensors, results of `assign`
             kept.updates = list(dict.fromkeys(getattr(one, "op", one) for one in updates))
+            _check_updates(kept.updates)
             return tf.nest.flatten(kept.outputs)
 
         wrapped = tf1.wrap_function(body, tf.nest.flatten(specs))
         fed = wrapped.inputs[: len(tf.nest.flatten(specs))]
         losses = store.take_weight_losses(kept.losses, wrapped, len(fed))
         updates = kept.updates if is_training else list(inside.updates)
-        run = wrapped.prune(fed, (kept.outputs, losses, updates))
+        # Without a signature each call would print its inputs into an error that nobody reads.
+        named = [tf.TensorSpec(one.shape, one.dtype, f"x{n}") for n, one in enumerate(fed)]
+        fetches = (kept.outputs, losses, updates)
+        run = wrapped.prune(fed, fetches, input_signature=(tuple(named), {}))
         return _Program(run, kept.outputs, store)
 
     def get_build_config(self) -> dict[str, Any] | None:
@@ -208,6 +213,15 @@ class _Program(NamedTuple):
     run: Callable[..., Any]
     outputs: Any
     variables: Variables
+
+
+def _check_updates(updates: list[Any]) -> None:
+    inner = [one.name for one in updates if one.graph is not tf1.get_default_graph()]
+    if inner:
+        raise ValueError(
+            f"UPDATE_OPS has {', '.join(inner)} from inside a conditional or a loop, where nobody "
+            "outside can run it. Pass updates_collections=None there."
+        )
 
 
 def _parameters(function: Callable[..., Any]) -> Any:

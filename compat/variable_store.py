@@ -36,6 +36,8 @@ class Variables:
             kwargs["reuse"] = tf1.AUTO_REUSE  # the layer has it, this trace's graph not yet
         compute, stored = self.layer.compute_dtype, self.layer.variable_dtype
         self.asked = name
+        if not kwargs["trainable"] and compute != stored and kwargs["dtype"] == compute:
+            kwargs["dtype"] = tf.as_dtype(stored)  # counters and statistics need their digits
         self.widened = compute != stored and kwargs["trainable"] and kwargs["dtype"] == compute
         if self.widened:
             return tf.cast(getter(name=name, **kwargs | {"dtype": tf.as_dtype(stored)}), compute)

@@ -70,8 +70,20 @@ def grid():
         yield {"kwargs": kwargs | {"outputs_collections": "outs", "scope": "top/bn"}, "shape": RANKS[4]}
 
 
+def grid_of_unknown_sizes():
+    for shape in RANKS.values():  # a batch, and other sizes, known only when the graph runs
+        unknown = {"shape": shape, "static_shape": [None] * (len(shape) - 1) + [3]}
+        yield unknown | {"kwargs": {"scale": True, "fused": True, "decay": 0.9}}
+        yield unknown | {"kwargs": {"fused": False}, "training": "tensor"}
+    unknown = {"shape": RANKS[4], "static_shape": [None, None, None, 3]}
+    yield unknown | {"kwargs": {"decay": 0.9}, "batch_weights": True}
+    yield unknown | {"kwargs": {"renorm": True, "decay": 0.9}, "steps": 4}
+    yield unknown | {"kwargs": {"zero_debias_moving_mean": True}}
+
+
 CASES = [
-    {"name": str(number), "function": "contrib", "steps": 2} | case for number, case in enumerate(grid())
+    {"name": str(number), "function": "contrib", "steps": 2} | case
+    for number, case in enumerate((*grid(), *grid_of_unknown_sizes()))
 ]
 
 
@@ -173,6 +185,35 @@ def test_renormalisation_is_computed_before_its_averages_are_updated(graph):
                 before.add(one.name)
                 todo += [*one.control_inputs, *(tensor.op for tensor in one.inputs)]
         assert outputs.op.name in before
+
+
+@pytest.mark.parametrize("where", ["cond", "while", "map"])
+def test_inside_the_control_flow_of_a_graph(graph, where):
+    x, p = reference.data((4, 6, 3)), V1.placeholder_with_default(True, [])
+    reuse = {"scope": "bn", "reuse": V1.AUTO_REUSE, "updates_collections": None, "decay": 0.5}
+
+    def call(one):
+        return compat.batch_norm(one, **reuse)
+
+    call(tf.constant(x[0])) if where != "cond" else None
+    if where == "cond":
+        y = tf.cond(p, lambda: call(tf.constant(x[0])), lambda: tf.constant(x[0]))
+    elif where == "while":
+        body = lambda i, _: (i + 1, call(tf.constant(x)[i]))  # noqa: E731
+        start = (0, tf.constant(x[0]))
+        y = V1.while_loop(lambda i, _: i < 3, body, start, parallel_iterations=1)[1]
+    else:
+        y = tf.map_fn(call, tf.constant(x), parallel_iterations=1)[3]
+    with V1.Session() as session:
+        session.run(V1.global_variables_initializer())
+        got, mean = session.run(y), session.run(V1.global_variables()[1])
+    turns = {"cond": 1, "while": 3, "map": 4}[where]
+    want = np.zeros(3)
+    for one in x[:turns]:
+        want = 0.5 * want + 0.5 * reference.moments(one)[0]
+    np.testing.assert_allclose(mean, want, rtol=1e-5, atol=1e-6)
+    last = x[turns - 1]
+    np.testing.assert_allclose(got, reference.apply(last, *reference.moments(last)), atol=1e-5)
 
 
 def test_reuse_shares_variables_and_updates_again(graph):

@@ -623,3 +623,26 @@ assert len(model.losses) == 2
 def test_mirrored_strategy(tmp_path):
     folder = str(Path(__file__).parent)
     subprocess.run([sys.executable, "-c", MIRRORED, folder], check=True, cwd=tmp_path)
+
+
+def test_mixed_precision_of_code_that_names_no_types():
+    def code(x):
+        w = tf1.get_variable("w", [3, 2])
+        count = tf1.get_variable("count", [], initializer=tf1.zeros_initializer(), trainable=False)
+        tf1.add_to_collection(UPDATES, tf1.assign_add(count, 1))
+        return x @ w
+
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    layer = VariableScopeLayer(code)
+    assert layer(X, training=True).dtype == tf.bfloat16
+    assert {one.dtype for one in layer.weights} == {"float32"}
+    assert layer.variables_by_name["count"].numpy() == 1
+
+
+def test_updates_inside_a_conditional_are_refused():
+    def code(x):
+        call = lambda: compat.batch_norm(x, scope="bn")  # noqa: E731
+        return tf.cond(tf.reduce_sum(x) > 0, call, lambda: x)
+
+    with pytest.raises(ValueError, match=r"^UPDATE_OPS has .* Pass updates_collections=None there\.$"):
+        VariableScopeLayer(code)(X, training=True)

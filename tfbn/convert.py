@@ -33,7 +33,8 @@ def convert(model: keras.Model, to: type[keras.layers.Layer] = BatchNorm) -> ker
 
     Weights, names, initialisers, regularisers, constraints, frozen flags and precision are carried over,
     in nested models too; a batch norm that is one already, and every other layer, is copied with its
-    weights. Ours stores the biased variance as Keras 3 does, so that training goes on as before.
+    weights, and so is one inside a layer around TF1 code. Ours stores the biased variance as Keras 3
+    does, so that training goes on as before.
 
     Args:
         model: a built Sequential or Functional model. Neither it nor its optimizer is changed.
@@ -65,7 +66,8 @@ def convert(model: keras.Model, to: type[keras.layers.Layer] = BatchNorm) -> ker
         return new
 
     new_model, clones = rebuild(model, choose)
-    hidden = [path for path, layer in batch_norms(model).items() if id(layer) not in clones]
+    found = {path: one for path, one in batch_norms(model).items() if is_batch_norm(one)}
+    hidden = [path for path, layer in found.items() if id(layer) not in clones]
     if hidden:
         raise ValueError(
             f"The batch norms {', '.join(hidden)} are inside layers whose graph Keras does not show and "

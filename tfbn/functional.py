@@ -68,7 +68,8 @@ def count_values(x: TensorLike, axis: Axis = -1) -> tf.Tensor:
     A constant where the shape is known.
     """
     x = _widen(x)
-    sizes = [(one, x.shape[one]) for one in averaged_axes(axis, x.shape.rank)]
+    shape = x.shape.as_list()  # TF1's behaviour has no plain numbers in x.shape
+    sizes = [(one, shape[one]) for one in averaged_axes(axis, x.shape.rank)]
     count = tf.constant(float(math.prod(size for _, size in sizes if size is not None)), x.dtype)
     for one, size in sizes:
         if size is None:
@@ -102,7 +103,7 @@ def weighted_moments(x: TensorLike, weights: TensorLike, axis: Axis = -1) -> Mom
         and weights.shape.rank <= rank
         and all(
             one in (1, None) or size in (one, None)
-            for one, size in zip(weights.shape, x.shape, strict=False)
+            for one, size in zip(weights.shape.as_list(), x.shape.as_list(), strict=False)
         )
     )
     if not fits:

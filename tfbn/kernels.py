@@ -109,7 +109,7 @@ def _fused(
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """The kernel on a tensor of any rank, seen as images with the channels last or second."""
     (channel,) = channel_axes(axis, x.shape.rank)
-    shape, size = tf.shape(x), x.shape[channel]
+    shape, size = tf.shape(x), x.shape.as_list()[channel]
     images, layout = x, "NHWC"
     if channel == x.shape.rank - 1 and x.shape.rank != 4:
         images = tf.reshape(x, [-1, 1, 1, size])
@@ -140,7 +140,7 @@ def _centred(x: tf.Tensor, count: tf.Tensor, axis: Axis) -> tuple[tf.Tensor, tf.
     Returns:
         That tensor, whether the mean was taken off, and the moments of `x` if it was (zeros if not).
     """
-    channels = [x.shape[one] for one in channel_axes(axis, x.shape.rank)]
+    channels = [x.shape.as_list()[one] for one in channel_axes(axis, x.shape.rank)]
     if tf.get_static_value(count) is None:
         far = tf.cond(count > NEVER_FAR, lambda: _far_from_zero(x, count, axis), lambda: False)
     else:
@@ -171,7 +171,7 @@ def _far_from_zero(x: tf.Tensor, count: tf.Tensor, axis: Axis) -> tf.Tensor:
     """Whether a channel's N·μ/σ is too large for the kernel, judged by a sample of the batch."""
     (channel,) = channel_axes(axis, x.shape.rank)
     after = tf.reduce_prod(tf.shape(x)[channel + 1 :])
-    sample = tf.reshape(tf.stop_gradient(x), [-1, x.shape[channel], after])
+    sample = tf.reshape(tf.stop_gradient(x), [-1, x.shape.as_list()[channel], after])
     # Gathering a few rows is a handful of copies, ten times as fast as a strided slice.
     last = channel == x.shape.rank - 1
     for one, wanted in ((0, SAMPLE if last else SAMPLE // 4), *([] if last else [(2, SAMPLE // 4)])):

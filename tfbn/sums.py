@@ -22,7 +22,8 @@ def exact_sum(x: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
 
 def _sum_blocks(x: tf.Tensor, axis: int) -> tf.Tensor:
     """Sum over one axis, as float64: of its blocks where it is longer than one."""
-    if x.shape[axis] is not None and x.shape[axis] <= BLOCK:
+    size = x.shape.as_list()[axis]
+    if size is not None and size <= BLOCK:
         return tf.cast(tf.reduce_sum(x, axis), tf.float64)
     shape = tf.shape(x)
     before, after = shape[:axis], shape[axis + 1 :]
