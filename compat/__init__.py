@@ -3,11 +3,13 @@
 from .arg_scope import add_arg_scope, arg_scope
 from .checkpoints import CheckpointError, CheckpointReport, load_checkpoint
 from .contrib import batch_norm
+from .keras1 import BatchNormalization
 from .slim import slim
 from .tf_layers import batch_normalization
 from .variable_scope import VariableScopeLayer
 
 __all__ = [
+    "BatchNormalization",
     "CheckpointError",
     "CheckpointReport",
     "VariableScopeLayer",

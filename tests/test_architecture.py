@@ -26,9 +26,9 @@ ORDER = [
     "cli",
 ]
 COMPAT_ORDER = [
-    "arg_scope|graph|statistics|functional_model|inner_batch_norms|weight_losses",
+    "arg_scope|graph|statistics|functional_model|inner_batch_norms|weight_losses|keras1_names|keras1_flow",
     "normalization|variable_store",
-    "contrib|tf_layers|variable_scope",
+    "contrib|tf_layers|variable_scope|keras1",
     "checkpoint_file|checkpoint_names|checkpoint_values",
     "slim|checkpoints",
 ]

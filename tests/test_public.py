@@ -27,6 +27,10 @@ SIGNATURES = {
 
 
 COMPAT_SIGNATURES = {
+    "BatchNormalization": (
+        "epsilon=1e-05, mode=0, axis=-1, momentum=0.99, weights=None, beta_init='zero', "
+        "gamma_init='one', gamma_regularizer=None, beta_regularizer=None, **kwargs"
+    ),
     "batch_norm": (
         "inputs, decay=0.999, center=True, scale=False, epsilon=0.001, activation_fn=None, "
         "updates_collections='update_ops', is_training=True, reuse=None, variables_collections=None, "

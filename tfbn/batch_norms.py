@@ -17,10 +17,16 @@ Batchnorm: TypeAlias = BatchNorm | keras.layers.BatchNormalization
 
 
 def is_batch_norm(layer: object) -> TypeGuard[Batchnorm]:
-    """Whether `layer` computes batch normalisation: a subclass with a `call` of its own may not."""
-    return isinstance(layer, (BatchNorm, keras.layers.BatchNormalization)) and (
-        type(layer).call in (BatchNorm.call, BatchRenorm.call, keras.layers.BatchNormalization.call)
-    )
+    """Whether `layer` computes batch normalisation: a subclass with a `call` of its own may not.
+
+    A subclass of ours tells by `unlike_batch_norm`: why it does not, or `None` if it does.
+    `as_batch_norm()` then makes the `BatchNorm` of the same arguments and order of weights, and
+    `ignores_mask` says that masked positions count in its statistics.
+    """
+    if not isinstance(layer, (BatchNorm, keras.layers.BatchNormalization)):
+        return False
+    calls = (BatchNorm.call, BatchRenorm.call, keras.layers.BatchNormalization.call)
+    return type(layer).call in calls or getattr(layer, "unlike_batch_norm", "not known") is None
 
 
 def layer_paths(model: keras.layers.Layer) -> dict[str, keras.layers.Layer]:

@@ -34,7 +34,8 @@ def convert(model: keras.Model, to: type[keras.layers.Layer] = BatchNorm) -> ker
     Weights, names, initialisers, regularisers, constraints, frozen flags and precision are carried over,
     in nested models too; a batch norm that is one already, and every other layer, is copied with its
     weights, and so is one inside a layer around TF1 code. Ours stores the biased variance as Keras 3
-    does, so that training goes on as before.
+    does, so that training goes on as before. Keras 1's layer of mode 0 (`compat.BatchNormalization`) is
+    replaced too.
 
     Args:
         model: a built Sequential or Functional model. Neither it nor its optimizer is changed.
@@ -53,15 +54,18 @@ def convert(model: keras.Model, to: type[keras.layers.Layer] = BatchNorm) -> ker
     pairs: list[tuple[Batchnorm, Batchnorm]] = []
 
     def choose(layer: keras.layers.Layer) -> keras.layers.Layer | Instead:
-        if not is_batch_norm(layer) or isinstance(layer, to):
+        if not is_batch_norm(layer):
             return Instead.COPY
-        if type(layer) not in (BatchNorm, BatchRenorm, keras.layers.BatchNormalization):
+        plain = layer.as_batch_norm() if hasattr(layer, "as_batch_norm") else layer
+        if plain is layer and isinstance(layer, to):
+            return Instead.COPY
+        if type(plain) not in (BatchNorm, BatchRenorm, keras.layers.BatchNormalization):
             raise ValueError(
                 f"{layer.name!r} is a {type(layer).__name__}, a subclass that may compute other "
                 "things. Replace it in the code that makes it."
             )
         kind = BatchRenorm if to is BatchNorm and getattr(layer, "renorm", False) else to
-        new = kind(**_translated(layer))
+        new = plain if type(plain) is kind else kind(**_translated(plain))
         pairs.append((layer, new))
         return new
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -67,6 +67,9 @@ class BatchNorm(keras.layers.Layer):
     >>> print(layer.moving_mean.numpy().round(3))
     [0.2 3. ]
     """
+
+    # What the moving statistics are called among the weights.
+    statistics_names: ClassVar[tuple[str, str]] = ("moving_mean", "moving_variance")
 
     def __init__(
         self,
@@ -147,11 +150,12 @@ class BatchNorm(keras.layers.Layer):
             "trainable": False,
             "autocast": False,
         }
+        mean_name, variance_name = self.statistics_names
         self.moving_mean = self.add_weight(
-            name="moving_mean", initializer=self.moving_mean_initializer, **statistic
+            name=mean_name, initializer=self.moving_mean_initializer, **statistic
         )
         self.moving_variance = self.add_weight(
-            name="moving_variance", initializer=self.moving_variance_initializer, **statistic
+            name=variance_name, initializer=self.moving_variance_initializer, **statistic
         )
         self.input_spec = keras.layers.InputSpec(
             ndim=len(input_shape), axes={one: input_shape[one] for one in axes}

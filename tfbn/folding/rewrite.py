@@ -59,10 +59,15 @@ class _Plan:
 
     def __init__(self, model: keras.Model) -> None:
         self.paths = {id(layer): path for path, layer in layer_paths(model).items()}
-        self.layers = batch_norms(model)
+        unlike = {
+            path: layer
+            for path, layer in layer_paths(model).items()
+            if getattr(layer, "unlike_batch_norm", None) is not None
+        }
+        self.layers = batch_norms(model) | unlike
         self.targets: dict[Batchnorm, keras.layers.Layer] = {}
         self.absorbed: list[Absorbed] = []
-        self.reasons: dict[Batchnorm, str] = {}
+        self.reasons = {layer: layer.unlike_batch_norm for layer in unlike.values()}
         everything = graphs(model)
         self.calls = Counter(id(call.layer) for graph in everything for call in graph.calls)
         for graph in everything:

@@ -31,7 +31,7 @@ class Gauge:
         self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
     ) -> tf.Tensor:
         layer, wide = self.layer, tf.cast(inputs, tf.float64)
-        if mask is None:
+        if mask is None or getattr(layer, "ignores_mask", False):
             batch = functional.batch_moments(wide, layer.axis)
         else:
             batch = functional.weighted_moments(wide, mask, layer.axis)
