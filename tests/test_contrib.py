@@ -78,7 +78,7 @@ def grid_of_unknown_sizes():
     unknown = {"shape": RANKS[4], "static_shape": [None, None, None, 3]}
     yield unknown | {"kwargs": {"decay": 0.9}, "batch_weights": True}
     yield unknown | {"kwargs": {"renorm": True, "decay": 0.9}, "steps": 4}
-    yield unknown | {"kwargs": {"zero_debias_moving_mean": True}}
+    yield unknown | {"kwargs": {"zero_debias_moving_mean": True, "fused": True}}
 
 
 CASES = [
