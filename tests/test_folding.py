@@ -108,7 +108,7 @@ def test_channels_first(name):
     # TensorFlow has no channels-first convolutions on the CPU, so the folded weights are compared with
     # those of the channels-last twin, which the test above runs.
     first = CHANNELS_FIRST[name]()
-    shape = (4, 8) if name.endswith("1D") else (4, 8, 7)
+    shape = (4, 9) if name.endswith("1D") else (4, 8, 7)  # outputs not as long as their 6 channels
     inputs = keras.Input(shape)
     model = randomize(keras.Model(inputs, tfbn.BatchNorm(axis=1)(first(inputs))))
     new, report = tfbn.fold(model)
@@ -481,3 +481,17 @@ def test_models_that_cannot_be_read():
         TypeError, match=r"\(Subclassed\) cannot be read: .* with fold=False and samples="
     ):
         tfbn.fold(model)
+
+
+@pytest.mark.parametrize(("size", "folds"), [(6, 0), (7, 1)])
+@pytest.mark.parametrize("kind", [L.Conv1D, L.Conv2D, L.Conv2DTranspose, L.SeparableConv2D])
+def test_channels_first_outputs_as_long_as_their_channels_keep_their_batch_norm(kind, size, folds):
+    """Keras 3.15 adds a channels-first bias along the last axis if that has as many elements."""
+    layer = kind(4, 3, use_bias=False, data_format="channels_first")
+    size -= 4 * (kind is L.Conv2DTranspose)  # which adds 2 where the others take 2
+    shape = (3, size) if kind is L.Conv1D else (3, size, size)
+    model = chain(shape, layer, tfbn.BatchNorm(axis=1))
+    folded, report = tfbn.fold(model)
+    assert len(report.folded) == folds
+    x = reference.data((8, *shape), 1)
+    assert relative_difference(folded(x), model(x)) < 1e-5

@@ -112,6 +112,12 @@ class _Plan:
             raise _StaysError(
                 f"its axis {call.layer.axis} is not the channel axis {expected[0]} of {layer.name!r}"
             )
+        if expected == (1,) and rank > 2 and layer.output.shape[-1] in (None, layer.output.shape[1]):
+            # Keras 3.15 guesses a bias's axis by its length, and takes the last one here.
+            raise _StaysError(
+                f"the last axis of {layer.name!r}'s output may be as long as its channels, and Keras "
+                "would add a bias along that one; channels last, or another size, can be folded"
+            )
         if layer.compute_dtype != call.layer.compute_dtype:
             raise _StaysError(
                 f"it computes in {call.layer.compute_dtype} and {layer.name!r} in {layer.compute_dtype}"
