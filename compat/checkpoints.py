@@ -10,17 +10,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..batch_norms import layer_paths, never_updated, warn_of_idle_statistics
+from ..batch_norms import layer_paths, never_updated, some, warn_of_idle_statistics
 from .checkpoint_file import CheckpointFile
 from .checkpoint_names import Search, parts_of
 from .checkpoint_values import Source
 from .variable_scope import VariableScopeLayer
-
-
-def some(names: Sequence[str], separator: str = ", ", most: int = 10) -> str:
-    """The first of a list, for a message, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return separator.join(names[:most]) + more
 
 
 @dataclass(frozen=True)

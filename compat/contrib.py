@@ -18,7 +18,7 @@ from .normalization import (
     normalize,
     static_training,
 )
-from .statistics import Statistics, create_statistics
+from .statistics import Statistics, create_statistics, parameter_dtype
 
 UPDATE_OPS = tf.compat.v1.GraphKeys.UPDATE_OPS
 
@@ -194,7 +194,7 @@ def _stores_unbiased(inputs: Any, **arguments: Any) -> bool:
 
 def _statistics(axis: int, inputs: tf.Tensor, **arguments: Any) -> Statistics:
     regularizers = arguments["param_regularizers"] or {}
-    dtype = tf.float64 if inputs.dtype == tf.float64 else tf.float32
+    dtype = parameter_dtype(inputs.dtype)
 
     def make(name: str, statistic: bool, **more: Any) -> Any:
         return create_variable(

@@ -33,10 +33,11 @@ class InnerBatchNorm:
         if name in ("trainable", "compute_dtype"):
             return getattr(self._layer, name)
         if name in ("moving_mean", "moving_variance", "beta", "gamma", "moving_stddev"):
-            weights = self._layer.variables_by_name
+            path = f"{self.name}/{name}" if self.name else name
+            weight = self._layer.variables_by_name.get(path)
             if self._layer.built:  # from now on they are the same: found once
-                vars(self)[name] = weights.get(f"{self.name}/{name}" if self.name else name)
-            return weights.get(f"{self.name}/{name}" if self.name else name)
+                vars(self)[name] = weight
+            return weight
         raise AttributeError(name)
 
 

@@ -16,7 +16,7 @@ from ..axes import Axis, along, channel_axes
 from ..functional import Moments
 from ..renorm import correction
 from .inner_batch_norms import of_this_graph
-from .statistics import Statistics
+from .statistics import Statistics, parameter_dtype
 
 Tensors = tuple[tf.Tensor, ...]
 
@@ -162,7 +162,7 @@ def _corrected(
 
 def _normalized(x: tf.Tensor, method: Method) -> tuple[tf.Tensor, Moments]:
     """The batch normalised without gamma and beta, at least float32, and its moments."""
-    wide = x if x.dtype == tf.float64 else tf.cast(x, tf.float32)
+    wide = tf.cast(x, parameter_dtype(x.dtype))
     axis = channel_axes(method.axis, x.shape.rank)
     if method.virtual_batch_size:
         # Virtual batches are strided, as they always were: every (batch / size)th sample is in one.
@@ -181,15 +181,9 @@ def _normalized(x: tf.Tensor, method: Method) -> tuple[tf.Tensor, Moments]:
 def _inference(x: tf.Tensor, statistics: Statistics, method: Method) -> tf.Tensor:
     """Algorithm 2, line 11."""
     apply = kernels.normalize if method.fused else functional.normalize
-    names = ("mean", "variance", "beta", "gamma")
-    variables = (
-        statistics.moving_mean,
-        statistics.moving_variance,
-        statistics.beta,
-        statistics.gamma,
-    )
-    values = {name: _per_channel(one, x, method) for name, one in zip(names, variables, strict=True)}
-    return apply(x, **values, epsilon=method.epsilon, axis=method.axis)
+    moving = (statistics.moving_mean, statistics.moving_variance)
+    values = (_per_channel(one, x, method) for one in (*moving, statistics.beta, statistics.gamma))
+    return apply(x, *values, method.epsilon, method.axis)
 
 
 def _updates(statistics: Statistics, method: Method, moments: Moments) -> list[Any]:

@@ -24,6 +24,11 @@ class Statistics:
     local_step: tf.Variable | None = None
 
 
+def parameter_dtype(dtype: tf.DType) -> tf.DType:
+    """The type of a batch norm's variables for inputs of `dtype`: at least float32."""
+    return tf.float64 if dtype == tf.float64 else tf.float32
+
+
 def create_statistics(
     make: Callable[..., Any],
     parameters: Sequence[str],

@@ -17,7 +17,7 @@ from .normalization import (
     normalize,
     static_training,
 )
-from .statistics import Statistics, create_statistics
+from .statistics import Statistics, create_statistics, parameter_dtype
 
 V1 = tf.compat.v1
 
@@ -151,7 +151,7 @@ def _statistics(method: Method, inputs: tf.Tensor, **arguments: Any) -> Statisti
         sizes.insert(1, 1)
     elif len(axes) == 1:
         sizes = [sizes[axes[0]]]
-    dtype = tf.float64 if inputs.dtype == tf.float64 else tf.float32
+    dtype = parameter_dtype(inputs.dtype)
 
     def make(name: str, statistic: bool, **more: Any) -> Any:
         return create_variable(

@@ -33,8 +33,7 @@ class VariableScopeLayer(keras.layers.Layer):
 
     * Variables are made when the layer is built, where the code runs with `is_training=True`; every
       later call finds them, and numbering of default scopes starts again. They are the layer's weights.
-      The TF1 name, `conv1/weights`, is their key in `variables_by_name`, the end of their `path`, and
-      what the code itself sees as their name.
+      The TF1 name, `conv1/weights`, is their key in `variables_by_name` and the end of their `path`.
     * Ops in `UPDATE_OPS` run once in each training call. No other op runs that the outputs do not need.
     * Losses in `REGULARIZATION_LOSSES` are the layer's `losses`. Those of weights alone count once
       however often the layer is called, and not while it is frozen, as in Keras; others in each call.
@@ -144,11 +143,8 @@ class VariableScopeLayer(keras.layers.Layer):
 
     def _trace(self, specs: Any, is_training: bool) -> _Program:
         """Run the code on placeholders of these `tf.TensorSpec`s, and keep what is to be computed."""
-        store, arguments, kept = (
-            Variables(self, self._made),
-            self._hidden.arguments,
-            types.SimpleNamespace(),
-        )
+        store, kept = Variables(self, self._made), types.SimpleNamespace()
+        arguments = self._hidden.arguments
         accepted = [one for one in ("is_training", "training") if one in _parameters(self.function)]
         if accepted and accepted[0] not in arguments:
             arguments = arguments | {accepted[0]: is_training}

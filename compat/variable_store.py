@@ -1,4 +1,4 @@
-"""The variables of TF1-style code inside a Keras layer: `get_variable` on top of `add_weight`."""
+"""The variables of TF1-style code inside a Keras layer: `get_variable` on top of Keras variables."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import pytest
+import tf1_programs
 
 
 @pytest.fixture(autouse=True)
@@ -35,3 +36,10 @@ def unchanged():
         assert config is None or config == model.get_config()
 
     return check
+
+
+@pytest.fixture(scope="module")
+def original(request, tmp_path_factory):
+    """What TF1's own function did in the programs that a test module lists in `CASES`."""
+    folder = tmp_path_factory.mktemp("original")
+    return tf1_programs.run_elsewhere("original", request.module.CASES, folder)

@@ -87,11 +87,6 @@ CASES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    return tf1_programs.run_elsewhere("original", CASES, tmp_path_factory.mktemp("original"))
-
-
 @pytest.mark.slow
 def test_a_grid_of_programs_equals_the_original_with_v2_behaviour_off(original, tmp_path):
     ours = tf1_programs.run_elsewhere("ours", CASES, tmp_path)

@@ -46,11 +46,13 @@ def layer_paths(model: keras.layers.Layer) -> dict[str, keras.layers.Layer]:
     return found
 
 
-def batch_norms(model: keras.layers.Layer) -> dict[str, Batchnorm]:
+def batch_norms(model: keras.layers.Layer, inside: bool = True) -> dict[str, Batchnorm]:
     """The batch norms among `layer_paths(model)`; `model` itself if it is one.
 
-    And those that a layer says it has inside: a layer around TF1 code names them in
-    `batch_norms_inside`, objects with the statistics and parameters of a batch norm.
+    Args:
+        model: a layer or model.
+        inside: also those that a layer says it has inside: a layer around TF1 code names them in
+            `batch_norms_inside`, objects with the statistics and parameters of a batch norm.
     """
     if is_batch_norm(model):
         return {model.name: model}
@@ -58,8 +60,9 @@ def batch_norms(model: keras.layers.Layer) -> dict[str, Batchnorm]:
     for path, layer in layer_paths(model).items():
         if is_batch_norm(layer):
             found[path] = layer
-        for name, inner in getattr(layer, "batch_norms_inside", {}).items():
-            found[f"{path}/{name}"] = inner
+        if inside:
+            inner = getattr(layer, "batch_norms_inside", {})
+            found |= {f"{path}/{name}": one for name, one in inner.items()}
     return found
 
 
@@ -124,12 +127,17 @@ def warn_if_never_updated(layers: Mapping[str, Batchnorm], stacklevel: int = 2) 
     return bool(found)
 
 
+def some(names: Sequence[str], separator: str = ", ", most: int = 10) -> str:
+    """The first of a list, for a message, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return separator.join(names[:most]) + more
+
+
 def warn_of_idle_statistics(paths: Sequence[str], stacklevel: int) -> None:
-    shown = ", ".join(paths[:10]) + (f" and {len(paths) - 10} more" if len(paths) > 10 else "")
     warnings.warn(
-        f"The batch norms {shown} were trained, but their moving statistics are still 0 and 1, and at "
-        "inference nothing is normalised: the operations in TF1's UPDATE_OPS were not run, or the model "
-        "was called without training=True. Run them with each training step, or call "
+        f"The batch norms {some(paths)} were trained, but their moving statistics are still 0 and 1, "
+        "and at inference nothing is normalised: the operations in TF1's UPDATE_OPS were not run, or "
+        "the model was called without training=True. Run them with each training step, or call "
         "tfbn.recalibrate(model, data).",
         stacklevel=stacklevel + 1,
     )

@@ -70,7 +70,7 @@ def convert(model: keras.Model, to: type[keras.layers.Layer] = BatchNorm) -> ker
         return new
 
     new_model, clones = rebuild(model, choose)
-    found = {path: one for path, one in batch_norms(model).items() if is_batch_norm(one)}
+    found = batch_norms(model, inside=False)
     hidden = [path for path, layer in found.items() if id(layer) not in clones]
     if hidden:
         raise ValueError(

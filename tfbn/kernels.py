@@ -63,9 +63,8 @@ def normalize_batch(
     if known is None or known > NEVER_FAR:
         x, centred, exact = _centred(x, count, axis)
     if known is None and gamma is not None:
-        gamma = tf.where(
-            count > 0, gamma, 1
-        )  # cuts the NaN that an empty batch has as second derivative
+        # Cuts the NaN that an empty batch has as second derivative.
+        gamma = tf.where(count > 0, gamma, 1)
     empty = tf.zeros([0])
     y, mean, variance = _fused(x, beta, gamma, empty, empty, epsilon, axis, is_training=True)
     # The kernel corrects the variance by N/(N−1); for a single value it answers 0 or NaN, by device.

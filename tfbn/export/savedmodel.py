@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from .. import folding
-from ..batch_norms import batch_norms, is_batch_norm, layer_paths, warn_if_never_updated
+from ..batch_norms import batch_norms, layer_paths, warn_if_never_updated
 from ..cloning import check_built, declared_inputs, is_open
 from . import samples as sampling
 from .report import ExportError, ExportReport, Specification
@@ -88,7 +88,7 @@ def export(
     target = _check_target(path, overwrite)
     check_built(model, "export", "export")
     # A layer around TF1 code warns by itself.
-    warn_if_never_updated({path: one for path, one in batch_norms(model).items() if is_batch_norm(one)})
+    warn_if_never_updated(batch_norms(model, inside=False))
     with staged(target) as staging:
         served, report = folding.fold(model) if fold else (model, None)
         inputs = sampling.draw(model) if samples is None else sampling.check(model, samples)
