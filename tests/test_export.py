@@ -259,21 +259,6 @@ def test_a_failed_export_leaves_what_was_there(
     assert everything(tmp_path) == before
 
 
-def test_when_the_new_one_cannot_be_moved_in_the_old_one_comes_back(model, tmp_path, monkeypatch):
-    path = tmp_path / "m"
-    tfbn.export(model, path)
-    before = everything(tmp_path)
-    rename = os.rename
-
-    def fails_for_the_new_one(source, target):
-        return disk_full() if "new" in Path(source).parts else rename(source, target)
-
-    monkeypatch.setattr(os, "rename", fails_for_the_new_one)
-    with pytest.raises(OSError, match="No space left"):
-        tfbn.export(model, path, overwrite=True)
-    assert everything(tmp_path) == before
-
-
 def test_a_difference_above_the_tolerance_is_an_error_with_the_numbers(model, tmp_path, monkeypatch):
     monkeypatch.setattr(tfbn.folding, "fold", wrong_fold)
     message = (
