@@ -263,28 +263,31 @@ def test_what_comes_to_the_path_during_the_export_is_not_replaced(tmp_path, monk
 def test_killed_at_random_moments(tmp_path, monkeypatch):
     """Each child is forked from a process that has imported TensorFlow and run nothing of it."""
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # So that the process that forks has one thread.
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join(sys.path)
+    )  # Python 3.11 preloads from nowhere else.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["export_child"])
     path, moments = tmp_path / "m", random.Random(0)
     tfbn.export(small_model(0.0), path)
-    found, rooms = [], set()
+    found, rooms = [0.0], set()
     for number in range(50):
-        offsets = [2.0 * number + 1, 2.0 * number + 2]
-        before, ready = served(path), context.Event()
+        offsets, ready = [2.0 * number + 1, 2.0 * number + 2], context.Event()
         process = context.Process(target=export_forever, args=(path, offsets, ready))
         process.start()
-        if number % 2:  # Half of them once they are in the thick of it.
+        if number % 5:  # Some are killed in their first export, which is slower, and most in later ones.
             assert ready.wait(60)
-        time.sleep(moments.uniform(0, 0.6))
+        time.sleep(moments.uniform(0, 0.3))
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL
         found.append(served(path))
-        assert found[-1] in {before, *offsets}
-        rooms |= set(os.listdir(tmp_path)) - {"m"}
-        assert len(os.listdir(tmp_path)) <= 3
-    assert len(set(found)) > 10
-    assert len(rooms) > 10  # They were killed in the midst of exports.
+        assert found[-1] in {found[-2], *offsets}
+        left = set(os.listdir(tmp_path)) - {"m"}
+        assert len(left) <= 1  # Each child removes what the one before it left.
+        rooms |= left
+    assert len(set(found)) > 25
+    assert len(rooms) > 25  # They were in the midst of exports.
     tfbn.export(small_model(-1.0), path, overwrite=True)
     assert served(path) == -1.0
     assert os.listdir(tmp_path) == ["m"]

@@ -21,8 +21,12 @@ try:
 except ImportError:  # Windows: nothing is locked, and what killed processes left stays.
     fcntl = None  # type: ignore[assignment]
 
-# What a staging folder holds: the new one, the old one while neither is at the target, and the lock.
-NEW, OLD, LOCK = "new", "old", "lock"
+# What a staging folder holds: the new one, the old one while neither is at the target, then the one that
+# was replaced, and the lock.
+NEW, OLD, REPLACED, LOCK = "new", "old", "replaced", "lock"
+
+# What a system says that cannot move a directory to where another is.
+NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST)
 
 # Arguments of Linux' renameat2: paths as they are, and what is at the two of them swapped.
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
@@ -54,9 +58,9 @@ def staged(target: Path, overwrite: bool = False) -> Iterator[Path]:
             if target.exists() and not overwrite:
                 raise _taken(target)
             with _clear_errors(target):
-                _replace(new, target, room / OLD, overwrite)
+                _replace(new, target, room, overwrite)
         finally:
-            if target.exists() or not (room / OLD).exists():  # It is never the only one left.
+            if not (room / OLD).exists():
                 # What cannot be removed does not hide the block's own error; the next one tries again.
                 shutil.rmtree(room, ignore_errors=True)
             if lock is not None:
@@ -151,28 +155,32 @@ def _recover(target: Path) -> None:
             os.close(lock)
 
 
-def _replace(new: Path, target: Path, aside: Path, overwrite: bool) -> None:
-    """Move `new` to the target, and a directory that is there to `new` or `aside`."""
+def _replace(new: Path, target: Path, room: Path, overwrite: bool) -> None:
+    """Move `new` to the target, and into the room what was there."""
     try:
         os.replace(new, target)  # To where nothing is, or an empty directory, or over a file.
-        return
     except OSError as error:
-        if not (new.is_dir() and target.is_dir()):
-            raise
-        if not overwrite:
+        if not overwrite and error.errno in NOT_EMPTY:
             raise _taken(target) from error
-    if _exchange(new, target):
-        return
+        if not (overwrite and new.is_dir()):
+            raise
+        if not _exchange(new, target):
+            _replace_in_two_steps(new, target, room)
+
+
+def _replace_in_two_steps(new: Path, target: Path, room: Path) -> None:
     try:
-        with suppress(FileNotFoundError):  # Another process has just moved it aside.
-            os.rename(target, aside)
+        with suppress(FileNotFoundError):  # Another process has just moved it away.
+            os.rename(target, room / OLD)
         os.rename(new, target)
     except BaseException as error:
-        if aside.exists() and not target.exists():
-            os.rename(aside, target)
-        elif isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            return  # Another process came in between: its own stays, as if ours had come before.
-        raise
+        if not (isinstance(error, OSError) and error.errno in NOT_EMPTY):
+            if (room / OLD).exists() and not target.exists():
+                os.rename(room / OLD, target)
+            raise
+        # Another process came in between: its own stays, as if ours had come before.
+    with suppress(FileNotFoundError):
+        os.rename(room / OLD, room / REPLACED)
 
 
 def _exchange(one: Path, other: Path) -> bool:
