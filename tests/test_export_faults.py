@@ -277,7 +277,7 @@ def test_killed_at_random_moments(tmp_path, monkeypatch):
         process.start()
         if number % 5:  # Some are killed in their first export, which is slower, and most in later ones.
             assert ready.wait(60)
-        time.sleep(moments.uniform(0, 0.3))
+        time.sleep(moments.uniform(0, 0.2))
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL

@@ -51,7 +51,10 @@ def export(
 
     Folds the batch norms, writes the SavedModel beside `path`, reloads it, compares its
     signature with the given model on sample inputs (all at once, and the first one alone), and only
-    then moves it to `path`. Whatever fails or interrupts it, what was at `path` stays.
+    then moves it to `path`. Whatever fails, interrupts or kills it, what was at `path` stays whole until
+    the new one replaces it: in one step on Linux; elsewhere nothing is there for an instant. What a
+    killed export left is removed by the next one to the same path. TensorFlow Serving takes paths that
+    end in a version number, `models/digits/1`.
 
     The signature `serving_default` takes the model's inputs under their names, with a free batch size.
     Where `keras.Input` was given none, they are `inputs`, or `inputs_0`, `inputs_1`, … of several; what
