@@ -49,6 +49,21 @@ def test_export(run, model, tmp_path):
     assert "batch norms folded" not in unfolded.output
 
 
+def test_versions_lie_side_by_side_as_tensorflow_serving_wants_them(run, model, tmp_path):
+    for version in ("1", "2"):
+        result = run("export", "m.keras", "out", "--version", version)
+        assert result.exit_code == 0, result.output
+        assert f"SavedModel out/{version}" in result.output
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["1", "2"]
+    assert (tmp_path / "out" / "2" / "saved_model.pb").is_file()
+    refused = run("export", "m.keras", "out", "--version", "2")
+    assert refused.output == "Error: out/2 exists already. Pass --overwrite to replace it.\n"
+    assert run("export", "m.keras", "out", "--version", "2", "--overwrite").exit_code == 0
+    for wrong in ("-1", "next", "1.5"):
+        assert run("export", "m.keras", "out", "--version", wrong).exit_code == 2
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["1", "2"]
+
+
 def test_fold(run, model, tmp_path):
     result = run("fold", "m.keras", "folded.keras")
     assert result.exit_code == 0, result.output

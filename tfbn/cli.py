@@ -31,9 +31,12 @@ def main() -> None:
 @click.argument("model", type=MODEL)
 @click.argument("out", type=OUT)
 @click.option("--no-fold", is_flag=True, help="Leave the batch norms where they are.")
-@click.option("--overwrite", is_flag=True, help="Replace a SavedModel that is already at OUT.")
-def export_command(model: Path, out: Path, no_fold: bool, overwrite: bool) -> None:
+@click.option("--overwrite", is_flag=True, help="Replace a SavedModel that is already there.")
+@click.option("--version", type=click.IntRange(min=0), help="Write OUT/VERSION, for TensorFlow Serving.")
+def export_command(model: Path, out: Path, no_fold: bool, overwrite: bool, version: int | None) -> None:
     """Write MODEL as a folded, verified SavedModel to OUT."""
+    if version is not None:
+        out = out / str(version)
     if out.exists() and not overwrite:
         raise click.ClickException(f"{out} exists already. Pass --overwrite to replace it.")
     loaded = _load(model)
@@ -60,7 +63,7 @@ def fold_command(model: Path, out: Path, overwrite: bool) -> None:
     loaded = _load(model)
     with _one_line_errors():
         folded, report = fold(loaded)
-        with staged(out) as staging:
+        with staged(out, overwrite) as staging:
             folded.save(staging)
     console = Console()
     console.print(_fold_table(report))

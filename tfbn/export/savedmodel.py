@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import keyword
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +51,10 @@ def export(
 
     Folds the batch norms, writes the SavedModel beside `path`, reloads it, compares its
     signature with the given model on sample inputs (all at once, and the first one alone), and only
-    then moves it to `path`. Whatever fails or interrupts it, what was at `path` stays.
+    then moves it to `path`. Whatever fails, interrupts or kills it, what was at `path` stays whole until
+    the new one replaces it: in one step on Linux; elsewhere nothing is there for an instant. What a
+    killed export left is removed by the next one to the same path. TensorFlow Serving takes paths that
+    end in a version number, `models/digits/1`.
 
     The signature `serving_default` takes the model's inputs under their names, with a free batch size.
     Where `keras.Input` was given none, they are `inputs`, or `inputs_0`, `inputs_1`, … of several; what
@@ -89,7 +91,7 @@ def export(
     check_built(model, "export", "export")
     # A layer around TF1 code warns by itself.
     warn_if_never_updated(batch_norms(model, inside=False))
-    with staged(target) as staging:
+    with staged(target, overwrite) as staging:
         served, report = folding.fold(model) if fold else (model, None)
         inputs = sampling.draw(model) if samples is None else sampling.check(model, samples)
         batches = [(batch, _run(model, batch)) for batch in (inputs, sampling.first(inputs))]
@@ -103,6 +105,7 @@ def export(
             _difference(_serve(signature, names, batch), expected, sizes, *allowed)
             for batch, expected in batches
         ]
+        _check_target(path, overwrite)  # Again: something may have come there meanwhile.
     absolute, relative = np.max(differences, axis=0)
     return ExportReport(
         path=target,
@@ -216,8 +219,25 @@ def _write(model: keras.Model, path: Path, specification: Any) -> None:
     archive = keras.export.ExportArchive()
     archive.track(model)
     archive.add_endpoint("serve", serve, input_signature=[specification])
-    with contextlib.redirect_stdout(io.StringIO()):  # Keras would print the staging path
-        archive.write_out(str(path))
+    with _quiet():
+        try:
+            archive.write_out(str(path))
+        except tf.errors.OpError as error:  # TensorFlow's own, on a full disk, for instance
+            raise OSError(
+                f"The SavedModel cannot be written: {error.message}. Make room, or choose another path."
+            ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keras would print the staging path. The setting is a thread's own, unlike `sys.stdout`."""
+    interactive = keras.config.is_interactive_logging_enabled()
+    keras.config.disable_interactive_logging()
+    try:
+        yield
+    finally:
+        if interactive:
+            keras.config.enable_interactive_logging()
 
 
 def _serve(signature: Any, names: list[str], inputs: Any) -> Outputs:

@@ -1,53 +1,193 @@
-"""Write beside the target, then rename: the target is the old one or the new one, never half of it."""
+"""Write beside the target, then rename: the target is the old one or the new one, never half of it.
+
+A staging folder `.NAME.tfbn-XXXXXXXX` beside the target is locked for as long as its process lives. So
+the next export to the same target knows those of killed processes, and removes them.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import glob
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows: nothing is locked, and what killed processes left stays.
+    fcntl = None  # type: ignore[assignment]
+
+# What a staging folder holds: the new one, the old one while neither is at the target, then the one that
+# was replaced, and the lock.
+NEW, OLD, REPLACED, LOCK = "new", "old", "replaced", "lock"
+
+# What a system says that cannot move a directory to where another is.
+NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST)
+
+# Arguments of Linux' renameat2: paths as they are, and what is at the two of them swapped.
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
 
 @contextmanager
-def staged(target: Path) -> Iterator[Path]:
+def staged(target: Path, overwrite: bool = False) -> Iterator[Path]:
     """A path, not taken yet, on the target's file system; moved to the target if all goes well.
 
-    A file or directory at the target is replaced only then. When the block raises, or is
-    interrupted, nothing is left but what was there before.
+    With `overwrite`, a file or directory at the target is then replaced. A directory is so in one step
+    where the system can swap two (Linux, on its usual file systems); elsewhere in two, between which a
+    reader finds nothing there. When the block raises, or is interrupted, nothing is left but what was
+    there before. What a killed process left is removed when the next one stages for the same target;
+    if it was killed between the two steps, that brings the old one back first.
 
     Raises:
+        FileExistsError: something came to the target meanwhile, and `overwrite` is false.
         OSError: nothing can be written there.
     """
     target = Path(os.path.abspath(target))
-    ancestor = next(one for one in target.parents if one.exists())
+    with _parents(target):
+        with _clear_errors(target):
+            _recover(target)
+            room, lock = _make_room(target)
+        try:
+            new = room / NEW / target.name
+            new.parent.mkdir()
+            yield new
+            if target.exists() and not overwrite:
+                raise _taken(target)
+            with _clear_errors(target):
+                _replace(new, target, room, overwrite)
+        finally:
+            if not (room / OLD).exists():
+                # What cannot be removed does not hide the block's own error; the next one tries again.
+                shutil.rmtree(room, ignore_errors=True)
+            if lock is not None:
+                os.close(lock)
+
+
+@contextmanager
+def _clear_errors(target: Path) -> Iterator[None]:
     try:
-        room = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=ancestor))
+        yield
+    except FileExistsError:
+        raise
     except OSError as error:
+        ancestor = next(one for one in target.parents if one.exists())
         raise OSError(
             error.errno,
             f"{target} cannot be written: {error.strerror} at {ancestor}. Choose another path",
         ) from error
+
+
+def _taken(target: Path) -> FileExistsError:
+    return FileExistsError(
+        f"{target} exists now, written by another process since this one began. Choose another path, or "
+        "pass overwrite=True."
+    )
+
+
+@contextmanager
+def _parents(target: Path) -> Iterator[None]:
+    """The folders above the target: made if missing, removed again if nothing comes into them."""
+    missing = [one for one in target.parents if not one.exists()]
     try:
-        new = room / "new" / target.name
-        new.parent.mkdir()
-        yield new
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _replace(new, target, aside=room / "old")
+        with _clear_errors(target):
+            for one in reversed(missing):
+                one.mkdir(exist_ok=True)
+        yield
     finally:
-        shutil.rmtree(room)
+        with suppress(OSError):  # It holds the target, or what another process wrote.
+            for one in missing:
+                one.rmdir()
 
 
-def _replace(new: Path, target: Path, aside: Path) -> None:
-    if not target.is_dir():
-        os.replace(new, target)
-        return
-    # A directory that is not empty cannot be replaced in one call of every file system.
+def _make_room(target: Path) -> tuple[Path, int | None]:
+    """A new staging folder beside the target, and its lock."""
+    while True:
+        room = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
+        try:
+            return room, _lock(room)
+        except (BlockingIOError, FileNotFoundError):
+            continue  # Another process saw it without its lock, and removes it.
+        except OSError:
+            return room, None  # No locks here: nor does another process remove it.
+
+
+def _prefix(target: Path) -> str:
+    return f".{target.name}.tfbn-"
+
+
+def _lock(room: Path) -> int:
+    """A descriptor that locks a staging folder until it is closed, if only by the death of its process.
+
+    Raises:
+        BlockingIOError: another process has locked it.
+        FileNotFoundError: another process has removed it.
+        OSError: it is not ours to lock, or the file system has no locks.
+    """
+    if fcntl is None:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+    lock = os.open(room / LOCK, os.O_CREAT | os.O_RDWR)
     try:
-        os.rename(target, aside)
-        os.rename(new, target)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(lock).st_nlink == 0:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(room))
     except BaseException:
-        if aside.exists() and not target.exists():
-            os.rename(aside, target)
+        os.close(lock)
         raise
+    return lock
+
+
+def _recover(target: Path) -> None:
+    """Remove what killed processes left beside the target, and bring back what one had moved aside."""
+    for room in target.parent.glob(glob.escape(_prefix(target)) + "?" * 8):
+        try:
+            lock = _lock(room)
+        except OSError:
+            continue  # Of a living process, of another user, or on a file system without locks.
+        try:
+            if (room / OLD).exists() and not target.exists():
+                os.rename(room / OLD, target)
+            shutil.rmtree(room, ignore_errors=True)
+        finally:
+            os.close(lock)
+
+
+def _replace(new: Path, target: Path, room: Path, overwrite: bool) -> None:
+    """Move `new` to the target, and into the room what was there."""
+    try:
+        os.replace(new, target)  # To where nothing is, or an empty directory, or over a file.
+    except OSError as error:
+        if not overwrite and error.errno in NOT_EMPTY:
+            raise _taken(target) from error
+        if not (overwrite and new.is_dir()):
+            raise
+        if not _exchange(new, target):
+            _replace_in_two_steps(new, target, room)
+
+
+def _replace_in_two_steps(new: Path, target: Path, room: Path) -> None:
+    try:
+        with suppress(FileNotFoundError):  # Another process has just moved it away.
+            os.rename(target, room / OLD)
+        os.rename(new, target)
+    except BaseException as error:
+        if not (isinstance(error, OSError) and error.errno in NOT_EMPTY):
+            if (room / OLD).exists() and not target.exists():
+                os.rename(room / OLD, target)
+            raise
+        # Another process came in between: its own stays, as if ours had come before.
+    with suppress(FileNotFoundError):
+        os.rename(room / OLD, room / REPLACED)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap what is at two paths in one step; false where the system or the file system cannot."""
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):  # Not Linux.
+        return False
+    paths = AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other)
+    return bool(rename(*paths, RENAME_EXCHANGE) == 0)
