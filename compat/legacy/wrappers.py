@@ -1,0 +1,43 @@
+"""Layers around layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .rows import Call, Made, Row, part_name
+
+_MOST_STEPS = 4096  # Keras 3 calls the layer once for each known step
+
+
+def time_distributed(row: Row, call: Call, arguments: dict[str, Any]) -> Made:
+    """A layer at each step. A batch norm goes over all steps at once, as it did in Keras 1 and 2."""
+    inner, shape = arguments.pop("layer"), call.shape
+    if len(shape) < 3:
+        raise call.unsupported(f"needs inputs of three axes, and has some of shape {shape}")
+    if isinstance(inner, dict) and inner.get("class_name") in BATCH_NORMS:
+        return _batch_norm(inner, call)
+    if shape[1] is not None and shape[1] > _MOST_STEPS:
+        raise call.unsupported(f"has {shape[1]} steps, and Keras 3 takes no more than {_MOST_STEPS}")
+    made = call.inside(inner, call.arrays, [(shape[0], *shape[2:])])
+    name, rest = arguments.pop("name"), arguments
+    layers = [
+        row.layer(layer, **(rest | {"name": name if layer is made.holder else part_name(name, str(number))}))
+        for number, layer in enumerate(made.layers)
+    ]
+    return Made(layers, layers[made.layers.index(made.holder)], made.weights, made.fixed)
+
+
+BATCH_NORMS = ("BatchNormalization", "BatchNormalizationV1", "BatchNormalizationV2")
+
+
+def _batch_norm(inner: dict[str, Any], call: Call) -> Made:
+    config = dict(inner.get("config") or {}) if isinstance(inner.get("config"), dict) else {}
+    axis = config.get("axis", -1)
+    if isinstance(axis, list):
+        config["axis"] = [one + 1 if type(one) is int and one > 0 else one for one in axis]
+    elif type(axis) is int and axis > 0:
+        config["axis"] = axis + 1
+    config["name"] = call.layer.name
+    return call.inside(dict(inner) | {"config": config, "name": call.layer.name}, call.arrays, call.shapes)
+
+
