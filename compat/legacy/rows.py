@@ -113,8 +113,12 @@ class Row:
             UnsupportedLayerError: a setting that Keras 3 has nothing for.
         """
         arguments = self.more | arguments_of(call, COMMON | self.keys)
+        trainable = arguments.pop("trainable", True)  # which some classes of Keras 3 do not take
         finish = plain if self.finish is None else self.finish
-        return finish(self, call, arguments)
+        made = finish(self, call, arguments)
+        if not trainable:
+            made.holder.trainable = False
+        return made
 
 
 def plain(row: Row, call: Call, arguments: dict[str, Any]) -> Made:
