@@ -121,10 +121,9 @@ def test_models_within_models(tmp_path, frozen):
     inner = files.sequential(dense("d", 4), frozen_norm, dense("e", 2), shape=(3,)) | {"name": "inner"}
     (gamma, beta, mean, std), first, last = n[1], d[1], e[1]
     flat = [*first, *last, gamma, beta, mean, std] if frozen else [*first, gamma, beta, *last, mean, std]
-    layers = [files.source("x", 3), (inner | {"config": inner["config"]}, [["x"]])]
-    described = {"class_name": "Sequential", "config": inner["config"], "name": "inner", "inbound_nodes": [[["x", 0, 0]]]}
-    config = files.functional(layers[:1], ["x"], ["inner"])
-    config["config"]["layers"].append(described)
+    # A model's calls are numbered from 1: 0 is its own making.
+    config = files.functional([files.source("x", 3)], ["x"], [("inner", 1, 0)])
+    config["config"]["layers"].append(inner | {"inbound_nodes": [[["x", 0, 0]]]})
     model, report = legacy.load(files.write(tmp_path / "m.h5", config, [("inner", flat)]))
     x = draw(5, 3)
     np.testing.assert_allclose(model(x), apply(normalized(apply(x, d), n), e), **CLOSE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .errors import LegacyModelError, UnsupportedLayerError
@@ -112,7 +112,29 @@ def model_config(raw: Any, path: str = "", depth: int = 0) -> ModelConfig:
     ends = [_references(config.get(key), f"{where}: {key}") for key in ("input_layers", "output_layers")]
     if not all(ends):
         raise LegacyModelError("has no input_layers or no output_layers", where)
-    return ModelConfig(name, made, *ends)
+    return _from_call_0(ModelConfig(name, made, *ends))
+
+
+def _from_call_0(model: ModelConfig) -> ModelConfig:
+    """Number the calls of models within from 0.
+
+    A model is its own first call in Keras 1 and 2, which its file leaves out: the others begin with 1;
+    but not for a Sequential model of tf.keras that was made without an input.
+    """
+    inside = {layer.name for layer in model.layers if layer.model is not None}
+    used = [one for layer in model.layers for call in layer.calls for one in call.inputs]
+    first = inside - {one.layer for one in (*used, *model.outputs) if one.call == 0}
+
+    def renumbered(references: tuple[Reference, ...]) -> tuple[Reference, ...]:
+        return tuple(
+            replace(one, call=one.call - 1) if one.layer in first else one for one in references
+        )
+
+    layers = tuple(
+        replace(layer, calls=tuple(replace(one, inputs=renumbered(one.inputs)) for one in layer.calls))
+        for layer in model.layers
+    )
+    return replace(model, layers=layers, outputs=renumbered(model.outputs))
 
 
 def layer_config(raw: Any, path: str, depth: int = 0) -> LayerConfig:

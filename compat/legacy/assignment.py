@@ -27,7 +27,7 @@ class Assignment:
 
     def __init__(self, table: Mapping[str, Row], file: LegacyFile, model: ModelConfig) -> None:
         self._table = table
-        self._arrays: dict[int, list[np.ndarray]] = {}
+        self._arrays: dict[LayerConfig, list[np.ndarray]] = {}
         for layer, weights in self._pairs(file, list(listed(model))):
             slots = self.slots(layer)
             if slots is not None and len(slots) != len(weights.arrays):
@@ -35,7 +35,7 @@ class Assignment:
             self._share(layer, list(weights.arrays))
 
     def arrays(self, layer: LayerConfig) -> list[np.ndarray]:
-        return self._arrays.get(id(layer), [])
+        return self._arrays.get(layer, [])
 
     def inside(self, layer: LayerConfig, arrays: list[np.ndarray]) -> None:
         """Note the arrays of a layer or model within a wrapper."""
@@ -48,6 +48,8 @@ class Assignment:
         """The weights of a layer in the order of the file; `None` for a class that is not ours to know."""
         if layer.model is not None:
             return _in_order([slot for one in self._children(layer) for slot in one])
+        if layer.class_name in ("InputLayer", "Lambda"):
+            return []
         row = self._table.get(layer.class_name)
         if row is None:
             return None
@@ -75,7 +77,7 @@ class Assignment:
 
     def _share(self, layer: LayerConfig, arrays: list[np.ndarray]) -> None:
         if layer.model is None:
-            self._arrays[id(layer)] = arrays
+            self._arrays[layer] = arrays
             return
         children = self._children(layer)
         places = [(trained, number) for number, one in enumerate(children) for _, trained in one]

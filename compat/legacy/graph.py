@@ -48,8 +48,8 @@ class Builder:
     ) -> None:
         self._table, self._assignment, self._origin = table, assignment, origin
         self._custom, self._note = custom, note
-        self._made: dict[int, Made] = {}
-        self._first: dict[int, list[tuple[int | None, ...]]] = {}
+        self._made: dict[LayerConfig, Made] = {}
+        self._first: dict[LayerConfig, list[tuple[int | None, ...]]] = {}
 
     def model(self, config: ModelConfig, shape: Any = None) -> keras.Model:
         """The model of Keras 3, with its weights.
@@ -77,7 +77,7 @@ class Builder:
             if len(tensors) != 1:
                 raise LegacyModelError("takes one tensor in a Sequential model", layer.path)
             tensors = self._apply(layer, tensors)
-            chain += self._made[id(layer)].layers
+            chain += self._made[layer].layers
         with _building(config.name or "model"):
             if first.branches:
                 return keras.Model(inputs, tensors, name=name)
@@ -158,15 +158,15 @@ class Builder:
         given = [tuple(one.shape) for one in tensors]
         if not given:
             raise LegacyModelError("is called on nothing", layer.path)
-        if id(layer) not in self._made:
+        if layer not in self._made:
             arrays = self._assignment.arrays(layer)
             with _building(layer.path):
-                self._made[id(layer)] = self._make(layer, arrays, given)
-            self._first[id(layer)] = given
-        made = self._made[id(layer)]
-        if made.fixed and given != self._first[id(layer)]:
+                self._made[layer] = self._make(layer, arrays, given)
+            self._first[layer] = given
+        made = self._made[layer]
+        if made.fixed and given != self._first[layer]:
             raise UnsupportedLayerError(
-                f"is called on inputs of shapes {self._first[id(layer)]} and {given}: make it a layer each",
+                f"is called on inputs of shapes {self._first[layer]} and {given}: make it a layer each",
                 layer.path,
             )
         further = _further(layer, arguments or {})

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from .errors import LegacyModelError
 
 Release = tuple[int, ...]
-FIRST, LAST = (0, 3, 3), (2, 15)
+FIRST, LAST = (0, 3, 3), (2, 10**6)  # tf_keras goes on with Keras 2 beyond 2.15
 BACKENDS = ("theano", "tensorflow", "cntk")
 
 
@@ -90,7 +90,7 @@ def _release(versions: dict[str, str]) -> tuple[str | None, Release]:
         numbers = tuple(int(one) for one in match.groups() if one is not None)
         if numbers[:2] > LAST or numbers + (10**6,) * (3 - len(numbers)) < FIRST:
             raise LegacyModelError(
-                f"Keras {stated} is not between 0.3.3 and 2.15. Load models of Keras 3 with "
+                f"Keras {stated} is neither of 0.3.3 to 1.2.2 nor of Keras 2. Load models of Keras 3 with "
                 "keras.models.load_model",
                 where,
             )
