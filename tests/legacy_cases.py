@@ -17,7 +17,12 @@ def case(class_name, config, shape, answer, weights=(), backend=None, dtype=None
     return label, class_name, config, x, list(weights), answer, backend
 
 
-_W = {"init": "glorot_uniform", "W_regularizer": None, "b_regularizer": None, "activity_regularizer": None}
+_W = {
+    "init": "glorot_uniform",
+    "W_regularizer": None,
+    "b_regularizer": None,
+    "activity_regularizer": None,
+}
 _W |= {"W_constraint": None, "b_constraint": None}
 _CONV = _W | {"bias": True, "activation": "linear"}
 
@@ -26,8 +31,12 @@ def dense(name, shape, **config):
     w = [draw(shape[-1], 4), draw(4)]
     act = o.ACTIVATIONS[config.get("activation", "linear")]
     return case(
-        name, _W | {"output_dim": 4, "activation": "linear", "bias": True, "input_dim": shape[-1]} | config,
-        shape, lambda x, W, b: act(x @ W + b), w, name=config.get("activation", ""),
+        name,
+        _W | {"output_dim": 4, "activation": "linear", "bias": True, "input_dim": shape[-1]} | config,
+        shape,
+        lambda x, W, b: act(x @ W + b),
+        w,
+        name=config.get("activation", ""),
     )
 
 
@@ -55,12 +64,23 @@ def convolution(rank, size, ordering, border, strides, backend, spatial=None, fi
     weights = [kernel(size, 2, filters, ordering), draw(filters)]
     name = f"{ordering}-{border}-{size}-{strides}-{spatial}"
     return case(
-        f"{'Atrous' if rates else ''}Convolution{rank}D", config, shape, answer, weights, backend, name=name
+        f"{'Atrous' if rates else ''}Convolution{rank}D",
+        config,
+        shape,
+        answer,
+        weights,
+        backend,
+        name=name,
     )
 
 
 def convolution1(border, stride, backend, *, old=False, rate=None, length=3):
-    config = _CONV | {"nb_filter": 4, "filter_length": length, "subsample_length": stride, "border_mode": border}
+    config = _CONV | {
+        "nb_filter": 4,
+        "filter_length": length,
+        "subsample_length": stride,
+        "border_mode": border,
+    }
     config |= {"input_dim": 2, "input_length": None} | ({"atrous_rate": rate} if rate else {})
     W = draw(length, 1, 2, 4)
 
@@ -85,21 +105,34 @@ def deconvolution(ordering, border, strides, output, backend, size=(3, 3), spati
         return o.unlast(y + b, ordering)
 
     weights = [kernel(size, 2, 3, ordering), draw(3)]
-    return case("Deconvolution2D", config, shape, answer, weights, backend, name=f"{ordering}-{border}-{output}")
+    return case(
+        "Deconvolution2D", config, shape, answer, weights, backend, name=f"{ordering}-{border}-{output}"
+    )
 
 
 def separable(ordering):
     shape = (2, 7, 6) if ordering == "th" else (7, 6, 2)
-    config = _CONV | {"nb_filter": 4, "nb_row": 3, "nb_col": 3, "border_mode": "same", "subsample": [1, 1]}
+    config = _CONV | {
+        "nb_filter": 4,
+        "nb_row": 3,
+        "nb_col": 3,
+        "border_mode": "same",
+        "subsample": [1, 1],
+    }
     config |= {"dim_ordering": ordering, "depth_multiplier": 2, "depthwise_regularizer": None}
-    config |= {f"{one}_{kind}": None for one in ("depthwise", "pointwise") for kind in ("regularizer", "constraint")}
+    config |= {
+        f"{one}_{kind}": None
+        for one in ("depthwise", "pointwise")
+        for kind in ("regularizer", "constraint")
+    }
     for key in ("W_regularizer", "W_constraint"):
         del config[key]
 
     def answer(x, D, P, b):
         D, P, x = modern(D, ordering), modern(P, ordering), o.last(x, ordering)
         each = [
-            o.convolve(x[..., [c]], D[:, :, [c]], (1, 1), "same", "tensorflow") for c in range(x.shape[-1])
+            o.convolve(x[..., [c]], D[:, :, [c]], (1, 1), "same", "tensorflow")
+            for c in range(x.shape[-1])
         ]
         return o.unlast(np.concatenate(each, -1) @ P[0, 0] + b, ordering)
 
@@ -122,7 +155,13 @@ def pool(kind, rank, size, strides, border, ordering="tf", backend="tensorflow")
         return o.unlast(y, ordering)
 
     return case(
-        f"{kind}Pooling{rank}D", config, shape, answer, (), backend, name=f"{ordering}-{border}-{size}-{strides}"
+        f"{kind}Pooling{rank}D",
+        config,
+        shape,
+        answer,
+        (),
+        backend,
+        name=f"{ordering}-{border}-{size}-{strides}",
     )
 
 
@@ -130,7 +169,13 @@ def recurrent(kind, gates, answer, shape=(5, 3), **config):
     weights = [draw(*one) for _ in gates for one in ((3, 4), (4, 4), (4,))]
     base = {"output_dim": 4, "init": "glorot_uniform", "inner_init": "orthogonal", "activation": "tanh"}
     base |= {"return_sequences": False, "go_backwards": False, "stateful": False, "unroll": False}
-    base |= {"consume_less": "cpu", "dropout_W": 0.0, "dropout_U": 0.0, "input_dim": 3, "input_length": 5}
+    base |= {
+        "consume_less": "cpu",
+        "dropout_W": 0.0,
+        "dropout_U": 0.0,
+        "input_dim": 3,
+        "input_length": 5,
+    }
     base |= {f"{one}_regularizer": None for one in "WUb"}
     base |= {} if kind == "SimpleRNN" else {"inner_activation": "hard_sigmoid"}
     base |= {"forget_bias_init": "one"} if kind == "LSTM" else {}
@@ -154,8 +199,18 @@ _A = [dense("Dense", (5,), activation=one) for one in o.ACTIVATIONS if one != "s
 CASES = [
     *_A,
     dense("TimeDistributedDense", (3, 5)),
-    case("Dense", _W | {"output_dim": 4, "activation": "linear", "bias": False}, (5,), lambda x, W: x @ W, [draw(5, 4)], name="no bias"),
-    *(case("Activation", {"activation": one}, (3, 5), o.ACTIVATIONS[one], name=one) for one in ("softmax", "hard_sigmoid")),
+    case(
+        "Dense",
+        _W | {"output_dim": 4, "activation": "linear", "bias": False},
+        (5,),
+        lambda x, W: x @ W,
+        [draw(5, 4)],
+        name="no bias",
+    ),
+    *(
+        case("Activation", {"activation": one}, (3, 5), o.ACTIVATIONS[one], name=one)
+        for one in ("softmax", "hard_sigmoid")
+    ),
     case("Dropout", {"p": 0.5}, (5,), lambda x: x),
     case("SpatialDropout1D", {"p": 0.5}, (4, 5), lambda x: x),
     case("SpatialDropout2D", {"p": 0.5, "dim_ordering": "th"}, (4, 5, 6), lambda x: x),
@@ -170,9 +225,21 @@ CASES = [
     case("RepeatVector", {"n": 3}, (4,), lambda x: np.repeat(x[:, None], 3, 1)),
     case(
         "Embedding",
-        {"input_dim": 4, "output_dim": 5, "init": "uniform", "input_length": 6, "mask_zero": False, "dropout": 0.0,
-         "activity_regularizer": None, "W_regularizer": None, "W_constraint": None},
-        (6,), lambda x, W: W[x], [draw(4, 5)], dtype="int32",
+        {
+            "input_dim": 4,
+            "output_dim": 5,
+            "init": "uniform",
+            "input_length": 6,
+            "mask_zero": False,
+            "dropout": 0.0,
+            "activity_regularizer": None,
+            "W_regularizer": None,
+            "W_constraint": None,
+        },
+        (6,),
+        lambda x, W: W[x],
+        [draw(4, 5)],
+        dtype="int32",
     ),
     *(
         convolution(2, *settings, backend)
@@ -185,14 +252,20 @@ CASES = [
             ((2, 5), "th", "same", (3, 2)),
         )
     ),
-    convolution(2, (3, 3), "th", "valid", (1, 1), "theano", spatial=(7, 6), filters=4),  # as wide as deep
+    convolution(
+        2, (3, 3), "th", "valid", (1, 1), "theano", spatial=(7, 6), filters=4
+    ),  # as wide as deep
     convolution(2, (3, 3), "th", "same", (2, 2), "tensorflow", spatial=(7, 8), filters=4),
     convolution(2, (1, 1), "th", "same", (1, 1), None),
     *(convolution(3, (2, 3, 2), ordering, "same", (1, 2, 1), "theano") for ordering in ("th", "tf")),
     convolution(3, (2, 3, 2), "th", "valid", (1, 1, 1), "tensorflow"),
     convolution(2, (3, 2), "th", "same", (1, 1), "theano", rates=(2, 2)),
     convolution(2, (2, 2), "tf", "valid", (1, 1), "tensorflow", rates=(2, 3)),
-    *(convolution1(border, stride, backend) for backend in ("theano", "tensorflow") for border, stride in (("valid", 1), ("same", 2))),
+    *(
+        convolution1(border, stride, backend)
+        for backend in ("theano", "tensorflow")
+        for border, stride in (("valid", 1), ("same", 2))
+    ),
     convolution1("same", 1, "theano", length=4),
     convolution1("valid", 1, "theano", old=True),
     convolution1("same", 1, "tensorflow", rate=2),
@@ -222,35 +295,115 @@ CASES = [
         )
     ),
     *(
-        case(f"Global{kind}Pooling{rank}D", {"dim_ordering": ordering} if rank > 1 else {}, (4, 5, 3, 2)[: rank + 1],
-             lambda x, f=f, ordering=ordering: f(o.last(x, ordering), tuple(range(1, x.ndim - 1))), name=ordering)
+        case(
+            f"Global{kind}Pooling{rank}D",
+            {"dim_ordering": ordering} if rank > 1 else {},
+            (4, 5, 3, 2)[: rank + 1],
+            lambda x, f=f, ordering=ordering: f(o.last(x, ordering), tuple(range(1, x.ndim - 1))),
+            name=ordering,
+        )
         for kind, f in (("Max", np.max), ("Average", np.mean))
         for rank, ordering in ((1, "tf"), (2, "th"), (2, "tf"), (3, "th"), (3, "tf"))
     ),
     case("ZeroPadding1D", {"padding": 2}, (4, 3), lambda x: np.pad(x, ((0, 0), (2, 2), (0, 0)))),
-    case("ZeroPadding1D", {"padding": [1, 2]}, (4, 3), lambda x: np.pad(x, ((0, 0), (1, 2), (0, 0))), name="two"),
-    case("ZeroPadding2D", {"padding": [1, 2], "dim_ordering": "th"}, (2, 4, 3), lambda x: np.pad(x, ((0, 0), (0, 0), (1, 1), (2, 2)))),
-    case("ZeroPadding2D", {"padding": [1, 2, 0, 3], "dim_ordering": "tf"}, (4, 3, 2), lambda x: np.pad(x, ((0, 0), (1, 2), (0, 3), (0, 0))), name="four"),
-    case("ZeroPadding2D", {"padding": {"top_pad": 1, "left_pad": 2}, "dim_ordering": "tf"}, (4, 3, 2), lambda x: np.pad(x, ((0, 0), (1, 0), (2, 0), (0, 0))), name="sides"),
-    case("ZeroPadding3D", {"padding": [1, 2, 3], "dim_ordering": "tf"}, (2, 2, 2, 2), lambda x: np.pad(x, ((0, 0), (1, 1), (2, 2), (3, 3), (0, 0)))),
+    case(
+        "ZeroPadding1D",
+        {"padding": [1, 2]},
+        (4, 3),
+        lambda x: np.pad(x, ((0, 0), (1, 2), (0, 0))),
+        name="two",
+    ),
+    case(
+        "ZeroPadding2D",
+        {"padding": [1, 2], "dim_ordering": "th"},
+        (2, 4, 3),
+        lambda x: np.pad(x, ((0, 0), (0, 0), (1, 1), (2, 2))),
+    ),
+    case(
+        "ZeroPadding2D",
+        {"padding": [1, 2, 0, 3], "dim_ordering": "tf"},
+        (4, 3, 2),
+        lambda x: np.pad(x, ((0, 0), (1, 2), (0, 3), (0, 0))),
+        name="four",
+    ),
+    case(
+        "ZeroPadding2D",
+        {"padding": {"top_pad": 1, "left_pad": 2}, "dim_ordering": "tf"},
+        (4, 3, 2),
+        lambda x: np.pad(x, ((0, 0), (1, 0), (2, 0), (0, 0))),
+        name="sides",
+    ),
+    case(
+        "ZeroPadding3D",
+        {"padding": [1, 2, 3], "dim_ordering": "tf"},
+        (2, 2, 2, 2),
+        lambda x: np.pad(x, ((0, 0), (1, 1), (2, 2), (3, 3), (0, 0))),
+    ),
     case("Cropping1D", {"cropping": [1, 2]}, (6, 3), lambda x: x[:, 1:-2]),
-    case("Cropping2D", {"cropping": [[1, 2], [0, 1]], "dim_ordering": "th"}, (2, 6, 5), lambda x: x[:, :, 1:-2, :-1]),
-    case("Cropping3D", {"cropping": [[1, 1], [0, 1], [2, 0]], "dim_ordering": "tf"}, (5, 5, 5, 2), lambda x: x[:, 1:-1, :-1, 2:]),
+    case(
+        "Cropping2D",
+        {"cropping": [[1, 2], [0, 1]], "dim_ordering": "th"},
+        (2, 6, 5),
+        lambda x: x[:, :, 1:-2, :-1],
+    ),
+    case(
+        "Cropping3D",
+        {"cropping": [[1, 1], [0, 1], [2, 0]], "dim_ordering": "tf"},
+        (5, 5, 5, 2),
+        lambda x: x[:, 1:-1, :-1, 2:],
+    ),
     case("UpSampling1D", {"length": 2}, (3, 2), lambda x: x.repeat(2, 1)),
-    case("UpSampling2D", {"size": [2, 3], "dim_ordering": "th"}, (2, 3, 4), lambda x: x.repeat(2, 2).repeat(3, 3)),
-    case("UpSampling3D", {"size": [2, 1, 3], "dim_ordering": "tf"}, (2, 3, 2, 2), lambda x: x.repeat(2, 1).repeat(3, 3)),
+    case(
+        "UpSampling2D",
+        {"size": [2, 3], "dim_ordering": "th"},
+        (2, 3, 4),
+        lambda x: x.repeat(2, 2).repeat(3, 3),
+    ),
+    case(
+        "UpSampling3D",
+        {"size": [2, 1, 3], "dim_ordering": "tf"},
+        (2, 3, 2, 2),
+        lambda x: x.repeat(2, 1).repeat(3, 3),
+    ),
     recurrent("SimpleRNN", "h", o.simple_rnn),
     recurrent("SimpleRNN", "h", o.simple_rnn, return_sequences=True, go_backwards=True),
     recurrent("LSTM", "icfo", o.lstm, return_sequences=True),
     recurrent("LSTM", "icfo", o.lstm, consume_less="gpu"),
-    recurrent("LSTM", "icfo", lambda x, w: o.lstm(x, w, o.sigmoid), inner_activation="sigmoid", unroll=True),
+    recurrent(
+        "LSTM", "icfo", lambda x, w: o.lstm(x, w, o.sigmoid), inner_activation="sigmoid", unroll=True
+    ),
     recurrent("GRU", "zrh", o.gru, return_sequences=True),
     recurrent("GRU", "zrh", o.gru, consume_less="gpu", go_backwards=True),
     case("LeakyReLU", {"alpha": 0.2}, (5,), lambda x: np.where(x > 0, x, 0.2 * x)),
     case("ELU", {"alpha": 0.7}, (5,), lambda x: np.where(x > 0, x, 0.7 * np.expm1(x))),
     case("ThresholdedReLU", {"theta": 0.4}, (5,), lambda x: x * (x > 0.4)),
-    case("PReLU", {"init": "zero", "shared_axes": None}, (4, 3), lambda x, a: np.where(x > 0, x, a * x), [draw(4, 3)]),
-    case("PReLU", {"init": "zero", "shared_axes": [1]}, (4, 3), lambda x, a: np.where(x > 0, x, a * x), [draw(1, 3)], name="shared"),
-    case("ParametricSoftplus", {"alpha_init": 0.2, "beta_init": 5.0}, (4, 3), lambda x, a, b: a * np.log1p(np.exp(b * x)), [draw(4, 3), draw(4, 3)]),
-    case("SReLU", {f"{one}_init": "zero" for one in ("t_left", "a_left", "t_right", "a_right")}, (4, 3), o.srelu, [draw(4, 3) for _ in range(4)]),
+    case(
+        "PReLU",
+        {"init": "zero", "shared_axes": None},
+        (4, 3),
+        lambda x, a: np.where(x > 0, x, a * x),
+        [draw(4, 3)],
+    ),
+    case(
+        "PReLU",
+        {"init": "zero", "shared_axes": [1]},
+        (4, 3),
+        lambda x, a: np.where(x > 0, x, a * x),
+        [draw(1, 3)],
+        name="shared",
+    ),
+    case(
+        "ParametricSoftplus",
+        {"alpha_init": 0.2, "beta_init": 5.0},
+        (4, 3),
+        lambda x, a, b: a * np.log1p(np.exp(b * x)),
+        [draw(4, 3), draw(4, 3)],
+    ),
+    case(
+        "SReLU",
+        {f"{one}_init": "zero" for one in ("t_left", "a_left", "t_right", "a_right")},
+        (4, 3),
+        o.srelu,
+        [draw(4, 3) for _ in range(4)],
+    ),
 ]

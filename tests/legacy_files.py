@@ -50,14 +50,22 @@ def functional(layers, inputs, outputs):
         one
         | {
             "name": one["config"]["name"],
-            "inbound_nodes": [[[*source] if isinstance(source, tuple) else [source, 0, 0] for source in call] for call in calls],
+            "inbound_nodes": [
+                [[*source] if isinstance(source, tuple) else [source, 0, 0] for source in call]
+                for call in calls
+            ],
         }
         for one, calls in layers
     ]
     ends = {"input_layers": inputs, "output_layers": outputs}
-    ends = {key: [[*one] if isinstance(one, tuple) else [one, 0, 0] for one in names] for key, names in ends.items()}
+    ends = {
+        key: [[*one] if isinstance(one, tuple) else [one, 0, 0] for one in names]
+        for key, names in ends.items()
+    }
     return {"class_name": "Model", "config": {"name": "model_1", "layers": described} | ends}
 
 
 def source(name, *shape, dtype="float32"):
-    return layer("InputLayer", name, batch_input_shape=[None, *shape], input_dtype=dtype, sparse=False), []
+    return layer(
+        "InputLayer", name, batch_input_shape=[None, *shape], input_dtype=dtype, sparse=False
+    ), []

@@ -84,7 +84,8 @@ def deconvolve(x, kernel, output, strides, border_mode, backend):
     before = [0] * rank
     if border_mode == "same":
         before = [
-            pads_of_same(output[axis], kernel.shape[axis], strides[axis], backend)[0] for axis in range(rank)
+            pads_of_same(output[axis], kernel.shape[axis], strides[axis], backend)[0]
+            for axis in range(rank)
         ]
     if backend == "theano":
         kernel = kernel[(slice(None, None, -1),) * rank]
@@ -162,7 +163,9 @@ def gru(x, w, inner=hard_sigmoid, activation=np.tanh):
 
 def srelu(x, t_left, a_left, t_right, a_right):
     right = t_left + np.abs(t_right)
-    return np.where(x < t_left, t_left + a_left * (x - t_left), np.where(x > right, right + a_right * (x - right), x))
+    return np.where(
+        x < t_left, t_left + a_left * (x - t_left), np.where(x > right, right + a_right * (x - right), x)
+    )
 
 
 def batch_norm(x, w, divisor, epsilon, axis=-1):

@@ -40,7 +40,9 @@ def test_training_goes_on(name):
     inputs = before(x).numpy().astype("float64")
     axes = tuple(axis for axis in range(inputs.ndim) if axis != norm.axis % inputs.ndim)
     model(x, training=True)
-    for variable, start, batch in zip((norm.moving_mean, norm.moving_variance), old, (inputs.mean(axes), inputs.var(axes)), strict=True):
+    for variable, start, batch in zip(
+        (norm.moving_mean, norm.moving_variance), old, (inputs.mean(axes), inputs.var(axes)), strict=True
+    ):
         assert np.abs(batch - start).max() > 1e-3
         np.testing.assert_allclose(variable, 0.99 * start + 0.01 * batch, rtol=1e-6, atol=1e-6)
 

@@ -1,5 +1,6 @@
 """Layers and models of Keras 2: tf_keras makes, runs and saves them; the files are loaded, as they are and
-as the first releases of Keras 2 wrote them."""
+as the first releases of Keras 2 wrote them.
+"""
 
 import json
 import warnings
@@ -62,7 +63,19 @@ def image_layers():
         L.Rescaling(2.0, offset=-1.0),
         *(
             L.Activation(name)
-            for name in "elu selu softplus softsign exponential gelu swish tanh linear softmax hard_sigmoid".split()
+            for name in [
+                "elu",
+                "selu",
+                "softplus",
+                "softsign",
+                "exponential",
+                "gelu",
+                "swish",
+                "tanh",
+                "linear",
+                "softmax",
+                "hard_sigmoid",
+            ]
         ),
         L.ActivityRegularization(0.1),
         L.Dropout(0.5),
@@ -127,7 +140,11 @@ def fan(layers, *shape):
 
 def merging():
     """Two inputs in every merge, words with a mask, a state that is handed on, a shared model."""
-    x, y, words = L.Input((5, 3), name="x"), L.Input((5, 3), name="y"), L.Input((4,), name="w", dtype="int32")
+    x, y, words = (
+        L.Input((5, 3), name="x"),
+        L.Input((5, 3), name="y"),
+        L.Input((4,), name="w", dtype="int32"),
+    )
     pair = [x, y]
     outputs = [kind()(pair) for kind in (L.Add, L.Subtract, L.Multiply, L.Average, L.Maximum, L.Minimum)]
     outputs += [L.Concatenate(axis=1)(pair), L.Dot(axes=(2, 2), normalize=True)(pair)]
@@ -138,7 +155,11 @@ def merging():
     inner_out = L.BatchNormalization(trainable=False)(L.Dense(3)(inner_in))
     inner = tf_keras.Model(inner_in, L.Dense(2)(L.BatchNormalization()(inner_out)), name="inner")
     outputs += [inner(state), inner(L.GlobalAveragePooling1D()(x))]
-    return tf_keras.Model([words, x, y], outputs), [RANDOM.integers(0, 9, (2, 4)), draw(2, 5, 3), draw(2, 5, 3)]
+    return tf_keras.Model([words, x, y], outputs), [
+        RANDOM.integers(0, 9, (2, 4)),
+        draw(2, 5, 3),
+        draw(2, 5, 3),
+    ]
 
 
 MODELS = {
@@ -153,7 +174,12 @@ MODELS = {
 def original(request, tmp_path_factory):
     """A model of tf_keras with random weights, its files, inputs, and what it predicts."""
     model, inputs = MODELS[request.param]()
-    model.set_weights([np.abs(draw(*one.shape)) if "variance" in one.name else draw(*one.shape) for one in model.weights])
+    model.set_weights(
+        [
+            np.abs(draw(*one.shape)) if "variance" in one.name else draw(*one.shape)
+            for one in model.weights
+        ]
+    )
     folder = tmp_path_factory.mktemp(request.param)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="You are saving your model as an HDF5 file")
@@ -191,8 +217,19 @@ def test_as_the_first_releases_wrote_it(original):
         if value.get("class_name") == "Functional":
             value["class_name"] = "Model"
         if value.get("class_name") == "Sequential":
-            value["config"] = [one for one in value["config"]["layers"] if one["class_name"] != "InputLayer"]
-        later = ("module", "registered_name", "build_config", "groups", "keepdims", "time_major", "seed", "sparse")
+            value["config"] = [
+                one for one in value["config"]["layers"] if one["class_name"] != "InputLayer"
+            ]
+        later = (
+            "module",
+            "registered_name",
+            "build_config",
+            "groups",
+            "keepdims",
+            "time_major",
+            "seed",
+            "sparse",
+        )
         return {key: one for key, one in value.items() if key not in later or one == 2 or one is True}
 
     config = older(json.loads((folder / "model.json").read_text()))
@@ -206,13 +243,33 @@ def test_as_the_first_releases_wrote_it(original):
 
 
 def test_every_row_has_a_layer():
-    made = {type(one).__name__ for layers in (image_layers, sequence_layers, volume_layers) for one in layers()}
-    made |= {"Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate", "Dot", "Embedding", "RepeatVector"}
+    made = {
+        type(one).__name__
+        for layers in (image_layers, sequence_layers, volume_layers)
+        for one in layers()
+    }
+    made |= {
+        "Add",
+        "Subtract",
+        "Multiply",
+        "Average",
+        "Maximum",
+        "Minimum",
+        "Concatenate",
+        "Dot",
+        "Embedding",
+        "RepeatVector",
+    }
     assert keras2_table.TABLE.keys() - ELSEWHERE == made
 
 
 def keras2_sequential(*layers, version="2.0.5"):
-    return {"class_name": "Sequential", "config": list(layers), "keras_version": version, "backend": "tensorflow"}
+    return {
+        "class_name": "Sequential",
+        "config": list(layers),
+        "keras_version": version,
+        "backend": "tensorflow",
+    }
 
 
 @pytest.mark.parametrize("kind", ["LSTM", "GRU"])
@@ -220,8 +277,12 @@ def test_cudnn_layers(tmp_path, kind):
     """tf_keras' own reading of such weights is the oracle."""
     gates = {"LSTM": 4, "GRU": 3}[kind]
     arrays = [draw(5, 3 * gates), draw(3, 3 * gates), draw(6 * gates)]
-    layer = files.layer(f"CuDNN{kind}", "rnn", units=3, batch_input_shape=[None, 4, 5], return_sequences=True)
-    pairs = [("rnn", list(zip(("rnn/kernel:0", "rnn/recurrent_kernel:0", "rnn/bias:0"), arrays, strict=True)))]
+    layer = files.layer(
+        f"CuDNN{kind}", "rnn", units=3, batch_input_shape=[None, 4, 5], return_sequences=True
+    )
+    pairs = [
+        ("rnn", list(zip(("rnn/kernel:0", "rnn/recurrent_kernel:0", "rnn/bias:0"), arrays, strict=True)))
+    ]
     path = files.write(tmp_path / "m.h5", keras2_sequential(layer), pairs, "2.1.6", "tensorflow")
     theirs = tf_keras.Sequential([L.Input((4, 5)), getattr(L, kind)(3, return_sequences=True)])
     weights = files.write(tmp_path / "w.h5", None, pairs, "2.1.6", "tensorflow", whole=False)
@@ -262,12 +323,29 @@ def test_kernels_that_theano_trained(tmp_path):
     """Keras 2 on Theano turned kernels, and padded "same", as Keras 1 did."""
     import legacy_oracle as oracle  # noqa: PLC0415
 
-    layer = files.layer("Conv2D", "c", filters=3, kernel_size=[3, 2], strides=[2, 1], padding="same", batch_input_shape=[None, 6, 5, 2])
+    layer = files.layer(
+        "Conv2D",
+        "c",
+        filters=3,
+        kernel_size=[3, 2],
+        strides=[2, 1],
+        padding="same",
+        batch_input_shape=[None, 6, 5, 2],
+    )
     arrays = [draw(3, 2, 2, 3), draw(3)]
     config = keras2_sequential(layer) | {"backend": "theano"}
-    path = files.write(tmp_path / "m.h5", config, [("c", list(zip(("c/kernel:0", "c/bias:0"), arrays, strict=True)))], "2.0.8", "theano")
+    path = files.write(
+        tmp_path / "m.h5",
+        config,
+        [("c", list(zip(("c/kernel:0", "c/bias:0"), arrays, strict=True)))],
+        "2.0.8",
+        "theano",
+    )
     x = draw(2, 6, 5, 2)
-    wanted = oracle.convolve(x.astype("float64"), arrays[0].astype("float64"), (2, 1), "same", "theano") + arrays[1]
+    wanted = (
+        oracle.convolve(x.astype("float64"), arrays[0].astype("float64"), (2, 1), "same", "theano")
+        + arrays[1]
+    )
     np.testing.assert_allclose(compat.load_model(path)(x), wanted, **CLOSE)
     with pytest.raises(compat.LegacyModelError, match="the backends contradict each other"):
         compat.load_model(path, backend="tensorflow")
@@ -276,16 +354,29 @@ def test_kernels_that_theano_trained(tmp_path):
 def test_sequential_without_input_layer_and_older_batch_norms(tmp_path):
     settings = {"axis": -1, "momentum": 0.9, "epsilon": 0.01, "center": True, "scale": True}
     layers = [
-        files.layer("Dense", "d/1", units=3, activation="relu", use_bias=True, batch_input_shape=[None, 4], dtype="float32"),
+        files.layer(
+            "Dense",
+            "d/1",
+            units=3,
+            activation="relu",
+            use_bias=True,
+            batch_input_shape=[None, 4],
+            dtype="float32",
+        ),
         files.layer("BatchNormalizationV1", "v1", **settings),
         files.layer("BatchNormalizationV2", "v2", **(settings | {"axis": [1], "fused": None})),
     ]
     values = {name: [draw(3), draw(3), draw(3), np.abs(draw(3))] for name in ("v1", "v2")}
     names = ("gamma", "beta", "moving_mean", "moving_variance")
-    pairs = [(one, [(f"{one}/{name}:0", value) for name, value in zip(names, values[one], strict=True)]) for one in values]
+    pairs = [
+        (one, [(f"{one}/{name}:0", value) for name, value in zip(names, values[one], strict=True)])
+        for one in values
+    ]
     dense = [draw(4, 3), draw(3)]
     pairs.insert(0, ("d/1", [("d/1/kernel:0", dense[0]), ("d/1/bias:0", dense[1])]))
-    path = files.write(tmp_path / "m.h5", keras2_sequential(*layers, version="2.2.4"), pairs, "2.2.4", "tensorflow")
+    path = files.write(
+        tmp_path / "m.h5", keras2_sequential(*layers, version="2.2.4"), pairs, "2.2.4", "tensorflow"
+    )
     model, report = legacy.load(path)
     x = draw(3, 4)
     wanted = np.maximum(x @ dense[0] + dense[1], 0)
@@ -308,9 +399,20 @@ def test_sequential_without_input_layer_and_older_batch_norms(tmp_path):
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        (files.layer("LocallyConnected1D", "l", filters=2), r"l: is no layer that can be loaded.*\(LocallyConnected1D"),
+        (
+            files.layer("LocallyConnected1D", "l", filters=2),
+            r"l: is no layer that can be loaded.*\(LocallyConnected1D",
+        ),
         (files.layer("BatchNormalization", "l", renorm=True), "renorm=True has no counterpart"),
-        (files.layer("Dense", "l", units=3, kernel_initializer={"class_name": "os", "module": "os", "config": {}}), "is none that Keras 2 had: 'os'"),
+        (
+            files.layer(
+                "Dense",
+                "l",
+                units=3,
+                kernel_initializer={"class_name": "os", "module": "os", "config": {}},
+            ),
+            "is none that Keras 2 had: 'os'",
+        ),
         (files.layer("Dense", "l", units=-3), "units=-3 must be between 1"),
         (files.layer("Dense", "l"), "the configuration lacks 'units'"),
     ],
@@ -318,5 +420,15 @@ def test_sequential_without_input_layer_and_older_batch_norms(tmp_path):
 def test_what_cannot_be_loaded_is_named(tmp_path, layer, message):
     layer["config"]["batch_input_shape"] = [None, 4]
     with pytest.raises(compat.LegacyModelError, match=message):
-        weights = [("l", [(f"w{number}", draw(3)) for number in range(4 if "Batch" in layer["class_name"] else 2)])]
-        compat.load_model(files.write(tmp_path / "m.h5", keras2_sequential(layer), weights, "2.0.5", "tensorflow"))
+        weights = [
+            (
+                "l",
+                [
+                    (f"w{number}", draw(3))
+                    for number in range(4 if "Batch" in layer["class_name"] else 2)
+                ],
+            )
+        ]
+        compat.load_model(
+            files.write(tmp_path / "m.h5", keras2_sequential(layer), weights, "2.0.5", "tensorflow")
+        )

@@ -21,7 +21,9 @@ def draw(*shape):
 
 
 def dense(name, units, **config):
-    return files.layer("Dense", name, output_dim=units, init="uniform", activation="linear", bias=True, **config)
+    return files.layer(
+        "Dense", name, output_dim=units, init="uniform", activation="linear", bias=True, **config
+    )
 
 
 def dense_weights(name, *shape):
@@ -60,8 +62,16 @@ def merged(tmp_path, shapes, **config):
         ({"mode": "concat", "concat_axis": 1}, [(3, 2), (4, 2)], lambda x, y: np.concatenate([x, y], 1)),
         ({"mode": "concat"}, [(3, 2), (3, 5)], lambda x, y: np.concatenate([x, y], -1)),
         ({"mode": "dot", "dot_axes": 1}, [(3,)] * 2, lambda x, y: (x * y).sum(1, keepdims=True)),
-        ({"mode": "dot", "dot_axes": [2, 2]}, [(3, 4), (5, 4)], lambda x, y: np.einsum("bik,bjk->bij", x, y)),
-        ({"mode": "dot", "dot_axes": [[2], [1]]}, [(3, 4), (4, 5)], lambda x, y: np.einsum("bik,bkj->bij", x, y)),
+        (
+            {"mode": "dot", "dot_axes": [2, 2]},
+            [(3, 4), (5, 4)],
+            lambda x, y: np.einsum("bik,bjk->bij", x, y),
+        ),
+        (
+            {"mode": "dot", "dot_axes": [[2], [1]]},
+            [(3, 4), (4, 5)],
+            lambda x, y: np.einsum("bik,bkj->bij", x, y),
+        ),
         (
             {"mode": "cos", "dot_axes": 1},
             [(3,)] * 2,
@@ -101,12 +111,19 @@ def test_a_graph_with_shared_layers_and_two_ends(tmp_path):
 
 
 def norm(name, **config):
-    return files.layer("BatchNormalization", name, **({"mode": 0, "axis": -1, "epsilon": 0.01, "momentum": 0.9} | config))
+    return files.layer(
+        "BatchNormalization",
+        name,
+        **({"mode": 0, "axis": -1, "epsilon": 0.01, "momentum": 0.9} | config),
+    )
 
 
 def norm_weights(name, size):
     values = [draw(size), draw(size), draw(size), draw(size) ** 2]
-    return name, [(f"{name}_{one}", value) for one, value in zip(("gamma", "beta", "running_mean", "running_std"), values, strict=True)]
+    return name, [
+        (f"{name}_{one}", value)
+        for one, value in zip(("gamma", "beta", "running_mean", "running_std"), values, strict=True)
+    ]
 
 
 def normalized(x, pairs, axis=-1):
@@ -130,7 +147,10 @@ def test_models_within_models(tmp_path, frozen):
     assert [one.path for one in report.batch_norms] == ["inner/n"]
     assert model.get_layer("inner").get_layer("n").trainable is not frozen
     # A Sequential model in a Sequential model has no name of its own in Keras 1.
-    outer = {"class_name": "Sequential", "config": [{"class_name": "Sequential", "config": inner["config"]}, dense("f", 2)]}
+    outer = {
+        "class_name": "Sequential",
+        "config": [{"class_name": "Sequential", "config": inner["config"]}, dense("f", 2)],
+    }
     f = dense_weights("f", 2, 2)
     model = compat.load_model(files.write(tmp_path / "s.h5", outer, [("sequential_1", flat), f]))
     np.testing.assert_allclose(model(x), apply(apply(normalized(apply(x, d), n), e), f), **CLOSE)
@@ -149,7 +169,11 @@ def test_a_merge_of_models_starts_a_sequential_model(tmp_path):
 
 def lstm_config(**config):
     base = {"output_dim": 4, "init": "uniform", "inner_init": "orthogonal", "forget_bias_init": "one"}
-    return base | {"activation": "tanh", "inner_activation": "hard_sigmoid", "return_sequences": True} | config
+    return (
+        base
+        | {"activation": "tanh", "inner_activation": "hard_sigmoid", "return_sequences": True}
+        | config
+    )
 
 
 @pytest.mark.parametrize("merge_mode", ["concat", "sum", "mul", "ave"])
@@ -158,17 +182,31 @@ def test_bidirectional(tmp_path, merge_mode):
     weights = [draw(*shape) for _ in range(8) for shape in ((3, 4), (4, 4), (4,))]
     layer = files.layer("Bidirectional", "both", layer=one, merge_mode=merge_mode)
     pairs = [("both", [(f"w{number}", array) for number, array in enumerate(weights)])]
-    model = compat.load_model(files.write(tmp_path / "m.h5", files.sequential(layer, shape=(5, 3)), pairs))
+    model = compat.load_model(
+        files.write(tmp_path / "m.h5", files.sequential(layer, shape=(5, 3)), pairs)
+    )
     x = draw(2, 5, 3)
     forward, backward = oracle.lstm(x, weights[:12]), oracle.lstm(x[:, ::-1], weights[12:])[:, ::-1]
-    merge = {"concat": lambda a, b: np.concatenate([a, b], -1), "sum": np.add, "mul": np.multiply, "ave": lambda a, b: (a + b) / 2}
+    merge = {
+        "concat": lambda a, b: np.concatenate([a, b], -1),
+        "sum": np.add,
+        "mul": np.multiply,
+        "ave": lambda a, b: (a + b) / 2,
+    }
     np.testing.assert_allclose(model(x), merge[merge_mode](forward, backward), **CLOSE)
 
 
 def test_time_distributed(tmp_path):
     """Of a dense layer, of a padded convolution, of batch norms, of a model."""
-    d, c, n, e = dense_weights("d", 3, 4), ("c", [("W", draw(4, 3, 1, 2)), ("b", draw(2))]), norm_weights("n", 2), dense_weights("e", 2, 2)
-    convolution = files.layer("Convolution1D", "conv", nb_filter=2, filter_length=4, border_mode="same", subsample_length=1)
+    d, c, n, e = (
+        dense_weights("d", 3, 4),
+        ("c", [("W", draw(4, 3, 1, 2)), ("b", draw(2))]),
+        norm_weights("n", 2),
+        dense_weights("e", 2, 2),
+    )
+    convolution = files.layer(
+        "Convolution1D", "conv", nb_filter=2, filter_length=4, border_mode="same", subsample_length=1
+    )
     inner = files.sequential(dense("e", 2), shape=(2,))
     shape = (5, 3)
     layers = [
@@ -196,10 +234,16 @@ def test_time_distributed(tmp_path):
 def test_masks_travel(tmp_path):
     """The last state of a masked sequence is that of its last step that is not masked."""
     masking = files.layer("Masking", "mask", mask_value=0.0)
-    gru = files.layer("GRU", "gru", **{key: one for key, one in lstm_config(return_sequences=False).items() if key[:6] != "forget"})
+    gru = files.layer(
+        "GRU",
+        "gru",
+        **{key: one for key, one in lstm_config(return_sequences=False).items() if key[:6] != "forget"},
+    )
     weights = [draw(*shape) for _ in range(3) for shape in ((3, 4), (4, 4), (4,))]
     pairs = [("gru", [(f"w{number}", array) for number, array in enumerate(weights)])]
-    model = compat.load_model(files.write(tmp_path / "m.h5", files.sequential(masking, gru, shape=(5, 3)), pairs))
+    model = compat.load_model(
+        files.write(tmp_path / "m.h5", files.sequential(masking, gru, shape=(5, 3)), pairs)
+    )
     x = draw(2, 5, 3)
     x[:, 3:] = 0
     np.testing.assert_allclose(model(x), oracle.gru(x[:, :3], weights)[:, -1], **CLOSE)
@@ -223,7 +267,9 @@ def test_architecture_and_weights_in_files_of_their_own(tmp_path):
     files.write(weights, None, pairs, None, whole=False, numbered=True)
     np.testing.assert_allclose(compat.load_model(architecture, weights=weights)(x), wanted, **CLOSE)
     files.write(weights, None, pairs[:1], None, whole=False)
-    with pytest.raises(compat.LegacyModelError, match=r"weights of 1 layers \(d\), and the architecture 2 .*\(d, e\)"):
+    with pytest.raises(
+        compat.LegacyModelError, match=r"weights of 1 layers \(d\), and the architecture 2 .*\(d, e\)"
+    ):
         compat.load_model(architecture, weights=weights)
 
 
@@ -245,14 +291,27 @@ def test_the_format_of_keras_0_3(tmp_path):
     wanted = oracle.batch_norm(hidden, arrays(pairs[1]), lambda s, eps: s + eps, 0.01)
     np.testing.assert_allclose(model(x), wanted, **CLOSE)
     path.write_text(json.dumps({"class_name": "Graph", "layers": []}))
-    with pytest.raises(compat.UnsupportedLayerError, match="is a Graph, the container of Keras before 1.0"):
+    with pytest.raises(
+        compat.UnsupportedLayerError, match="is a Graph, the container of Keras before 1.0"
+    ):
         compat.load_model(path, weights=weights)
 
 
 def test_lambdas_need_their_function(tmp_path):
-    code = files.layer("Lambda", "twice", function=["4wEAAAABAAAA", None, None], function_type="lambda", output_shape=None, output_shape_type="raw", arguments={"by": 2})
+    code = files.layer(
+        "Lambda",
+        "twice",
+        function=["4wEAAAABAAAA", None, None],
+        function_type="lambda",
+        output_shape=None,
+        output_shape_type="raw",
+        arguments={"by": 2},
+    )
     path = files.write(tmp_path / "m.h5", files.sequential(code, shape=(3,)), [])
-    with pytest.raises(compat.UnsupportedLayerError, match=r"twice: is a Lambda.*bytecode, which is never run.*custom_objects=\{'twice'"):
+    with pytest.raises(
+        compat.UnsupportedLayerError,
+        match=r"twice: is a Lambda.*bytecode, which is never run.*custom_objects=\{'twice'",
+    ):
         compat.load_model(path)
     model = compat.load_model(path, custom_objects={"twice": lambda x, by: by * x})
     np.testing.assert_array_equal(model(np.ones((1, 3), "float32")), [[2, 2, 2]])
@@ -272,13 +331,18 @@ class Shifted(keras.layers.Layer):
 
 
 def test_classes_and_activations_of_the_caller(tmp_path):
-    layers = [files.layer("Shifted", "own", units=3), dense("d", 2) | {"config": dense("d", 2)["config"] | {"activation": "cubed"}}]
+    layers = [
+        files.layer("Shifted", "own", units=3),
+        dense("d", 2) | {"config": dense("d", 2)["config"] | {"activation": "cubed"}},
+    ]
     shift, pairs = ("own", [("own_shift", draw(3))]), dense_weights("d", 3, 2)
     path = files.write(tmp_path / "m.h5", files.sequential(*layers, shape=(3,)), [shift, pairs])
     x = draw(2, 3)
     model = compat.load_model(path, custom_objects={"Shifted": Shifted, "cubed": lambda x: x**3})
     np.testing.assert_allclose(model(x), apply(x + shift[1][0][1], pairs) ** 3, **CLOSE)
-    with pytest.raises(compat.UnsupportedLayerError, match=r"own: is no layer that can be loaded.*\(Shifted, "):
+    with pytest.raises(
+        compat.UnsupportedLayerError, match=r"own: is no layer that can be loaded.*\(Shifted, "
+    ):
         compat.load_model(path, custom_objects={"cubed": lambda x: x**3})
     with pytest.raises(compat.LegacyModelError, match="d: activation='cubed' is no activation"):
         compat.load_model(path, custom_objects={"Shifted": Shifted})
@@ -287,26 +351,73 @@ def test_classes_and_activations_of_the_caller(tmp_path):
 
 
 def test_kernels_need_their_backend(tmp_path):
-    one = files.layer("Convolution2D", "conv", nb_filter=2, nb_row=3, nb_col=1, dim_ordering="tf", border_mode="valid", subsample=[1, 1])
+    one = files.layer(
+        "Convolution2D",
+        "conv",
+        nb_filter=2,
+        nb_row=3,
+        nb_col=1,
+        dim_ordering="tf",
+        border_mode="valid",
+        subsample=[1, 1],
+    )
     pairs = [("conv", [("W", draw(3, 1, 2, 2)), ("b", draw(2))])]
     path = files.write(tmp_path / "m.h5", files.sequential(one, shape=(5, 5, 2)), pairs)
-    with pytest.raises(compat.LegacyModelError, match="conv: Theano turned kernels around, and the file does not say .*Pass backend='theano'"):
+    with pytest.raises(
+        compat.LegacyModelError,
+        match="conv: Theano turned kernels around, and the file does not say .*Pass backend='theano'",
+    ):
         compat.load_model(path)
 
 
 def test_the_loaded_model_is_one_of_keras3(tmp_path):
     """It saves, loads, folds, converts and exports; its layers are named as they were."""
     hard = files.layer("Activation", "hard", activation="hard_sigmoid")
-    rows = files.layer("Convolution2D", "conv", nb_filter=4, nb_row=2, nb_col=3, dim_ordering="th", border_mode="same", subsample=[2, 1])
-    pooled = files.layer("MaxPooling2D", "pool", pool_size=[2, 2], strides=[2, 2], border_mode="same", dim_ordering="th")
-    layers = [rows, norm("bn", axis=1), hard, pooled, files.layer("Flatten", "flat"), dense("d", 4), norm("bn2"), norm("mode1", mode=1)]
-    pairs = [("conv", [("W", draw(4, 2, 2, 3)), ("b", draw(4))]), norm_weights("bn", 4), dense_weights("d", 24, 4)]
+    rows = files.layer(
+        "Convolution2D",
+        "conv",
+        nb_filter=4,
+        nb_row=2,
+        nb_col=3,
+        dim_ordering="th",
+        border_mode="same",
+        subsample=[2, 1],
+    )
+    pooled = files.layer(
+        "MaxPooling2D", "pool", pool_size=[2, 2], strides=[2, 2], border_mode="same", dim_ordering="th"
+    )
+    layers = [
+        rows,
+        norm("bn", axis=1),
+        hard,
+        pooled,
+        files.layer("Flatten", "flat"),
+        dense("d", 4),
+        norm("bn2"),
+        norm("mode1", mode=1),
+    ]
+    pairs = [
+        ("conv", [("W", draw(4, 2, 2, 3)), ("b", draw(4))]),
+        norm_weights("bn", 4),
+        dense_weights("d", 24, 4),
+    ]
     pairs += [norm_weights("bn2", 4), norm_weights("mode1", 4)]
     path = files.write(tmp_path / "m.h5", files.sequential(*layers, shape=(2, 6, 5)), pairs)
     model, report = legacy.load(path, backend="theano")
     names = [layer.name for layer in model.layers]
-    assert [one for one in names if not one.startswith("conv_")] == ["conv", "bn", "hard", "pool", "flat", "d", "bn2", "mode1"]
-    assert [one.became.split("(")[0] for one in report.batch_norms] == ["tfbn.BatchNorm"] * 2 + ["tfbn.compat.BatchNormalization"]
+    assert [one for one in names if not one.startswith("conv_")] == [
+        "conv",
+        "bn",
+        "hard",
+        "pool",
+        "flat",
+        "d",
+        "bn2",
+        "mode1",
+    ]
+    assert [one.became.split("(")[0] for one in report.batch_norms] == ["tfbn.BatchNorm"] * 2 + [
+        "tfbn.compat.BatchNormalization"
+    ]
     assert str(report).splitlines()[0] == "Keras 1.2.2, backend theano, 3 batch norms"
     assert len(str(report).splitlines()) == 4
     x = draw(3, 2, 6, 5)

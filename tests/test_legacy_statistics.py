@@ -63,17 +63,34 @@ def test_each_row_divides_as_that_release_did(tmp_path, version, backend, stored
 
 def test_the_table_is_whole():
     """Every release on every backend has one row, and the test has both ends of each."""
-    releases = [(0, 3, 3)] + [(1, 0, n) for n in range(9)] + [(1, 1, n) for n in range(3)] + [(1, 2, n) for n in range(3)]
+    releases = (
+        [(0, 3, 3)]
+        + [(1, 0, n) for n in range(9)]
+        + [(1, 1, n) for n in range(3)]
+        + [(1, 2, n) for n in range(3)]
+    )
     for release, backend in itertools.product(releases, ("theano", "tensorflow")):
-        rows = [row for row in statistics.KERAS1 if row.first <= release <= row.last and row.backend in (None, backend)]
+        rows = [
+            row
+            for row in statistics.KERAS1
+            if row.first <= release <= row.last and row.backend in (None, backend)
+        ]
         assert len(rows) == 1, (release, backend)
     tested = {version for version, *_ in TABLE}
-    assert {".".join(map(str, end)) for row in statistics.KERAS1 for end in (row.first, row.last)} <= tested
+    assert {
+        ".".join(map(str, end)) for row in statistics.KERAS1 for end in (row.first, row.last)
+    } <= tested
 
 
 @pytest.mark.parametrize(
     ("version", "epsilon", "momentum"),
-    [("1.0.6", 1e-6, 0.9), ("1.0.7", 1e-6, 0.99), ("1.0.8", 1e-5, 0.99), ("1.1.2", 1e-5, 0.99), ("1.2.0", 1e-3, 0.99)],
+    [
+        ("1.0.6", 1e-6, 0.9),
+        ("1.0.7", 1e-6, 0.99),
+        ("1.0.8", 1e-5, 0.99),
+        ("1.1.2", 1e-5, 0.99),
+        ("1.2.0", 1e-3, 0.99),
+    ],
 )
 def test_defaults_of_the_releases(tmp_path, version, epsilon, momentum):
     weights = [*WEIGHTS[:3], np.full(4, 0.5, "float32")]
@@ -84,13 +101,18 @@ def test_defaults_of_the_releases(tmp_path, version, epsilon, momentum):
 
 def test_what_the_file_does_not_say_is_asked_for(tmp_path):
     path = write(tmp_path / "bn.h5", None, mode=0, epsilon=1e-3, momentum=0.9)
-    with pytest.raises(compat.LegacyModelError, match=r"bn: running_std .* by the release of Keras.*Pass keras_version="):
+    with pytest.raises(
+        compat.LegacyModelError, match=r"bn: running_std .* by the release of Keras.*Pass keras_version="
+    ):
         compat.load_model(path)
     for vague in ("1", "1.0"):
         with pytest.raises(compat.LegacyModelError, match="only '1.*' is known. Pass keras_version="):
             compat.load_model(path, keras_version=vague)
     for version in ("1.0.6", "1.0.7"):
-        with pytest.raises(compat.LegacyModelError, match="depends on the backend.*Pass backend='theano' or backend='tens"):
+        with pytest.raises(
+            compat.LegacyModelError,
+            match="depends on the backend.*Pass backend='theano' or backend='tens",
+        ):
             compat.load_model(path, keras_version=version)
     compat.load_model(path, keras_version="1.2")
     compat.load_model(path, keras_version="1.0.6", backend="tensorflow")
@@ -98,7 +120,9 @@ def test_what_the_file_does_not_say_is_asked_for(tmp_path):
     path = write(tmp_path / "mode1.h5", None, mode=1, epsilon=1e-3, momentum=0.9)
     assert compat.load_model(path).layers[-1].mode == 1
     path = write(tmp_path / "bare.h5", None, mode=2)
-    with pytest.raises(compat.LegacyModelError, match="the default epsilon and momentum differ by the release"):
+    with pytest.raises(
+        compat.LegacyModelError, match="the default epsilon and momentum differ by the release"
+    ):
         compat.load_model(path)
 
 
@@ -106,12 +130,19 @@ def test_contradictions_are_errors(tmp_path):
     path = write(tmp_path / "bn.h5", "1.2.2", mode=0, epsilon=1e-3, momentum=0.9)
     compat.load_model(path, keras_version="1.2")
     for version in ("1.0.6", "2.1.0", "0.3.3"):
-        with pytest.raises(compat.LegacyModelError, match="the versions contradict each other: .*'1.2.2'"):
+        with pytest.raises(
+            compat.LegacyModelError, match="the versions contradict each other: .*'1.2.2'"
+        ):
             compat.load_model(path, keras_version=version)
-    with pytest.raises(compat.LegacyModelError, match="'jax' is no backend: one of theano, tensorflow, cntk"):
+    with pytest.raises(
+        compat.LegacyModelError, match="'jax' is no backend: one of theano, tensorflow, cntk"
+    ):
         compat.load_model(path, backend="jax")
     for version in ("3.5.0", "0.2.0"):
-        with pytest.raises(compat.LegacyModelError, match=r"is neither of 0.3.3 to 1.2.2 nor of Keras 2. .*keras.models.load_model"):
+        with pytest.raises(
+            compat.LegacyModelError,
+            match=r"is neither of 0.3.3 to 1.2.2 nor of Keras 2. .*keras.models.load_model",
+        ):
             compat.load_model(path, keras_version=version)
     with pytest.raises(compat.LegacyModelError, match="'latest' is no version of Keras"):
         compat.load_model(path, keras_version="latest")
@@ -177,10 +208,20 @@ def test_several_axes_were_never_fused_and_vague_releases_are_asked_for():
 
 def test_settings_of_the_layer(tmp_path):
     one = {"name": "WeightRegularizer", "l1": 0.0, "l2": 0.25}
-    path = write(tmp_path / "bn.h5", "1.2.2", mode=0, epsilon=0.1, momentum=0.7, gamma_regularizer=one, beta_regularizer=None)
+    path = write(
+        tmp_path / "bn.h5",
+        "1.2.2",
+        mode=0,
+        epsilon=0.1,
+        momentum=0.7,
+        gamma_regularizer=one,
+        beta_regularizer=None,
+    )
     layer = compat.load_model(path).layers[-1]
     assert (layer.decay, layer.epsilon, layer.axis) == (0.7, 0.1, -1)
     assert isinstance(layer.gamma_regularizer, keras.regularizers.L1L2)
     assert float(layer.gamma_regularizer.l2) == 0.25
-    with pytest.raises(compat.UnsupportedLayerError, match="bn: colour='red' has no counterpart in Keras 3"):
+    with pytest.raises(
+        compat.UnsupportedLayerError, match="bn: colour='red' has no counterpart in Keras 3"
+    ):
         compat.load_model(write(tmp_path / "strange.h5", "1.2.2", mode=0, epsilon=0.1, colour="red"))

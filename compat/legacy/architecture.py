@@ -105,7 +105,9 @@ def model_config(raw: Any, path: str = "", depth: int = 0) -> ModelConfig:
             raise LegacyModelError("has no layers", where)
         return ModelConfig(name, made, sequential=True, input_shape=shape)
     config = _object(config, where)
-    made = tuple(layer_config(one, path, depth) for one in _list(config.get("layers"), f"{where}: layers"))
+    made = tuple(
+        layer_config(one, path, depth) for one in _list(config.get("layers"), f"{where}: layers")
+    )
     names = [one.name for one in made]
     if None in names or len(set(names)) != len(names):
         raise LegacyModelError("has layers without a name, or two of one name", where)
@@ -151,7 +153,9 @@ def layer_config(raw: Any, path: str, depth: int = 0) -> LayerConfig:
         raise LegacyModelError(f"a layer's class_name is {kind!r}", where)
     name = _name(raw, config)
     path = "/".join(one for one in (path, name or kind) if one)
-    calls = tuple(_call(one, path) for one in _list(raw.get("inbound_nodes", []), f"{path}: inbound_nodes"))
+    calls = tuple(
+        _call(one, path) for one in _list(raw.get("inbound_nodes", []), f"{path}: inbound_nodes")
+    )
     if kind in MODELS or kind == "Graph":
         return LayerConfig(kind, name, {}, path, calls, model_config(raw, path, depth + 1))
     config = dict(_object(config, path))

@@ -29,7 +29,11 @@ def convolution(row: Row, call: Call, arguments: dict[str, Any]) -> Made:
         for number, array in enumerate(weights):
             if array.ndim == len(size) + 2:
                 weights[number] = np.flip(array, spatial)
-    if row.layer in _TRANSPOSED and arguments["padding"] == "same" and call.origin.backend != "tensorflow":
+    if (
+        row.layer in _TRANSPOSED
+        and arguments["padding"] == "same"
+        and call.origin.backend != "tensorflow"
+    ):
         raise call.unsupported("'same' is known of the TensorFlow backend only")
     if row.layer is L.ConvLSTM2D:
         if call.origin.backend != "tensorflow":

@@ -36,7 +36,9 @@ def custom_layer(call: Call) -> Made | None:
     if found is None:
         return None
     if not inspect.isclass(found) or not issubclass(found, keras.layers.Layer):
-        raise UnsupportedLayerError(f"custom_objects has {found!r} for it, which is no layer", layer.path)
+        raise UnsupportedLayerError(
+            f"custom_objects has {found!r} for it, which is no layer", layer.path
+        )
     shapes = ("batch_input_shape", "input_shape", "input_dtype")
     config = {key: value for key, value in layer.config.items() if key not in shapes}
     return Made([found.from_config(config)], weights=call.arrays)

@@ -85,9 +85,7 @@ def _with_weights(
         group = archive.root if group is None else group
         _origin(archive, versions, backends, "weights")
         numbered = archive.number(group, "nb_layers", _MOST_WEIGHTS)
-        layers = (
-            _named(archive, group) if numbered is None else _numbered(archive, group, numbered)
-        )
+        layers = _named(archive, group) if numbered is None else _numbered(archive, group, numbered)
     return LegacyFile(config, layers, numbered is not None, versions, backends)
 
 
@@ -128,9 +126,7 @@ def _numbered(archive: Archive, group: h5py.Group, count: int) -> tuple[LayerWei
     return tuple(layers)
 
 
-def _origin(
-    archive: Archive, versions: dict[str, str], backends: dict[str, str], prefix: str
-) -> None:
+def _origin(archive: Archive, versions: dict[str, str], backends: dict[str, str], prefix: str) -> None:
     """Collect what a file says of the Keras that wrote it, at its root or at its weights."""
     for place in ("", "model_weights"):
         group = archive.group(archive.root, place) if place else archive.root
@@ -154,12 +150,16 @@ def parse(text: str | bytes, part: str) -> dict[str, Any]:
         raise LegacyModelError(f"is no JSON ({error}). Pass what model.to_json() made", part) from error
     level = [value]
     for _ in range(_DEEPEST):
-        level = [
-            inner
-            for one in level
-            for inner in (one.values() if isinstance(one, dict) else one)
-            if isinstance(inner, (dict, list))
-        ] if isinstance(value, dict) else []
+        level = (
+            [
+                inner
+                for one in level
+                for inner in (one.values() if isinstance(one, dict) else one)
+                if isinstance(inner, (dict, list))
+            ]
+            if isinstance(value, dict)
+            else []
+        )
         if not level:
             break
     if level:
@@ -170,7 +170,7 @@ def parse(text: str | bytes, part: str) -> dict[str, Any]:
 
 
 def _kind(path: str) -> str:
-    """"hdf5" or "json"; an error for what is neither."""
+    """ "hdf5" or "json"; an error for what is neither."""
     if os.path.isdir(path):
         raise LegacyModelError(
             f"{path!r} is a folder. Load a SavedModel with tf.saved_model.load or keras.layers.TFSMLayer, "

@@ -10,7 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from . import shapes, values
+from . import shapes as weight_shapes
+from . import values
 from .architecture import (
     CallConfig,
     LayerConfig,
@@ -25,7 +26,12 @@ from .origin import Origin
 from .rows import Call, Made, Row, clean
 
 Tensors = list[Any]
-_INITIAL_STATES = (keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN, keras.layers.Bidirectional)
+_INITIAL_STATES = (
+    keras.layers.LSTM,
+    keras.layers.GRU,
+    keras.layers.SimpleRNN,
+    keras.layers.Bidirectional,
+)
 
 
 class Builder:
@@ -104,7 +110,10 @@ class Builder:
             return keras.Input(batch_shape=shape, dtype=_input_type(first))
         if not any(_input_shape(first.config)) and config.input_shape is not None:
             first = LayerConfig(
-                first.class_name, None, first.config | {"batch_input_shape": config.input_shape}, first.path
+                first.class_name,
+                None,
+                first.config | {"batch_input_shape": config.input_shape},
+                first.path,
             )
         return self._input(first, named=first.class_name == "InputLayer")
 
@@ -173,12 +182,16 @@ class Builder:
         with _building(layer.path):
             return self._called(layer, made, tensors, further)
 
-    def _called(self, layer: LayerConfig, made: Made, tensors: Tensors, further: dict[str, Any]) -> Tensors:
+    def _called(
+        self, layer: LayerConfig, made: Made, tensors: Tensors, further: dict[str, Any]
+    ) -> Tensors:
         x: Any = tensors[0] if len(tensors) == 1 else tensors
         for one in made.layers:
             if one is made.holder and made.weights is not None and not one.built:
                 shape = x.shape if hasattr(x, "shape") else x[0].shape
                 _check(one, tuple(shape), made.weights, layer.path)
+            if isinstance(one, keras.Model):
+                _check_inputs(one, x, layer.path)
             if isinstance(one, _INITIAL_STATES) and isinstance(x, list):
                 x = one(x[0], initial_state=x[1:], **further)
             else:
@@ -271,7 +284,7 @@ def _further(layer: LayerConfig, arguments: Mapping[str, Any]) -> dict[str, Any]
 
 def _check(layer: Any, shape: tuple[int | None, ...], weights: list[np.ndarray], part: str) -> None:
     """Refuse weights that do not fit, before the layer makes any."""
-    wanted = shapes.expected(layer, shape, part)
+    wanted = weight_shapes.expected(layer, shape, part)
     found = [one.shape for one in weights]
     if wanted is not None and wanted != found:
         raise LegacyModelError(
@@ -279,6 +292,19 @@ def _check(layer: Any, shape: tuple[int | None, ...], weights: list[np.ndarray],
             f"{found}",
             part,
         )
+
+
+def _check_inputs(model: keras.Model, given: Any, part: str) -> None:
+    """Refuse tensors that a model within declares otherwise, which Keras 3 sees when it runs."""
+    declared = [tuple(one.shape) for one in model.inputs]
+    shapes = [tuple(one.shape) for one in (given if isinstance(given, list) else [given])]
+    fits = len(declared) == len(shapes) and all(
+        len(one) == len(other)
+        and all(None in pair or pair[0] == pair[1] for pair in zip(one, other, strict=True))
+        for one, other in zip(declared, shapes, strict=True)
+    )
+    if not fits:
+        raise LegacyModelError(f"takes tensors of shapes {declared}, and is called on {shapes}", part)
 
 
 def _assign(layer: Any, made: Made, part: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from . import heaps
 from .errors import LegacyModelError
 
 _MOST_STRINGS = 1 << 20
@@ -27,6 +28,7 @@ class Archive:
     def __init__(self, path: str) -> None:
         self._size = os.path.getsize(path)
         self._left = self._size  # bytes that all arrays together may have
+        heaps.check(path)
         with _reading(""):
             self.root = h5py.File(path, "r")
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import keras
 
-from . import own_layers, values
 from ...layer import BatchNorm
+from . import own_layers, values
 from .convolutions import deconvolution, keras1_convolution, pooling, separable1
 from .merges import MODES, dot_axes, merge
 from .norms import keras1_batch_norm
@@ -78,7 +78,9 @@ def _sized(finish: Callable[..., Any]) -> Callable[..., Any]:
     return sized
 
 
-def _with(row: Row, finish: Any = None, weights: Any = None, layer: type | None = None, **keys: Key) -> Row:
+def _with(
+    row: Row, finish: Any = None, weights: Any = None, layer: type | None = None, **keys: Key
+) -> Row:
     return Row(layer or row.layer, row.keys | keys, weights or row.weights, finish or row.finish)
 
 
@@ -163,7 +165,9 @@ TABLE: dict[str, Row] = {
     "Masking": Row(L.Masking, {"mask_value": Key("mask_value", V.number, 0.0)}),
     "Flatten": Row(L.Flatten, more={"data_format": "channels_last"}),  # never reordered in Keras 1
     "Reshape": Row(L.Reshape, {"target_shape": Key("target_shape", V.shape, REQUIRED)}),
-    "Permute": Row(L.Permute, {"dims": Key("dims", lambda dims: [V.size(one) for one in dims], REQUIRED)}),
+    "Permute": Row(
+        L.Permute, {"dims": Key("dims", lambda dims: [V.size(one) for one in dims], REQUIRED)}
+    ),
     "RepeatVector": Row(L.RepeatVector, {"n": Key("n", V.size, REQUIRED)}),
     "Merge": Row(L.Add, _MERGE, finish=merge),
     "Embedding": Row(
@@ -232,7 +236,8 @@ TABLE: dict[str, Row] = {
     "SimpleRNN": Row(L.SimpleRNN, _RECURRENT, _always("W", "U", "b")),
     "Bidirectional": Row(
         L.Bidirectional,
-        _INNER | {"merge_mode": Key("merge_mode", V.choice("sum", "mul", "concat", "ave", None), "concat")},
+        _INNER
+        | {"merge_mode": Key("merge_mode", V.choice("sum", "mul", "concat", "ave", None), "concat")},
         finish=bidirectional,
     ),
     "TimeDistributed": Row(L.TimeDistributed, _INNER, finish=time_distributed),
@@ -240,7 +245,9 @@ TABLE: dict[str, Row] = {
     "LeakyReLU": Row(L.LeakyReLU, {"alpha": Key("negative_slope", V.number, 0.3)}),
     "ELU": Row(L.ELU, {"alpha": Key("alpha", V.number, 1.0)}),
     "ThresholdedReLU": Row(own_layers.ThresholdedReLU, {"theta": Key("theta", V.number, 1.0)}),
-    "PReLU": Row(L.PReLU, {"init": Key("alpha_initializer", V.initializer1)} | _SHARED, _always("alphas")),
+    "PReLU": Row(
+        L.PReLU, {"init": Key("alpha_initializer", V.initializer1)} | _SHARED, _always("alphas")
+    ),
     "ParametricSoftplus": Row(
         own_layers.ParametricSoftplus,
         {f"{name}_init": Key(None, V.number) for name in ("alpha", "beta")} | _SHARED,

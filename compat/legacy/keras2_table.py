@@ -160,7 +160,9 @@ _POOLS = [(kind, rank) for kind in ("Max", "Average") for rank in (1, 2, 3)]
 _MERGES = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum")
 
 TABLE: dict[str, Row] = {
-    "Dense": Row(L.Dense, _same(V.size, "units") | _LINEAR | _of("kernel", "bias"), _names("kernel", "bias")),
+    "Dense": Row(
+        L.Dense, _same(V.size, "units") | _LINEAR | _of("kernel", "bias"), _names("kernel", "bias")
+    ),
     **{f"Conv{rank}D": _convolution(rank) for rank in (1, 2, 3)},
     **{f"Conv{rank}DTranspose": _transposed(rank) for rank in (1, 2, 3)},
     **{f"DepthwiseConv{rank}D": _depthwise(rank) for rank in (1, 2)},
@@ -181,10 +183,15 @@ TABLE: dict[str, Row] = {
         L.Dropout, _DROPOUT | _optional(V.maybe(lambda shape: V.batch_shape(shape)), "noise_shape")
     ),
     "SpatialDropout1D": Row(L.SpatialDropout1D, _DROPOUT | _unused("noise_shape")),
-    **{f"SpatialDropout{rank}D": Row(getattr(L, f"SpatialDropout{rank}D"), _DROPOUT | _FORMAT) for rank in (2, 3)},
+    **{
+        f"SpatialDropout{rank}D": Row(getattr(L, f"SpatialDropout{rank}D"), _DROPOUT | _FORMAT)
+        for rank in (2, 3)
+    },
     "GaussianDropout": Row(L.GaussianDropout, _DROPOUT),
     "AlphaDropout": Row(L.AlphaDropout, _DROPOUT | _unused("noise_shape")),
-    "GaussianNoise": Row(L.GaussianNoise, _same(V.number, "stddev") | _optional(V.maybe(V.integer), "seed")),
+    "GaussianNoise": Row(
+        L.GaussianNoise, _same(V.number, "stddev") | _optional(V.maybe(V.integer), "seed")
+    ),
     "ActivityRegularization": Row(L.ActivityRegularization, _same(V.number, "l1", "l2", default=0.0)),
     "Masking": Row(L.Masking, _same(V.number, "mask_value", default=0.0)),
     "Flatten": Row(L.Flatten, _FORMAT),

@@ -53,7 +53,11 @@ def load_model(
         UnsupportedLayerError: a layer or a setting that Keras 3 has nothing for.
     """
     return load(
-        path, weights=weights, keras_version=keras_version, backend=backend, custom_objects=custom_objects
+        path,
+        weights=weights,
+        keras_version=keras_version,
+        backend=backend,
+        custom_objects=custom_objects,
     )[0]
 
 

@@ -97,7 +97,9 @@ def _release(versions: dict[str, str]) -> tuple[str | None, Release]:
         shared = len(numbers) if where.startswith("the argument") else 1
         shared = min(shared, len(numbers), len(release)) if release else 0
         if numbers[:shared] != release[:shared] or (release and (numbers[0] < 2) != (release[0] < 2)):
-            raise LegacyModelError(f"the versions contradict each other: {_said(versions)}", "keras_version")
+            raise LegacyModelError(
+                f"the versions contradict each other: {_said(versions)}", "keras_version"
+            )
         if len(numbers) > len(release):
             text, release = stated, numbers
     return text, release

@@ -87,7 +87,11 @@ class SReLU(_Parametric):
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         low, high = self.t_left, self.t_left + tf.abs(tf.convert_to_tensor(self.t_right))
         middle = tf.clip_by_value(inputs, low, high)
-        return middle + self.a_left * tf.minimum(inputs - low, 0) + self.a_right * tf.maximum(inputs - high, 0)
+        return (
+            middle
+            + self.a_left * tf.minimum(inputs - low, 0)
+            + self.a_right * tf.maximum(inputs - high, 0)
+        )
 
 
 @keras.saving.register_keras_serializable(package="tfbn")

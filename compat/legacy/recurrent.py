@@ -56,7 +56,9 @@ def cudnn(row: Row, call: Call, arguments: dict[str, Any]) -> Made:
     kernel = np.hstack([one.T.reshape(one.shape, order="F") for one in np.hsplit(kernel, gates)])
     recurrent = np.hstack([one.T for one in np.hsplit(recurrent, gates)])
     both = bias.reshape(2, -1)
-    return Made([row.layer(**arguments)], weights=[kernel, recurrent, both.sum(0) if gates == 4 else both])
+    return Made(
+        [row.layer(**arguments)], weights=[kernel, recurrent, both.sum(0) if gates == 4 else both]
+    )
 
 
 def bidirectional(row: Row, call: Call, arguments: dict[str, Any]) -> Made:

@@ -43,5 +43,7 @@ class LegacyReport:
 
     def __str__(self) -> str:
         version = self.keras_version or "of unknown version"
-        head = f"Keras {version}, backend {self.backend or 'unknown'}, {len(self.batch_norms)} batch norms"
+        head = (
+            f"Keras {version}, backend {self.backend or 'unknown'}, {len(self.batch_norms)} batch norms"
+        )
         return "\n".join([head, *map(str, self.batch_norms)])

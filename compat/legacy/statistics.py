@@ -105,9 +105,7 @@ def default(table: tuple[tuple[Release, Release, float], ...], origin: Origin, p
     return values.pop()
 
 
-def modern(
-    rule: Formula, stored: np.ndarray, epsilon: float, part: str
-) -> tuple[np.ndarray, float]:
+def modern(rule: Formula, stored: np.ndarray, epsilon: float, part: str) -> tuple[np.ndarray, float]:
     """The variance and the epsilon with which a layer of today divides by what the legacy one did.
 
     The epsilon is the legacy one, or less where a variance would be negative with it.

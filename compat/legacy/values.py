@@ -59,7 +59,9 @@ def integer(value: Any) -> int:
 
 def axes(value: Any) -> Any:
     """An axis, or a list of several."""
-    return [integer(one) for one in value] if isinstance(value, list) and len(value) > 1 else integer(value)
+    return (
+        [integer(one) for one in value] if isinstance(value, list) and len(value) > 1 else integer(value)
+    )
 
 
 def number(value: Any) -> float:
@@ -144,7 +146,9 @@ def batch_shape(value: Any) -> tuple[int | None, ...]:
 def dtype(value: Any) -> str:
     """A type or a policy of mixed precision."""
     if isinstance(value, dict):
-        value = (value.get("config") or {}).get("name") if isinstance(value.get("config"), dict) else None
+        value = (
+            (value.get("config") or {}).get("name") if isinstance(value.get("config"), dict) else None
+        )
     kinds = [f"{kind}{bits}" for kind in ("int", "uint", "float") for bits in (8, 16, 32, 64)]
     return choice(*kinds[:8], *kinds[9:], "bool", "bfloat16", "mixed_float16", "mixed_bfloat16")(value)
 
@@ -262,9 +266,7 @@ initializer2 = _of_class(
     ),
     ("value", "mean", "stddev", "minval", "maxval", "scale", "mode", "distribution", "gain"),
 )
-regularizer2 = _of_class(
-    _both_names(R, "L1 L2 L1L2", l1_l2=R.L1L2), ("l1", "l2")
-)
+regularizer2 = _of_class(_both_names(R, "L1 L2 L1L2", l1_l2=R.L1L2), ("l1", "l2"))
 constraint2 = _of_class(
     _both_names(C, "MaxNorm NonNeg UnitNorm MinMaxNorm"), ("max_value", "min_value", "rate", "axis")
 )

@@ -21,7 +21,9 @@ def time_distributed(row: Row, call: Call, arguments: dict[str, Any]) -> Made:
     made = call.inside(inner, call.arrays, [(shape[0], *shape[2:])])
     name, rest = arguments.pop("name"), arguments
     layers = [
-        row.layer(layer, **(rest | {"name": name if layer is made.holder else part_name(name, str(number))}))
+        row.layer(
+            layer, **(rest | {"name": name if layer is made.holder else part_name(name, str(number))})
+        )
         for number, layer in enumerate(made.layers)
     ]
     return Made(layers, layers[made.layers.index(made.holder)], made.weights, made.fixed)
@@ -38,6 +40,6 @@ def _batch_norm(inner: dict[str, Any], call: Call) -> Made:
     elif type(axis) is int and axis > 0:
         config["axis"] = axis + 1
     config["name"] = call.layer.name
-    return call.inside(dict(inner) | {"config": config, "name": call.layer.name}, call.arrays, call.shapes)
-
-
+    return call.inside(
+        dict(inner) | {"config": config, "name": call.layer.name}, call.arrays, call.shapes
+    )
