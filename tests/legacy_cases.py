@@ -1,4 +1,4 @@
-"""A case for each layer of Keras 1: its configuration, its weights, and what the oracle makes of them."""
+"""A case for each layer of Keras 1: configuration, weights, and what the oracle makes of them."""
 
 import legacy_oracle as o
 import numpy as np
@@ -34,7 +34,7 @@ def dense(name, shape, **config):
         name,
         _W | {"output_dim": 4, "activation": "linear", "bias": True, "input_dim": shape[-1]} | config,
         shape,
-        lambda x, W, b: act(x @ W + b),
+        lambda x, w, b: act(x @ w + b),
         w,
         name=config.get("activation", ""),
     )
@@ -44,9 +44,9 @@ def kernel(size, channels, filters, ordering):
     return draw(filters, channels, *size) if ordering == "th" else draw(*size, channels, filters)
 
 
-def modern(W, ordering):
+def modern(w, ordering):
     """(filters, channels, …) or (…, channels, filters) as the latter."""
-    return np.moveaxis(W, (0, 1), (-1, -2)) if ordering == "th" else W
+    return np.moveaxis(w, (0, 1), (-1, -2)) if ordering == "th" else w
 
 
 def convolution(rank, size, ordering, border, strides, backend, spatial=None, filters=4, rates=None):
@@ -57,8 +57,8 @@ def convolution(rank, size, ordering, border, strides, backend, spatial=None, fi
     config |= {"dim_ordering": ordering} | dict(zip(names, size, strict=True))
     config |= {"atrous_rate": list(rates)} if rates else {}
 
-    def answer(x, W, b):
-        y = o.convolve(o.last(x, ordering), modern(W, ordering), strides, border, backend, rates)
+    def answer(x, w, b):
+        y = o.convolve(o.last(x, ordering), modern(w, ordering), strides, border, backend, rates)
         return o.unlast(y + b, ordering)
 
     weights = [kernel(size, 2, filters, ordering), draw(filters)]
@@ -84,9 +84,9 @@ def convolution1(border, stride, backend, *, old=False, rate=None, length=3):
     config |= {"input_dim": 2, "input_length": None} | ({"atrous_rate": rate} if rate else {})
     W = draw(length, 1, 2, 4)
 
-    def answer(x, W, b):
-        W = W.transpose(2, 3, 1, 0) if old else W
-        return o.convolve(x, W[:, 0], (stride,), border, backend, (rate,) if rate else None) + b
+    def answer(x, w, b):
+        w = w.transpose(2, 3, 1, 0) if old else w
+        return o.convolve(x, w[:, 0], (stride,), border, backend, (rate,) if rate else None) + b
 
     given = W.transpose(3, 2, 0, 1) if old else W
     name = f"{border}-{stride}-{length}{'-old' if old else ''}"
@@ -100,8 +100,8 @@ def deconvolution(ordering, border, strides, output, backend, size=(3, 3), spati
     config = _CONV | {"nb_filter": 3, "nb_row": size[0], "nb_col": size[1], "border_mode": border}
     config |= {"subsample": list(strides), "dim_ordering": ordering, "output_shape": out}
 
-    def answer(x, W, b):
-        y = o.deconvolve(o.last(x, ordering), modern(W, ordering), output, strides, border, backend)
+    def answer(x, w, b):
+        y = o.deconvolve(o.last(x, ordering), modern(w, ordering), output, strides, border, backend)
         return o.unlast(y + b, ordering)
 
     weights = [kernel(size, 2, 3, ordering), draw(3)]
@@ -128,13 +128,13 @@ def separable(ordering):
     for key in ("W_regularizer", "W_constraint"):
         del config[key]
 
-    def answer(x, D, P, b):
-        D, P, x = modern(D, ordering), modern(P, ordering), o.last(x, ordering)
+    def answer(x, d, p, b):
+        d, p, x = modern(d, ordering), modern(p, ordering), o.last(x, ordering)
         each = [
-            o.convolve(x[..., [c]], D[:, :, [c]], (1, 1), "same", "tensorflow")
+            o.convolve(x[..., [c]], d[:, :, [c]], (1, 1), "same", "tensorflow")
             for c in range(x.shape[-1])
         ]
-        return o.unlast(np.concatenate(each, -1) @ P[0, 0] + b, ordering)
+        return o.unlast(np.concatenate(each, -1) @ p[0, 0] + b, ordering)
 
     D = draw(2, 2, 3, 3) if ordering == "th" else draw(3, 3, 2, 2)
     weights = [D, kernel((1, 1), 4, 4, ordering), draw(4)]
@@ -182,9 +182,9 @@ def recurrent(kind, gates, answer, shape=(5, 3), **config):
     if config.get("consume_less") == "gpu":
         order = (0, 2, 1, 3) if kind == "LSTM" else (0, 1, 2)  # i, f, c, o
         packed = [np.concatenate([weights[3 * g + part] for g in order], -1) for part in range(3)]
-        names, given = (("W", "U", "b"), packed)
+        given = packed
     else:
-        names, given = None, weights
+        given = weights
 
     def whole(x, *w):
         x = x[:, ::-1] if config.get("go_backwards") else x
@@ -203,7 +203,7 @@ CASES = [
         "Dense",
         _W | {"output_dim": 4, "activation": "linear", "bias": False},
         (5,),
-        lambda x, W: x @ W,
+        lambda x, w: x @ w,
         [draw(5, 4)],
         name="no bias",
     ),
@@ -237,7 +237,7 @@ CASES = [
             "W_constraint": None,
         },
         (6,),
-        lambda x, W: W[x],
+        lambda x, w: w[x],
         [draw(4, 5)],
         dtype="int32",
     ),

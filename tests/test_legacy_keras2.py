@@ -1,5 +1,5 @@
-"""Layers and models of Keras 2: tf_keras makes, runs and saves them; the files are loaded, as they are and
-as the first releases of Keras 2 wrote them.
+"""Keras 2: tf_keras makes, runs and saves models; their files are loaded, as they are and as older
+releases wrote them.
 """
 
 import json
@@ -294,10 +294,13 @@ def test_cudnn_layers(tmp_path, kind):
 def test_channels_first(tmp_path):
     """Against the same layers with channels last; one output is as wide as it is deep."""
     x = draw(2, 6, 5, 4)
-    layers = [
-        L.Conv2D(5, 3, padding="same"), L.Conv2D(4, 2), L.SeparableConv2D(4, 2), L.DepthwiseConv2D(2, padding="same"),
-        L.Conv2DTranspose(10, 2, strides=2), L.MaxPooling2D(2), L.UpSampling2D(2), L.BatchNormalization(), L.GlobalAveragePooling2D(),
-    ]  # fmt: skip
+    layers = [L.Conv2D(5, 3, padding="same"), L.Conv2D(4, 2), L.SeparableConv2D(4, 2)]
+    layers += [
+        L.DepthwiseConv2D(2, padding="same"),
+        L.Conv2DTranspose(10, 2, strides=2),
+        L.MaxPooling2D(2),
+    ]
+    layers += [L.UpSampling2D(2), L.BatchNormalization(), L.GlobalAveragePooling2D()]
     inputs = L.Input((6, 5, 4))
     theirs = tf_keras.Model(inputs, [one(inputs) for one in layers])
     theirs.set_weights([np.abs(draw(*one.shape)) for one in theirs.weights])
@@ -313,8 +316,8 @@ def test_channels_first(tmp_path):
     (tmp_path / "m.json").write_text(json.dumps(config))
     model = compat.load_model(tmp_path / "m.json", weights=tmp_path / "w.h5")
     for found, wanted, layer in zip(model(x.transpose(0, 3, 1, 2)), theirs(x), layers, strict=True):
-        wanted = np.moveaxis(wanted.numpy(), -1, 1) if len(wanted.shape) == 4 else wanted
-        np.testing.assert_allclose(found, wanted, **CLOSE, err_msg=layer.name)
+        images = np.moveaxis(wanted.numpy(), -1, 1) if len(wanted.shape) == 4 else wanted
+        np.testing.assert_allclose(found, images, **CLOSE, err_msg=layer.name)
     first = model.get_layer(layers[5].name)
     assert first.data_format == "channels_first"
 
@@ -419,16 +422,8 @@ def test_sequential_without_input_layer_and_older_batch_norms(tmp_path):
 )
 def test_what_cannot_be_loaded_is_named(tmp_path, layer, message):
     layer["config"]["batch_input_shape"] = [None, 4]
+    count = 4 if "Batch" in layer["class_name"] else 2
+    weights = [("l", [(f"w{number}", draw(3)) for number in range(count)])]
+    path = files.write(tmp_path / "m.h5", keras2_sequential(layer), weights, "2.0.5", "tensorflow")
     with pytest.raises(compat.LegacyModelError, match=message):
-        weights = [
-            (
-                "l",
-                [
-                    (f"w{number}", draw(3))
-                    for number in range(4 if "Batch" in layer["class_name"] else 2)
-                ],
-            )
-        ]
-        compat.load_model(
-            files.write(tmp_path / "m.h5", keras2_sequential(layer), weights, "2.0.5", "tensorflow")
-        )
+        compat.load_model(path)

@@ -275,12 +275,23 @@ def test_architecture_and_weights_in_files_of_their_own(tmp_path):
 
 def test_the_format_of_keras_0_3(tmp_path):
     """Layers without class_name and config, weights by number."""
-    layers = [
-        {"name": "Dense", "custom_name": "dense", "output_dim": 4, "init": "uniform", "activation": "relu",
-         "input_shape": [3], "cache_enabled": True, "W_regularizer": None, "input_dim": 3, "trainable": True},
-        {"name": "BatchNormalization", "custom_name": "bn", "epsilon": 0.01, "mode": 0, "momentum": 0.9,
-         "cache_enabled": True},
-    ]  # fmt: skip
+    common = {"cache_enabled": True, "trainable": True}
+    dense = {
+        "name": "Dense",
+        "custom_name": "dense",
+        "output_dim": 4,
+        "init": "uniform",
+        "activation": "relu",
+    }
+    dense |= {"input_shape": [3], "W_regularizer": None, "input_dim": 3}
+    norm = {
+        "name": "BatchNormalization",
+        "custom_name": "bn",
+        "epsilon": 0.01,
+        "mode": 0,
+        "momentum": 0.9,
+    }
+    layers = [dense | common, norm | common]
     pairs = [dense_weights("dense", 3, 4), norm_weights("bn", 4)]
     weights = files.write(tmp_path / "w.h5", None, pairs, None, whole=False, numbered=True)
     path = tmp_path / "m.json"

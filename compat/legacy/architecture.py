@@ -111,10 +111,12 @@ def model_config(raw: Any, path: str = "", depth: int = 0) -> ModelConfig:
     names = [one.name for one in made]
     if None in names or len(set(names)) != len(names):
         raise LegacyModelError("has layers without a name, or two of one name", where)
-    ends = [_references(config.get(key), f"{where}: {key}") for key in ("input_layers", "output_layers")]
-    if not all(ends):
+    inputs, outputs = (
+        _references(config.get(key), f"{where}: {key}") for key in ("input_layers", "output_layers")
+    )
+    if not inputs or not outputs:
         raise LegacyModelError("has no input_layers or no output_layers", where)
-    return _from_call_0(ModelConfig(name, made, *ends))
+    return _from_call_0(ModelConfig(name, made, inputs, outputs))
 
 
 def _from_call_0(model: ModelConfig) -> ModelConfig:

@@ -45,7 +45,7 @@ class Assignment:
         self._share(layer, arrays)
 
     def slots(self, layer: LayerConfig) -> Slots | None:
-        """The weights of a layer in the order of the file; `None` for a class that is not ours to know."""
+        """The weights of a layer in the order of the file; `None` for a class that is not known."""
         if layer.model is not None:
             return _in_order([slot for one in self._children(layer) for slot in one])
         if layer.class_name in ("InputLayer", "Lambda"):

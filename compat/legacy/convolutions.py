@@ -139,10 +139,10 @@ def deconvolution(row: Row, call: Call, arguments: dict[str, Any]) -> Made:
     output = arguments.pop("output_shape")
     spatial = output[2:4] if first else output[1:3]
     inputs = call.shape[2:4] if first else call.shape[1:3]
-    if kernel.ndim != 4 or None in spatial or None in inputs or len(call.shape) != 4:
+    if kernel.ndim != 4 or None in (*spatial, *inputs) or len(call.shape) != 4:
         raise call.unsupported("needs a kernel of four axes and images of known size")
     same = arguments["padding"] == "same"
-    axes = list(zip(spatial, inputs, strides, size, strict=True))
+    axes: list[Any] = list(zip(spatial, inputs, strides, size, strict=True))
     fits = all(-(-(out - (0 if same else k - 1)) // s) == length for out, length, s, k in axes)
     usual = all(out == length * s + (0 if same else max(k - s, 0)) for out, length, s, k in axes)
     extra = [out - ((length - 1) * s + k - (2 * (k // 2) if same else 0)) for out, length, s, k in axes]

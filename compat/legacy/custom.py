@@ -21,7 +21,7 @@ def custom_layer(call: Call) -> Made | None:
     name = None if layer.name is None else clean(layer.name)
     if layer.class_name == "Lambda":
         function = layer.config.get("function")
-        keys = [layer.name, function if isinstance(function, str) else None]
+        keys = [key for key in (layer.name, function) if isinstance(key, str)]
         found = next((call.custom[key] for key in keys if key in call.custom), None)
         if not callable(found):
             raise UnsupportedLayerError(
@@ -41,4 +41,5 @@ def custom_layer(call: Call) -> Made | None:
         )
     shapes = ("batch_input_shape", "input_shape", "input_dtype")
     config = {key: value for key, value in layer.config.items() if key not in shapes}
-    return Made([found.from_config(config)], weights=call.arrays)
+    kind: type[keras.layers.Layer] = found
+    return Made([kind.from_config(config)], weights=call.arrays)

@@ -170,10 +170,10 @@ def parse(text: str | bytes, part: str) -> dict[str, Any]:
 
 
 def _kind(path: str) -> str:
-    """ "hdf5" or "json"; an error for what is neither."""
+    """Which of "hdf5" and "json" a file is; an error for what is neither."""
     if os.path.isdir(path):
         raise LegacyModelError(
-            f"{path!r} is a folder. Load a SavedModel with tf.saved_model.load or keras.layers.TFSMLayer, "
+            f"{path!r} is a folder. Load a SavedModel with keras.layers.TFSMLayer, "
             "a TF1 checkpoint with tfbn.compat.load_checkpoint"
         )
     if not os.path.exists(path):

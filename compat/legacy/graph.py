@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -10,10 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from . import shapes as weight_shapes
 from . import values
 from .architecture import (
-    CallConfig,
     LayerConfig,
     ModelConfig,
     Reference,
@@ -22,6 +19,8 @@ from .architecture import (
 from .assignment import Assignment
 from .custom import custom_layer
 from .errors import LegacyModelError, UnsupportedLayerError
+from .fitting import assign, check_inputs, check_weights
+from .order import in_order
 from .origin import Origin
 from .rows import Call, Made, Row, clean
 
@@ -140,7 +139,7 @@ class Builder:
         tensors: dict[Reference, Any] = {}
         named = {layer.name: layer for layer in config.layers}
         sources = {one.layer: one for one in config.inputs}
-        for layer, number, call in _in_order(config):
+        for layer, number, call in in_order(config):
             if layer.class_name == "InputLayer":
                 outputs = [self._input(layer)]
             else:
@@ -189,15 +188,15 @@ class Builder:
         for one in made.layers:
             if one is made.holder and made.weights is not None and not one.built:
                 shape = x.shape if hasattr(x, "shape") else x[0].shape
-                _check(one, tuple(shape), made.weights, layer.path)
+                check_weights(one, tuple(shape), made.weights, layer.path)
             if isinstance(one, keras.Model):
-                _check_inputs(one, x, layer.path)
+                check_inputs(one, x, layer.path)
             if isinstance(one, _INITIAL_STATES) and isinstance(x, list):
                 x = one(x[0], initial_state=x[1:], **further)
             else:
                 x = one(x, **further)
             if one is made.holder and made.weights is not None:
-                _assign(one, made, layer.path)
+                assign(one, made, layer.path)
         return list(x) if isinstance(x, (list, tuple)) else [x]
 
     def _make(
@@ -237,42 +236,6 @@ class Builder:
         return self._make(layer, arrays, given)
 
 
-def _in_order(config: ModelConfig) -> Iterator[tuple[LayerConfig, int, CallConfig]]:
-    """All calls of a functional model, each after those that it takes tensors of."""
-    todo: dict[tuple[str, int], int] = {}
-    waiting: dict[tuple[str, int], list[tuple[LayerConfig, int, CallConfig]]] = defaultdict(list)
-    ready: list[tuple[LayerConfig, int, CallConfig]] = []
-    for layer in config.layers:
-        calls = layer.calls
-        if layer.class_name == "InputLayer":
-            calls = (CallConfig((), {}),)
-        for number, call in enumerate(calls):
-            key = (layer.name or "", number)
-            needs = {(one.layer, one.call) for one in call.inputs}
-            needs |= {(key[0], number - 1)} if number else set()
-            todo[key] = len(needs)
-            for one in needs:
-                waiting[one].append((layer, number, call))
-            if not needs:
-                ready.append((layer, number, call))
-    while ready:
-        layer, number, call = ready.pop()
-        key = (layer.name or "", number)
-        del todo[key]
-        yield layer, number, call
-        for follower in reversed(waiting.pop(key, [])):
-            name = (follower[0].name or "", follower[1])
-            todo[name] -= 1
-            if not todo[name]:
-                ready.append(follower)
-    if todo:
-        some = ", ".join(sorted(name for name, _ in todo)[:5])
-        raise LegacyModelError(
-            f"the layers {some} take tensors of each other, or of layers that do not exist",
-            config.name or "model",
-        )
-
-
 def _further(layer: LayerConfig, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of a call besides its tensors."""
     strange = {key: one for key, one in arguments.items() if one is not None and key != "training"}
@@ -280,44 +243,6 @@ def _further(layer: LayerConfig, arguments: Mapping[str, Any]) -> dict[str, Any]
         raise UnsupportedLayerError(f"is called with {arguments}"[:300], layer.path)
     training = arguments.get("training")
     return {} if training is None else {"training": training}
-
-
-def _check(layer: Any, shape: tuple[int | None, ...], weights: list[np.ndarray], part: str) -> None:
-    """Refuse weights that do not fit, before the layer makes any."""
-    wanted = weight_shapes.expected(layer, shape, part)
-    found = [one.shape for one in weights]
-    if wanted is not None and wanted != found:
-        raise LegacyModelError(
-            f"called on inputs of shape {shape} it has weights of the shapes {wanted}, and the file holds "
-            f"{found}",
-            part,
-        )
-
-
-def _check_inputs(model: keras.Model, given: Any, part: str) -> None:
-    """Refuse tensors that a model within declares otherwise, which Keras 3 sees when it runs."""
-    declared = [tuple(one.shape) for one in model.inputs]
-    shapes = [tuple(one.shape) for one in (given if isinstance(given, list) else [given])]
-    fits = len(declared) == len(shapes) and all(
-        len(one) == len(other)
-        and all(None in pair or pair[0] == pair[1] for pair in zip(one, other, strict=True))
-        for one, other in zip(declared, shapes, strict=True)
-    )
-    if not fits:
-        raise LegacyModelError(f"takes tensors of shapes {declared}, and is called on {shapes}", part)
-
-
-def _assign(layer: Any, made: Made, part: str) -> None:
-    weights = made.weights or []
-    held = [tuple(one.shape) for one in layer.weights]
-    if held != [one.shape for one in weights]:
-        raise LegacyModelError(
-            f"{type(layer).__name__} has weights of the shapes {held}, and the file holds "
-            f"{[one.shape for one in weights]}",
-            part,
-        )
-    layer.set_weights(weights)
-    made.weights = None
 
 
 def _input_shape(config: Mapping[str, Any]) -> tuple[Any, Any, Any]:

@@ -105,7 +105,7 @@ class Archive:
                     return None
                 if not isinstance(link, h5py.HardLink):
                     raise LegacyModelError(
-                        f"is a {type(link).__name__}, which may lead anywhere. Copy the file with h5repack",
+                        f"is a {type(link).__name__}, which may lead anywhere. Save the model again",
                         part,
                     )
                 found = found[step]

@@ -1,7 +1,7 @@
 """A check of an HDF5 file that the library leaves out, and then reads for ever.
 
-Texts of variable length lie in global heaps: collections of objects, each with its size before it. A free
-object of size 0, as in a file with a piece of zeros, keeps libhdf5 1.14 at the same place.
+Texts of variable length lie in global heaps: collections of objects, each with its size before it. A
+free object of size 0, as in a file with a piece of zeros, keeps libhdf5 1.14 at the same place.
 Source: HDF5 File Format Specification 3.0, III.E.
 """
 

@@ -179,9 +179,7 @@ TABLE: dict[str, Row] = {
     **{f"{kind}Pooling{rank}D": _pool(kind, rank) for kind, rank in _POOLS},
     **{f"Global{kind}Pooling{rank}D": _global(kind, rank) for kind, rank in _POOLS},
     "Activation": Row(L.Activation, _same(V.activation, "activation")),
-    "Dropout": Row(
-        L.Dropout, _DROPOUT | _optional(V.maybe(lambda shape: V.batch_shape(shape)), "noise_shape")
-    ),
+    "Dropout": Row(L.Dropout, _DROPOUT | _optional(V.maybe(V.batch_shape), "noise_shape")),
     "SpatialDropout1D": Row(L.SpatialDropout1D, _DROPOUT | _unused("noise_shape")),
     **{
         f"SpatialDropout{rank}D": Row(getattr(L, f"SpatialDropout{rank}D"), _DROPOUT | _FORMAT)

@@ -32,7 +32,7 @@ def load_model(
     and 2 `compat.BatchNormalization`; layers keep their names ("/" becomes "_"). The model is not
     compiled. It saves to `.keras`, which loads after `import tfbn.compat`.
 
-    Files are data: nothing in them is unpickled, run or imported, and nothing outside them is read.
+    Files are data: nothing that they say is run or imported, and nothing outside them is read.
 
     Args:
         path: an HDF5 file of a whole model, or the JSON of its architecture.

@@ -82,7 +82,8 @@ def origin(
 
 def _release(versions: dict[str, str]) -> tuple[str | None, Release]:
     """The release that all agree on, as its most exact form; architecture and weights may be of two."""
-    text, release = None, ()
+    text: str | None = None
+    release: Release = ()
     for where, stated in versions.items():
         match = re.match(r"(\d{1,4})(?:\.(\d{1,4}))?(?:\.(\d{1,4}))?", stated)
         if not match:
@@ -90,8 +91,8 @@ def _release(versions: dict[str, str]) -> tuple[str | None, Release]:
         numbers = tuple(int(one) for one in match.groups() if one is not None)
         if numbers[:2] > LAST or numbers + (10**6,) * (3 - len(numbers)) < FIRST:
             raise LegacyModelError(
-                f"Keras {stated} is neither of 0.3.3 to 1.2.2 nor of Keras 2. Load models of Keras 3 with "
-                "keras.models.load_model",
+                f"Keras {stated} is neither of 0.3.3 to 1.2.2 nor of Keras 2. Load models of Keras 3 "
+                "with keras.models.load_model",
                 where,
             )
         shared = len(numbers) if where.startswith("the argument") else 1

@@ -31,7 +31,7 @@ def gate_names(gates: str) -> Any:
 def keras1_recurrent(row: Row, call: Call, arguments: dict[str, Any]) -> Made:
     """LSTM or GRU of Keras 1; its weights for each gate are put side by side."""
     order = _LSTM_ORDER if row.layer is L.LSTM else _GRU_ORDER
-    weights = call.arrays
+    weights: list[np.ndarray] = call.arrays
     if len(weights) == 3 * len(order):
         for kind in range(3):
             if len({one.shape for one in weights[kind::3]}) > 1:
@@ -73,4 +73,4 @@ def bidirectional(row: Row, call: Call, arguments: dict[str, Any]) -> Made:
         arguments["backward_layer"] = other.holder
     with keras.saving.custom_object_scope(dict(call.custom)):
         layer = row.layer(forward.holder, **arguments)
-    return Made([layer], weights=[*forward.weights, *other.weights])
+    return Made([layer], weights=[*(forward.weights or []), *(other.weights or [])])

@@ -240,7 +240,7 @@ def _of_class(classes: dict[str, Callable[..., Any]], allowed: tuple[str, ...]) 
         if strange := settings.keys() - set(allowed):
             raise ValueError(f"has the unknown settings {sorted(strange)}")
         for key, one in settings.items():
-            if isinstance(one, (list, dict)) and key != "value" and key != "axis":
+            if isinstance(one, (list, dict)) and key not in ("value", "axis"):
                 raise TypeError(f"{key} must be a number or a text")
         if settings.get("distribution") == "normal":
             settings["distribution"] = "truncated_normal"
@@ -250,7 +250,7 @@ def _of_class(classes: dict[str, Callable[..., Any]], allowed: tuple[str, ...]) 
 
 
 def _both_names(module: Any, names: str, **other: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
-    """Classes of Keras 3 by their names and by those of their functions: GlorotUniform, glorot_uniform."""
+    """Classes of Keras 3 by both names that files have: GlorotUniform, glorot_uniform."""
     found: dict[str, Callable[..., Any]] = dict(other)
     for name in names.split():
         snake = "".join(f"_{one.lower()}" if one.isupper() else one for one in name).strip("_")
@@ -261,8 +261,8 @@ def _both_names(module: Any, names: str, **other: Callable[..., Any]) -> dict[st
 initializer2 = _of_class(
     _both_names(
         I,
-        "Zeros Ones Constant RandomNormal RandomUniform TruncatedNormal VarianceScaling Orthogonal Identity "
-        "GlorotUniform GlorotNormal HeUniform HeNormal LecunUniform LecunNormal",
+        "Zeros Ones Constant RandomNormal RandomUniform TruncatedNormal VarianceScaling Orthogonal "
+        "Identity GlorotUniform GlorotNormal HeUniform HeNormal LecunUniform LecunNormal",
     ),
     ("value", "mean", "stddev", "minval", "maxval", "scale", "mode", "distribution", "gain"),
 )
