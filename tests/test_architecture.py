@@ -216,5 +216,5 @@ def test_every_module_has_its_tests():
     )  # in test_cli, as the command, and in test_functional
     parts = {part for parts in COMPAT_ORDER for part in parts.split("|")} - {"legacy"}
     assert parts - HELPERS_OF_COMPAT <= tested
-    whole = {"genuine", "keras1_layers", "keras2", "models", "statistics", "hostile"}
+    whole = {"files", "genuine", "keras1_layers", "keras2", "models", "statistics", "hostile"}
     assert {name.removeprefix("legacy_") for name in tested if name.startswith("legacy_")} == whole
