@@ -231,6 +231,27 @@ def test_time_distributed(tmp_path):
     assert [one.path for one in report.batch_norms] == ["n/n"]
 
 
+def test_wrappers_in_wrappers(tmp_path):
+    d = dense_weights("d", 3, 2)
+    both = files.layer(
+        "TimeDistributed", "t", layer=files.layer("TimeDistributed", "u", layer=dense("d", 2))
+    )
+    path = files.write(tmp_path / "m.h5", files.sequential(both, shape=(4, 5, 3)), [("t", d[1])])
+    x = draw(2, 4, 5, 3)
+    np.testing.assert_allclose(compat.load_model(path)(x), apply(x, d), **CLOSE)
+    path = files.write(tmp_path / "long.h5", files.sequential(both, shape=(90, 90, 3)), [("t", d[1])])
+    with pytest.raises(
+        compat.UnsupportedLayerError, match="t: has 8100 steps, which Keras 3 would write out"
+    ):
+        compat.load_model(path)
+    one = dense("d", 2)
+    for _ in range(60):  # 2 ** 60 weights, if it were let
+        one = files.layer("Bidirectional", "b", layer=one, merge_mode="sum")
+    path = files.write(tmp_path / "deep.h5", files.sequential(one, shape=(4, 3)), [("b", d[1])])
+    with pytest.raises(compat.UnsupportedLayerError, match="b: holds a wrapper and no recurrent layer"):
+        compat.load_model(path)
+
+
 def test_masks_travel(tmp_path):
     """The last state of a masked sequence is that of its last step that is not masked."""
     masking = files.layer("Masking", "mask", mask_value=0.0)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .architecture import LayerConfig, ModelConfig, layer_config, listed
-from .errors import LegacyModelError
+from .errors import LegacyModelError, UnsupportedLayerError
 from .files import LayerWeights, LegacyFile
 from .rows import Row
 
@@ -55,7 +55,10 @@ class Assignment:
             return None
         trained = layer.config.get("trainable") is not False
         if isinstance(layer.config.get("layer"), dict):
-            inner = self.slots(layer_config(layer.config["layer"], layer.path)) or []
+            wrapped = layer_config(layer.config["layer"], layer.path)
+            if layer.class_name == "Bidirectional" and "layer" in wrapped.config:
+                raise UnsupportedLayerError("holds a wrapper and no recurrent layer", layer.path)
+            inner = self.slots(wrapped) or []
             found = inner * 2 if layer.class_name == "Bidirectional" else inner
         else:
             names = row.weights(layer.config)

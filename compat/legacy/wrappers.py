@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from .rows import Call, Made, Row, part_name
@@ -16,8 +17,9 @@ def time_distributed(row: Row, call: Call, arguments: dict[str, Any]) -> Made:
         raise call.unsupported(f"needs inputs of three axes, and has some of shape {shape}")
     if isinstance(inner, dict) and inner.get("class_name") in BATCH_NORMS:
         return _batch_norm(inner, call)
-    if shape[1] is not None and shape[1] > _MOST_STEPS:
-        raise call.unsupported(f"has {shape[1]} steps, and Keras 3 takes no more than {_MOST_STEPS}")
+    steps = math.prod(one or 1 for one in shape[1 : 1 + _depth(call.layer.config)])
+    if steps > _MOST_STEPS:
+        raise call.unsupported(f"has {steps} steps, which Keras 3 would write out one by one")
     made = call.inside(inner, call.arrays, [(shape[0], *shape[2:])])
     name, rest = arguments.pop("name"), arguments
     layers = [
@@ -29,7 +31,16 @@ def time_distributed(row: Row, call: Call, arguments: dict[str, Any]) -> Made:
     return Made(layers, layers[made.layers.index(made.holder)], made.weights, made.fixed)
 
 
-BATCH_NORMS = ("BatchNormalization", "BatchNormalizationV1", "BatchNormalizationV2")
+BATCH_NORMS = tuple(f"BatchNormalization{version}" for version in ("", "V1", "V2"))
+
+
+def _depth(config: dict[str, Any]) -> int:
+    """How many such layers are in each other."""
+    found, inner = 1, config.get("layer")
+    while isinstance(inner, dict) and inner.get("class_name") == "TimeDistributed":
+        config = inner["config"] if isinstance(inner.get("config"), dict) else {}
+        found, inner = found + 1, config.get("layer")
+    return found
 
 
 def _batch_norm(inner: dict[str, Any], call: Call) -> Made:
