@@ -192,7 +192,8 @@ def recurrent(kind, gates, answer, shape=(5, 3), **config):
         return y if config.get("return_sequences") else y[:, -1]
 
     label = "-".join(f"{key}={value}" for key, value in config.items())
-    return case(kind, base | config, shape, whole, given, name=label)
+    settings = {key: one for key, one in (base | config).items() if one is not None}
+    return case(kind, settings, shape, whole, given, name=label)
 
 
 _A = [dense("Dense", (5,), activation=one) for one in o.ACTIVATIONS if one != "softmax"]
@@ -373,6 +374,7 @@ CASES = [
         "LSTM", "icfo", lambda x, w: o.lstm(x, w, o.sigmoid), inner_activation="sigmoid", unroll=True
     ),
     recurrent("GRU", "zrh", o.gru, return_sequences=True),
+    recurrent("GRU", "zrh", o.gru, inner_activation=None, activation=None),  # the defaults
     recurrent("GRU", "zrh", o.gru, consume_less="gpu", go_backwards=True),
     case("LeakyReLU", {"alpha": 0.2}, (5,), lambda x: np.where(x > 0, x, 0.2 * x)),
     case("ELU", {"alpha": 0.7}, (5,), lambda x: np.where(x > 0, x, 0.7 * np.expm1(x))),

@@ -222,7 +222,7 @@ def test_mutated_architectures(tmp_path, base):
     path = tmp_path / "m.json"
     loaded = []
 
-    @settings(max_examples=500, **MANY)
+    @settings(max_examples=700, **MANY)
     @given(st.integers(0, 2**32))
     def check(seed):
         path.write_text(json.dumps(mutated(config, random.Random(seed))))

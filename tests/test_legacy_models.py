@@ -231,6 +231,31 @@ def test_time_distributed(tmp_path):
     assert [one.path for one in report.batch_norms] == ["n/n"]
 
 
+def test_our_own_layers_save_and_load(tmp_path):
+    """And what Keras 3 saves by name: the activations inside recurrent layers, in wrappers too."""
+    lstm = {"class_name": "LSTM", "config": lstm_config(name="l", trainable=True)}
+    names = ("t_left", "a_left", "t_right", "a_right")
+    layers = [
+        (files.layer("Bidirectional", "both", layer=lstm, merge_mode="sum"), [["x"]]),
+        (files.layer("ThresholdedReLU", "threshold", theta=-0.1), [["both"]]),
+        (files.layer("ParametricSoftplus", "softplus", alpha_init=0.2, beta_init=5.0), [["threshold"]]),
+        (files.layer("SReLU", "s", **{f"{name}_init": "zero" for name in names}), [["softplus"]]),
+        (files.layer("AveragePooling1D", "pool", pool_length=2, stride=2, border_mode="same"), [["s"]]),
+        (files.layer("Merge", "cos", mode="cos", dot_axes=2), [["pool", "pool"]]),
+    ]
+    both = [draw(*shape) for _ in range(8) for shape in ((3, 4), (4, 4), (4,))]
+    pairs = [("both", [(f"w{number}", one) for number, one in enumerate(both)])]
+    pairs.append(("softplus", [(one, draw(5, 4)) for one in ("alphas", "betas")]))
+    pairs.append(("s", [(one, draw(5, 4)) for one in names]))
+    config = files.functional([files.source("x", 5, 3), *layers], ["x"], ["cos"])
+    model = compat.load_model(files.write(tmp_path / "m.h5", config, pairs), backend="theano")
+    x = draw(2, 5, 3)
+    wanted = model(x).numpy()
+    assert np.ptp(wanted) > 0.01
+    model.save(tmp_path / "m.keras")
+    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "m.keras")(x), wanted)
+
+
 def test_wrappers_in_wrappers(tmp_path):
     d = dense_weights("d", 3, 2)
     both = files.layer(

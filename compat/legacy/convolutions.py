@@ -117,10 +117,7 @@ def keras1_convolution(row: Row, call: Call, arguments: dict[str, Any]) -> Made:
     if kernel.ndim != (4 if rank == 1 else rank + 2):
         raise call.unsupported(f"its kernel of shape {kernel.shape} has {kernel.ndim} axes")
     if rank == 1:
-        old = kernel.shape[:1] == (filters,) and kernel.shape[2:] == (size[0], 1)
         modern = kernel.shape[:2] == (size[0], 1) and kernel.shape[3] == filters
-        if old and modern and not call.origin.between((1, 2), (1, 2, 99)):
-            modern = False
         kernel = kernel[:, 0] if modern else np.transpose(kernel, (2, 3, 1, 0))[:, 0]
     elif arguments["data_format"] == "channels_first":
         kernel = np.transpose(kernel, (*range(2, rank + 2), 1, 0))

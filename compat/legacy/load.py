@@ -32,6 +32,9 @@ def load_model(
     and 2 `compat.BatchNormalization`; layers keep their names ("/" becomes "_"). The model is not
     compiled. It saves to `.keras`, which loads after `import tfbn.compat`.
 
+    Training goes on as it did, but for what Keras 3 does otherwise: a frozen batch norm keeps its
+    statistics, and `tfbn.BatchNorm` leaves masked positions out of the batch's.
+
     Files are data: nothing that they say is run or imported, and nothing outside them is read.
 
     Args:
