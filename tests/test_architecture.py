@@ -31,6 +31,19 @@ COMPAT_ORDER = [
     "contrib|tf_layers|variable_scope|keras1",
     "checkpoint_file|checkpoint_names|checkpoint_values",
     "slim|checkpoints",
+    "legacy",
+]
+# Inside compat/legacy, likewise.
+LEGACY_ORDER = [
+    "errors|report|own_layers",
+    "heaps|architecture|origin|shapes",
+    "hdf5|statistics|values",
+    "files|rows",
+    "assignment|custom|fitting|order|convolutions|merges|norms|recurrent|wrappers",
+    "keras1_table",
+    "keras2_table",
+    "graph",
+    "load",
 ]
 # Tested through contrib, tf_layers, variable_scope and checkpoints, which they are parts of.
 HELPERS_OF_COMPAT = {
@@ -86,8 +99,9 @@ def test_every_part_has_its_place_in_the_order():
 
 def test_compat_imports_point_one_way():
     rank = {name: number for number, names in enumerate(COMPAT_ORDER) for name in names.split("|")}
-    assert {path.stem for path in modules("compat")} - {"__init__"} == rank.keys()
-    for path in modules("compat"):
+    outside = [path for path in modules("compat") if path.parent.name != "legacy"]
+    assert {path.stem for path in outside} - {"__init__"} | {"legacy"} == rank.keys()
+    for path in outside:
         if path.stem != "__init__":
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.ImportFrom) and node.level == 1:
@@ -95,6 +109,35 @@ def test_compat_imports_point_one_way():
                     same = rank[node.module] == rank[path.stem] and "checkpoint_" in path.stem
                     typing = path.stem == "inner_batch_norms"  # for type checkers only
                     assert allowed or same or typing, f"{path.stem} imports {node.module}"
+
+
+def test_imports_within_legacy_point_one_way():
+    rank = {name: number for number, names in enumerate(LEGACY_ORDER) for name in names.split("|")}
+    found = modules("compat/legacy")
+    assert {path.stem for path in found} - {"__init__"} == rank.keys()
+    for path in found:
+        nodes = [
+            node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)
+        ]
+        for node in nodes if path.stem != "__init__" else ():
+            names = [node.module] if node.module else [alias.name for alias in node.names]
+            if node.level == 1:
+                assert all(rank[name] < rank[path.stem] for name in names), (
+                    f"{path.stem} imports {names}"
+                )
+            elif node.level == 2:
+                assert set(names) <= {"keras1", "keras1_names"}, f"{path.stem} imports {names}"
+
+
+def test_files_of_models_are_data():
+    """Nothing in compat/legacy can run, import or unpack what a file says."""
+    for path in modules("compat/legacy"):
+        text = path.read_text()
+        assert not re.search(
+            r"pickle|marshal|importlib|\beval\(|\bexec\(|deserialize|safe_mode", text
+        ), path
+    for path in ("errors", "heaps", "hdf5", "files", "architecture", "origin", "statistics"):
+        assert "import keras" not in (ROOT / "compat" / "legacy" / f"{path}.py").read_text(), path
 
 
 def test_mathematics_has_no_state_and_surgery_no_files():
@@ -171,4 +214,7 @@ def test_every_module_has_its_tests():
     assert (
         RANK.keys() - {"quiet", "axes", "sums"} <= tested
     )  # in test_cli, as the command, and in test_functional
-    assert {part for parts in COMPAT_ORDER for part in parts.split("|")} - HELPERS_OF_COMPAT <= tested
+    parts = {part for parts in COMPAT_ORDER for part in parts.split("|")} - {"legacy"}
+    assert parts - HELPERS_OF_COMPAT <= tested
+    whole = {"files", "genuine", "keras1_layers", "keras2", "models", "statistics", "hostile"}
+    assert {name.removeprefix("legacy_") for name in tested if name.startswith("legacy_")} == whole

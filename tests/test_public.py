@@ -39,6 +39,7 @@ COMPAT_SIGNATURES = {
         "zero_debias_moving_mean=False, renorm=False, renorm_clipping=None, renorm_decay=0.99, "
         "adjustment=None"
     ),
+    "load_model": "path, *, weights=None, keras_version=None, backend=None, custom_objects=None",
     "load_checkpoint": "path, layer_or_model, name_map=None, *, exclude=(), moving_averages=False",
     "VariableScopeLayer": "function, *, scope=None, arguments=None, name=None, **kwargs",
     "add_arg_scope": "function",
@@ -65,6 +66,8 @@ def test_public_names_of_compat():
     assert set(compat.__all__) == COMPAT_SIGNATURES.keys() | {
         "CheckpointError",
         "CheckpointReport",
+        "LegacyModelError",
+        "UnsupportedLayerError",
         "batch_normalization",
         "slim",
     }

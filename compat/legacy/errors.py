@@ -1,0 +1,24 @@
+"""What is raised of a legacy model that cannot be loaded."""
+
+from __future__ import annotations
+
+
+class LegacyModelError(ValueError):
+    """A model of Keras 1 or 2 cannot be loaded; nothing of it was returned.
+
+    Attributes:
+        path: the file, as it was passed.
+        part: the part of it: an attribute, a group, a layer.
+        problem: what is wrong, and what to do.
+    """
+
+    def __init__(self, problem: str, part: str = "") -> None:
+        super().__init__(problem, part)
+        self.problem, self.part, self.path = problem, part, ""
+
+    def __str__(self) -> str:
+        return ": ".join(one for one in (self.path, self.part, self.problem) if one)
+
+
+class UnsupportedLayerError(LegacyModelError):
+    """A layer, or a setting of one, that Keras 3 has nothing for."""

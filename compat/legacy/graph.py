@@ -1,0 +1,275 @@
+"""Builds the model: each layer where its inputs are known, each weight checked before it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+
+from . import values
+from .architecture import (
+    LayerConfig,
+    ModelConfig,
+    Reference,
+    layer_config,
+)
+from .assignment import Assignment
+from .custom import custom_layer
+from .errors import LegacyModelError, UnsupportedLayerError
+from .fitting import assign, check_inputs, check_weights
+from .order import in_order
+from .origin import Origin
+from .rows import Call, Made, Row, clean
+
+Tensors = list[Any]
+_INITIAL_STATES = (
+    keras.layers.LSTM,
+    keras.layers.GRU,
+    keras.layers.SimpleRNN,
+    keras.layers.Bidirectional,
+)
+
+
+class Builder:
+    """Builds one model and those within it.
+
+    Args:
+        table: the layers of that generation of Keras.
+        assignment: the arrays of each layer.
+        custom: the caller's custom objects.
+        note: takes (path, mode, stored, layer) of each batch norm.
+    """
+
+    def __init__(
+        self,
+        table: Mapping[str, Row],
+        assignment: Assignment,
+        origin: Origin,
+        custom: Mapping[str, Any],
+        note: Callable[..., None],
+    ) -> None:
+        self._table, self._assignment, self._origin = table, assignment, origin
+        self._custom, self._note = custom, note
+        self._made: dict[LayerConfig, Made] = {}
+        self._first: dict[LayerConfig, list[tuple[int | None, ...]]] = {}
+
+    def model(self, config: ModelConfig, shape: Any = None) -> keras.Model:
+        """The model of Keras 3, with its weights.
+
+        Raises:
+            LegacyModelError: a layer, its weights or the graph are wrong.
+            UnsupportedLayerError: a layer that Keras 3 has nothing for.
+        """
+        return self._sequential(config, shape) if config.sequential else self._functional(config)
+
+    def _sequential(self, config: ModelConfig, shape: Any) -> keras.Model:
+        first = config.layers[0]
+        layers = config.layers[1:]
+        name = None if config.name is None else clean(config.name)
+        with _building(first.path):
+            if first.branches:
+                branches = [self._branch(one) for one in first.branches]
+                inputs = [tensor for one in branches for tensor in one.inputs]
+                tensors = self._apply(first, [tensor for one in branches for tensor in one.outputs])
+            else:
+                inputs = tensors = [self._first_input(config, shape)]
+                layers = layers if first.class_name == "InputLayer" else config.layers
+        chain: list[Any] = []
+        for layer in layers:
+            if len(tensors) != 1:
+                raise LegacyModelError("takes one tensor in a Sequential model", layer.path)
+            tensors = self._apply(layer, tensors)
+            chain += self._made[layer].layers
+        with _building(config.name or "model"):
+            if first.branches:
+                return keras.Model(inputs, tensors, name=name)
+            return keras.Sequential([inputs[0], *chain], name=name)
+
+    def _branch(self, layer: LayerConfig) -> keras.Model:
+        model = layer.model
+        if model is None:
+            model = ModelConfig(None, (layer,), sequential=True)
+        return self.model(model)
+
+    def _first_input(self, config: ModelConfig, shape: Any) -> Any:
+        first = config.layers[0]
+        if first.model is not None and shape is None:
+            inner = first.model
+            if inner.sequential:
+                return self._first_input(inner, None)
+            named = {one.name: one for one in inner.layers}
+            source = named.get(inner.inputs[0].layer)
+            if source is None:
+                raise LegacyModelError("names an input that is no layer", first.path)
+            return self._input(source)
+        if shape is not None and not any(_input_shape(first.config)):
+            return keras.Input(batch_shape=shape, dtype=_input_type(first))
+        if not any(_input_shape(first.config)) and config.input_shape is not None:
+            first = LayerConfig(
+                first.class_name,
+                None,
+                first.config | {"batch_input_shape": config.input_shape},
+                first.path,
+            )
+        return self._input(first, named=first.class_name == "InputLayer")
+
+    def _input(self, layer: LayerConfig, *, named: bool = True) -> Any:
+        """A symbolic input as an InputLayer, or the first layer of a Sequential model, declares it."""
+        whole, rest, size = _input_shape(layer.config)
+        if whole is None and rest is None and size is not None:
+            length = layer.config.get("input_length", 0)
+            rest = [size] if length == 0 else [length, size]
+        if whole is None and rest is None:
+            raise LegacyModelError(
+                "does not say the shape of the model's input (batch_input_shape)", layer.path
+            )
+        if whole is None:
+            whole = [None, *rest] if isinstance(rest, list) else rest
+        if layer.config.get("sparse") or layer.config.get("ragged"):
+            raise UnsupportedLayerError("takes sparse or ragged tensors", layer.path)
+        with _building(layer.path):
+            shape = values.batch_shape(whole)
+            name = clean(layer.name) if named and layer.name is not None else None
+            return keras.Input(batch_shape=shape, dtype=_input_type(layer), name=name)
+
+    def _functional(self, config: ModelConfig) -> keras.Model:
+        tensors: dict[Reference, Any] = {}
+        named = {layer.name: layer for layer in config.layers}
+        sources = {one.layer: one for one in config.inputs}
+        for layer, number, call in in_order(config):
+            if layer.class_name == "InputLayer":
+                outputs = [self._input(layer)]
+            else:
+                outputs = self._apply(layer, [tensors[one] for one in call.inputs], call.arguments)
+            for output, tensor in enumerate(outputs):
+                tensors[Reference(layer.name or "", number, output)] = tensor
+        for one in (*config.inputs, *config.outputs):
+            if one not in tensors:
+                raise LegacyModelError(
+                    f"names the output {one.output} of call {one.call} of {one.layer!r}, which is none",
+                    config.name or "model",
+                )
+        if any(named[name].class_name != "InputLayer" for name in sources):
+            raise LegacyModelError("input_layers names other layers", config.name or "model")
+        ends = [[tensors[one] for one in each] for each in (config.inputs, config.outputs)]
+        inputs, outputs = (each[0] if len(each) == 1 else each for each in ends)
+        with _building(config.name or "model"):
+            return keras.Model(inputs, outputs, name=None if config.name is None else clean(config.name))
+
+    def _apply(
+        self, layer: LayerConfig, tensors: Tensors, arguments: Mapping[str, Any] | None = None
+    ) -> Tensors:
+        """Call a layer on tensors; the first time, make it and give it its weights."""
+        given = [tuple(one.shape) for one in tensors]
+        if not given:
+            raise LegacyModelError("is called on nothing", layer.path)
+        if layer not in self._made:
+            arrays = self._assignment.arrays(layer)
+            with _building(layer.path):
+                self._made[layer] = self._make(layer, arrays, given)
+            self._first[layer] = given
+        made = self._made[layer]
+        if made.fixed and given != self._first[layer]:
+            raise UnsupportedLayerError(
+                f"is called on inputs of shapes {self._first[layer]} and {given}: make it a layer each",
+                layer.path,
+            )
+        further = _further(layer, arguments or {})
+        with _building(layer.path):
+            return self._called(layer, made, tensors, further)
+
+    def _called(
+        self, layer: LayerConfig, made: Made, tensors: Tensors, further: dict[str, Any]
+    ) -> Tensors:
+        x: Any = tensors[0] if len(tensors) == 1 else tensors
+        for one in made.layers:
+            if one is made.holder and made.weights is not None and not one.built:
+                shape = x.shape if hasattr(x, "shape") else x[0].shape
+                check_weights(one, tuple(shape), made.weights, layer.path)
+            if isinstance(one, keras.Model):
+                check_inputs(one, x, layer.path)
+            if isinstance(one, _INITIAL_STATES) and isinstance(x, list):
+                x = one(x[0], initial_state=x[1:], **further)
+            else:
+                x = one(x, **further)
+            if one is made.holder and made.weights is not None:
+                assign(one, made, layer.path)
+        return list(x) if isinstance(x, (list, tuple)) else [x]
+
+    def _make(
+        self, layer: LayerConfig, arrays: list[np.ndarray], given: list[tuple[int | None, ...]]
+    ) -> Made:
+        if layer.model is not None:
+            return Made([self.model(layer.model, given[0])], weights=None)
+        call = Call(
+            layer,
+            arrays,
+            given,
+            self._origin,
+            lambda raw, share, inner: self._inside(layer, raw, share, inner),
+            lambda mode, stored, made: self._note(layer.path, mode, stored, made),
+            self._custom,
+        )
+        custom = custom_layer(call)
+        if custom is not None:
+            return custom
+        row = self._table.get(layer.class_name)
+        if row is None:
+            raise call.unsupported(
+                "is no layer that can be loaded; pass its class in custom_objects, or replace it in the "
+                "Keras that wrote it"
+            )
+        return row.make(call)
+
+    def _inside(
+        self,
+        outer: LayerConfig,
+        raw: Any,
+        arrays: list[np.ndarray],
+        given: list[tuple[int | None, ...]],
+    ) -> Made:
+        layer = layer_config(raw, outer.path)
+        self._assignment.inside(layer, arrays)
+        return self._make(layer, arrays, given)
+
+
+def _further(layer: LayerConfig, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a call besides its tensors."""
+    strange = {key: one for key, one in arguments.items() if one is not None and key != "training"}
+    if strange or not isinstance(arguments.get("training"), bool | None):
+        raise UnsupportedLayerError(f"is called with {arguments}"[:300], layer.path)
+    training = arguments.get("training")
+    return {} if training is None else {"training": training}
+
+
+def _input_shape(config: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    whole = config.get("batch_input_shape", config.get("batch_shape"))
+    return whole, config.get("input_shape"), config.get("input_dim")
+
+
+def _input_type(layer: LayerConfig) -> str | None:
+    """The type of the input; that of a layer's own numbers says nothing of it but in InputLayer."""
+    key = "dtype" if layer.class_name == "InputLayer" else "input_dtype"
+    stated = layer.config.get("input_dtype", layer.config.get(key))
+    if stated is None:
+        return None
+    try:
+        return values.dtype(stated)
+    except (TypeError, ValueError) as error:
+        raise LegacyModelError(f"dtype={stated!r} {error}"[:300], layer.path) from error
+
+
+@contextmanager
+def _building(part: str) -> Iterator[None]:
+    """Turn whatever Keras raises of settings that do not fit into our error."""
+    try:
+        yield
+    except LegacyModelError:
+        raise
+    except Exception as error:
+        raise LegacyModelError(
+            f"Keras cannot make it so: {type(error).__name__}: {error}"[:1500], part
+        ) from error

@@ -1,0 +1,109 @@
+"""`load_model`: a model of Keras 1 or 2 as one of Keras 3."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from ...layer import BatchNorm
+from . import files, keras1_table, keras2_table
+from .architecture import looks_like_keras2, model_config
+from .assignment import Assignment
+from .errors import LegacyModelError
+from .graph import Builder
+from .origin import origin
+from .report import LegacyBatchNorm, LegacyReport
+
+
+def load_model(
+    path: Any,
+    *,
+    weights: Any = None,
+    keras_version: str | None = None,
+    backend: str | None = None,
+    custom_objects: Mapping[str, Any] | None = None,
+) -> keras.Model:
+    """A model that Keras 0.3.3 to 2.15 saved, tf.keras 2 among them, as one of Keras 3.
+
+    It predicts what the saved one did. Batch norms of mode 0 become `tfbn.BatchNorm`, those of modes 1
+    and 2 `compat.BatchNormalization`; layers keep their names ("/" becomes "_"). The model is not
+    compiled. It saves to `.keras`, which loads after `import tfbn.compat`.
+
+    Training goes on as it did, but for what Keras 3 does otherwise: a frozen batch norm keeps its
+    statistics, and `tfbn.BatchNorm` leaves masked positions out of the batch's.
+
+    Files are data: nothing that they say is run or imported, and nothing outside them is read.
+
+    Args:
+        path: an HDF5 file of a whole model, or the JSON of its architecture.
+        weights: the HDF5 file of its weights, with a JSON.
+        keras_version: the release that wrote it, as "1.0.6", where the file does not say.
+        backend: "theano", "tensorflow" or "cntk". Keras 1 wrote it nowhere, and kernels of convolutions,
+            and what batch norms of 1.0.6 and 1.0.7 stored, depend on it.
+        custom_objects: classes of layers and functions of activations by name; functions of Lambda
+            layers by the layer's or the function's name.
+
+    Returns:
+        A Sequential or Functional model, as the file has it.
+
+    Raises:
+        TypeError: `path` or `weights` are no paths.
+        LegacyModelError: no such files, or damaged ones; release or backend are needed and unknown, or
+            contradict what the file says; weights that do not fit.
+        UnsupportedLayerError: a layer or a setting that Keras 3 has nothing for.
+    """
+    return load(
+        path,
+        weights=weights,
+        keras_version=keras_version,
+        backend=backend,
+        custom_objects=custom_objects,
+    )[0]
+
+
+def load(
+    path: Any,
+    *,
+    weights: Any = None,
+    keras_version: str | None = None,
+    backend: str | None = None,
+    custom_objects: Mapping[str, Any] | None = None,
+) -> tuple[keras.Model, LegacyReport]:
+    """`load_model`, and a report of what the batch norms were and became."""
+    path = _path("path", path)
+    weights = None if weights is None else _path("weights", weights)
+    found: list[LegacyBatchNorm] = []
+
+    def note(where: str, mode: int, stored: str, layer: Any) -> None:
+        if type(layer) is BatchNorm:
+            became = f"tfbn.BatchNorm(epsilon={layer.epsilon:g}, unbiased={layer.unbiased})"
+        else:
+            became = f"tfbn.compat.BatchNormalization(epsilon={layer.epsilon:g}, mode={mode})"
+        found.append(LegacyBatchNorm(where, mode, stored, layer.epsilon, became))
+
+    try:
+        file = files.read(path, weights)
+        known = origin(
+            file.versions,
+            file.backends,
+            keras_version,
+            backend,
+            like_keras2=looks_like_keras2(file.config),
+        )
+        table = (keras1_table if known.generation == 1 else keras2_table).TABLE
+        config = model_config(file.config)
+        assignment = Assignment(table, file, config)
+        model = Builder(table, assignment, known, custom_objects or {}, note).model(config)
+    except LegacyModelError as error:
+        error.path = path
+        raise
+    return model, LegacyReport(known.text, known.backend, tuple(found))
+
+
+def _path(name: str, value: Any) -> str:
+    if not isinstance(value, (str, bytes, os.PathLike)):
+        raise TypeError(f"{name} must be a string or a pathlib.Path, received {value!r}.")
+    return os.fsdecode(value)

@@ -1,0 +1,59 @@
+"""Batch normalisation of Keras 1 and 2 as ours."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ...layer import BatchNorm
+from .. import keras1, keras1_names
+from . import statistics
+from .rows import Call, Made, Row, keras_layer
+
+
+def keras1_batch_norm(row: Row, call: Call, arguments: dict[str, Any]) -> Made:
+    """Mode 0 as `tfbn.BatchNorm`, modes 1 and 2 as `compat.BatchNormalization`.
+
+    What running_std holds is told by `statistics.formula`.
+    """
+    part, mode = call.layer.path, arguments.pop("mode")
+    if "epsilon" not in arguments:
+        arguments["epsilon"] = statistics.default(statistics.EPSILON, call.origin, part)
+    if "momentum" not in arguments:
+        arguments["momentum"] = statistics.default(statistics.MOMENTUM, call.origin, part)
+    if mode:
+        layer = keras1.BatchNormalization(mode=mode, **arguments)
+        call.note(mode, "", layer)
+        weights = call.arrays
+        if len(weights) == 2:  # releases that stored no statistics in modes 1 and 2
+            weights = [*weights, np.zeros_like(weights[0]), np.ones_like(weights[0])]
+        return Made([layer], weights=weights)
+    rule = statistics.formula(call.origin, part)
+    *affine, deviation = call.arrays
+    variance, epsilon = statistics.modern(rule, deviation, arguments["epsilon"], part)
+    written = keras1_names.initializer
+    layer = BatchNorm(
+        decay=arguments.pop("momentum"),
+        epsilon=epsilon,
+        beta_initializer=written("beta_init", arguments.pop("beta_init"), "beta"),
+        gamma_initializer=written("gamma_init", arguments.pop("gamma_init"), "gamma"),
+        **{key: value for key, value in arguments.items() if key != "epsilon"},
+    )
+    call.note(mode, rule.stored, layer)
+    return Made([layer], weights=[*affine, variance])
+
+
+def keras2_batch_norm(row: Row, call: Call, arguments: dict[str, Any]) -> Made:
+    """`tfbn.BatchNorm`, with `unbiased` as that release trained."""
+    axis, rank = arguments["axis"], len(call.shape)
+    axes = len(axis) if isinstance(axis, list) else 1
+    arguments["unbiased"] = statistics.unbiased(call.origin, rank, axes, call.layer.path)
+    layer = keras_layer(row.layer, arguments)
+    call.note(0, "variance", layer)
+    weights = call.arrays
+    sizes = [call.shape[one] for one in axis] if axes > 1 else []
+    if sizes and None not in sizes:  # the file has ones between them
+        weights = [one.reshape(sizes) if one.size == math.prod(sizes) else one for one in weights]
+    return Made([layer], weights=weights)

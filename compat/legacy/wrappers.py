@@ -1,0 +1,56 @@
+"""Layers around layers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from .rows import Call, Made, Row, part_name
+
+_MOST_STEPS = 4096  # Keras 3 calls the layer once for each known step
+
+
+def time_distributed(row: Row, call: Call, arguments: dict[str, Any]) -> Made:
+    """A layer at each step. A batch norm goes over all steps at once, as it did in Keras 1 and 2."""
+    inner, shape = arguments.pop("layer"), call.shape
+    if len(shape) < 3:
+        raise call.unsupported(f"needs inputs of three axes, and has some of shape {shape}")
+    if isinstance(inner, dict) and inner.get("class_name") in BATCH_NORMS:
+        return _batch_norm(inner, call)
+    steps = math.prod(one or 1 for one in shape[1 : 1 + _depth(call.layer.config)])
+    if steps > _MOST_STEPS:
+        raise call.unsupported(f"has {steps} steps, which Keras 3 would write out one by one")
+    made = call.inside(inner, call.arrays, [(shape[0], *shape[2:])])
+    name, rest = arguments.pop("name"), arguments
+    layers = [
+        row.layer(
+            layer, **(rest | {"name": name if layer is made.holder else part_name(name, str(number))})
+        )
+        for number, layer in enumerate(made.layers)
+    ]
+    return Made(layers, layers[made.layers.index(made.holder)], made.weights, made.fixed)
+
+
+BATCH_NORMS = tuple(f"BatchNormalization{version}" for version in ("", "V1", "V2"))
+
+
+def _depth(config: dict[str, Any]) -> int:
+    """How many such layers are in each other."""
+    found, inner = 1, config.get("layer")
+    while isinstance(inner, dict) and inner.get("class_name") == "TimeDistributed":
+        config = inner["config"] if isinstance(inner.get("config"), dict) else {}
+        found, inner = found + 1, config.get("layer")
+    return found
+
+
+def _batch_norm(inner: dict[str, Any], call: Call) -> Made:
+    config = dict(inner.get("config") or {}) if isinstance(inner.get("config"), dict) else {}
+    axis = config.get("axis", -1)
+    if isinstance(axis, list):
+        config["axis"] = [one + 1 if type(one) is int and one > 0 else one for one in axis]
+    elif type(axis) is int and axis > 0:
+        config["axis"] = axis + 1
+    config["name"] = call.layer.name
+    return call.inside(
+        dict(inner) | {"config": config, "name": call.layer.name}, call.arrays, call.shapes
+    )
