@@ -58,3 +58,22 @@ def test_the_readme_example(tmp_path):
     examples = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     done = run("-c", examples[0], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+def upgrade(cwd, settings=""):
+    code = f"import sys; sys.path.insert(0, {str(ROOT / 'examples')!r})"
+    code += "; import upgrade_emotion_model as example"
+    return run("-c", f"{code}; {settings}sys.exit(example.main())", cwd=cwd)
+
+
+def test_the_example_of_a_legacy_file(tmp_path):
+    done = upgrade(tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "14 of 14 batch norms folded" in done.stdout
+    assert "All comparisons hold." in done.stdout
+
+
+def test_the_example_of_a_legacy_file_fails_when_a_comparison_does(tmp_path):
+    done = upgrade(tmp_path, "example.CLOSE = -1.0; ")
+    assert done.returncode == 1
+    assert "A comparison failed." in done.stdout

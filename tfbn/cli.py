@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 import keras
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from . import __version__
+from .compat.upgrade import CLOSE, UpgradeReport, upgrade
 from .export import ExportReport, export
 from .export.staging import staged
 from .folding import FoldReport, fold
@@ -24,7 +26,7 @@ OUT = click.Path(path_type=Path)
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tfbn")
 def main() -> None:
-    """Fold batch norms away and export verified SavedModels."""
+    """Fold batch norms away, export verified SavedModels, and bring old models to Keras 3."""
 
 
 @main.command("export")
@@ -54,12 +56,7 @@ def export_command(model: Path, out: Path, no_fold: bool, overwrite: bool, versi
 @click.option("--overwrite", is_flag=True, help="Replace a file that is already at OUT.")
 def fold_command(model: Path, out: Path, overwrite: bool) -> None:
     """Write MODEL with its batch norms folded to OUT.keras."""
-    if out.suffix != ".keras":
-        raise click.ClickException(f"OUT must end in .keras, received {out}.")
-    if out.is_dir():
-        raise click.ClickException(f"{out} is a directory. Choose another name for the file.")
-    if out.exists() and not overwrite:
-        raise click.ClickException(f"{out} exists already. Pass --overwrite to replace it.")
+    _check_keras_file(out, "OUT", overwrite)
     loaded = _load(model)
     with _one_line_errors():
         folded, report = fold(loaded)
@@ -68,6 +65,37 @@ def fold_command(model: Path, out: Path, overwrite: bool) -> None:
     console = Console()
     console.print(_fold_table(report))
     console.print(f"Written to {out}", highlight=False)
+
+
+@main.command("upgrade")
+@click.argument("old", type=MODEL)
+@click.argument("new", type=OUT)
+@click.option("--weights", type=MODEL, help="HDF5 file with the weights, where OLD is JSON.")
+@click.option("--keras-version", metavar="X.Y.Z", help="The Keras that wrote OLD, if OLD does not say.")
+@click.option("--backend", type=click.Choice(["theano", "tensorflow"]), help="Its backend, likewise.")
+@click.option("--reference", type=MODEL, help="An .npz file: inputs x, and y, what OLD predicted.")
+@click.option("--rtol", default=CLOSE, show_default=True, help="Difference allowed, of the largest |y|.")
+@click.option("--overwrite", is_flag=True, help="Replace a file that is already at NEW.")
+def upgrade_command(old: Path, new: Path, overwrite: bool, **arguments: Any) -> None:
+    """Write OLD, a model of Keras 1 or 2 (HDF5, or JSON with --weights), to NEW.keras."""
+    _check_keras_file(new, "NEW", overwrite)
+    with _one_line_errors():
+        report = upgrade(old, new, overwrite=overwrite, **arguments)
+    console = Console()
+    console.print(_upgrade_table(report))
+    if report.difference is not None:
+        shown = f"{report.difference:.2g} of the largest prediction, {report.samples} samples"
+        console.print(f"Differs from the reference by at most {shown}", highlight=False)
+    console.print(f"Written to {new}", highlight=False)
+
+
+def _check_keras_file(path: Path, name: str, overwrite: bool) -> None:
+    if path.suffix != ".keras":
+        raise click.ClickException(f"{name} must end in .keras, received {path}.")
+    if path.is_dir():
+        raise click.ClickException(f"{path} is a directory. Choose another name for the file.")
+    if path.exists() and not overwrite:
+        raise click.ClickException(f"{path} exists already. Pass --overwrite to replace it.")
 
 
 def _load(path: Path) -> keras.Model:
@@ -107,4 +135,15 @@ def _export_table(report: ExportReport) -> Table:
     for title, tensors in (("input", report.inputs), ("output", report.outputs)):
         for name, (shape, dtype) in tensors.items():
             table.add_row(f"{title} {name!r}", f"{dtype} {shape}")
+    return table
+
+
+def _upgrade_table(report: UpgradeReport) -> Table:
+    legacy = report.legacy
+    writer = f"Keras {legacy.keras_version or '(version not told)'}, {legacy.backend or 'any backend'}"
+    table = Table(title=f"{len(legacy.batch_norms)} batch norms, written by {writer}")
+    for column in ("batch norm", "mode", "stored", "epsilon", "became"):
+        table.add_column(column)
+    for one in legacy.batch_norms:
+        table.add_row(one.path, str(one.mode), one.stored, f"{one.epsilon:g}", one.became)
     return table
