@@ -181,9 +181,19 @@ def _normalized(x: tf.Tensor, method: Method) -> tuple[tf.Tensor, Moments]:
 def _inference(x: tf.Tensor, statistics: Statistics, method: Method) -> tf.Tensor:
     """Algorithm 2, line 11."""
     apply = kernels.normalize if method.fused else functional.normalize
-    moving = (statistics.moving_mean, statistics.moving_variance)
-    values = (_per_channel(one, x, method) for one in (*moving, statistics.beta, statistics.gamma))
-    return apply(x, *values, method.epsilon, method.axis)
+
+    def value(variable: Any) -> tf.Tensor | None:
+        return _per_channel(variable, x, method)
+
+    return apply(
+        x,
+        value(statistics.moving_mean),
+        value(statistics.moving_variance),
+        value(statistics.beta),
+        value(statistics.gamma),
+        method.epsilon,
+        method.axis,
+    )
 
 
 def _updates(statistics: Statistics, method: Method, moments: Moments) -> list[Any]:
