@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from ..axes import Axis
 from ..batch_norms import warn_if_never_updated
-
-if TYPE_CHECKING:
-    from .normalization import Method
-    from .statistics import Statistics
 
 BATCH_NORMS = "tfbn/batch_norms"  # the collection of a traced graph that holds its InnerBatchNorms
 
@@ -25,9 +22,9 @@ class InnerBatchNorm:
         axis, epsilon: of its call.
     """
 
-    def __init__(self, layer: keras.layers.Layer, name: str, method: Method) -> None:
+    def __init__(self, layer: keras.layers.Layer, name: str, axis: Axis, epsilon: float) -> None:
         self._layer, self.name = layer, name
-        self.axis, self.epsilon = method.axis, method.epsilon
+        self.axis, self.epsilon = axis, epsilon
 
     def __getattr__(self, name: str) -> Any:
         if name in ("trainable", "compute_dtype"):
@@ -58,10 +55,10 @@ class InnerBatchNorms:
     def measured(self) -> bool:
         return any("call" in vars(one) for one in self.by_name.values())
 
-    def call(self, x: tf.Tensor, statistics: Statistics, method: Method) -> tf.Tensor | None:
+    def call(self, x: tf.Tensor, axis: Axis, epsilon: float) -> tf.Tensor | None:
         """What the stand-in makes of `x`; `None` where there is none."""
         name = tf.compat.v1.get_variable_scope().name
-        inner = self.by_name.setdefault(name, InnerBatchNorm(self.layer, name, method))
+        inner = self.by_name.setdefault(name, InnerBatchNorm(self.layer, name, axis, epsilon))
         if "call" not in vars(inner):
             return None
         graph = tf.compat.v1.get_default_graph()

@@ -66,7 +66,7 @@ def normalize(
     """
     constant = static_training(training)
     inside = of_this_graph()
-    measured = inside.call(x, statistics, method) if inside is not None else None
+    measured = inside.call(x, method.axis, method.epsilon) if inside is not None else None
     if measured is not None:
         return measured, []
     if constant is False:

@@ -109,8 +109,7 @@ def test_compat_imports_point_one_way():
                 if isinstance(node, ast.ImportFrom) and node.level == 1:
                     allowed = node.module in rank and rank[node.module] < rank[path.stem]
                     same = rank[node.module] == rank[path.stem] and "checkpoint_" in path.stem
-                    typing = path.stem == "inner_batch_norms"  # for type checkers only
-                    assert allowed or same or typing, f"{path.stem} imports {node.module}"
+                    assert allowed or same, f"{path.stem} imports {node.module}"
 
 
 def test_imports_within_legacy_point_one_way():
