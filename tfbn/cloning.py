@@ -114,8 +114,9 @@ def declared_inputs(model: keras.Model) -> Any:
 
 
 def uncompiled(model: keras.Model) -> keras.Model:
-    """The same Functional graph over the same layers, without losses, metrics and optimizer."""
-    return keras.Model(model.input, model.output, name=model.name)
+    """The same graph over the same layers as a Functional model, without losses and optimizer."""
+    outputs = model.outputs if isinstance(model, keras.Sequential) else model.output
+    return keras.Model(declared_inputs(model), outputs, name=model.name)
 
 
 def _rebuild_open(model: keras.Model, clone: Callable[[Any], Any]) -> keras.Model:
