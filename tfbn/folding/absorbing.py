@@ -108,8 +108,9 @@ class Linear(Absorber):
         if (after := change.after) is not None:
             kernel = weights[self.kernel]
             channels = np.prod([kernel.shape[axis] for axis in self.outputs])
-            maps = [np.broadcast_to(one, channels) for one in (after.scale, after.offset)]
-            folded = functional.fold_into_kernel(kernel, weights.get("bias"), *maps, self.outputs)
+            scale, offset = (np.broadcast_to(one, channels) for one in (after.scale, after.offset))
+            bias = weights.get("bias")
+            folded = functional.fold_into_kernel(kernel, bias, scale, offset, self.outputs)
             weights[self.kernel] = folded[0].numpy()
             if "bias" in weights or after.offset.any():
                 weights["bias"] = folded[1].numpy()
@@ -125,9 +126,8 @@ class Linear(Absorber):
             if groups > 1:
                 # Output channel o is of group o // (out / groups), and sees that group's inputs only.
                 return np.repeat(channels.reshape(groups, size), kernel.shape[-1] // groups, axis=0).T
-            return channels.reshape(
-                [size if one == axis % kernel.ndim else 1 for one in range(kernel.ndim)]
-            )
+            others = [one for one in range(kernel.ndim) if one != axis % kernel.ndim]
+            return np.expand_dims(channels, others)
 
         if before.offset.any():
             sums = (kernel * along(before.offset)).sum(tuple(range(kernel.ndim - 2)))
@@ -174,9 +174,7 @@ def spread(
     sizes = [shape[axis] for axis in axes]
     if affine.axes and None in sizes:
         raise StaysError(f"the size of axis {_listed(axes)} at {layer.name!r} is not known")
-    full = [size if axis in axes else 1 for axis, size in enumerate(shape)][1:]
-    if None in full:
-        full = [1] * len(full)
+    full = [size if axis in axes and size else 1 for axis, size in enumerate(shape)][1:]
     return Affine(*(np.broadcast_to(one, full).reshape(-1) for one in (affine.scale, affine.offset)))
 
 

@@ -55,24 +55,6 @@ class Affine:
         """The map with `function` (which rearranges a sample) applied to scale and offset."""
         return Affine.of(function(self.scale), function(self.offset))
 
-    def spread(self, axes: Sequence[int], sizes: Sequence[int | None]) -> Affine:
-        """The same map as arrays of full `sizes` along `axes`, and flat; it varies along no others.
-
-        Raises:
-            StaysError: it varies along another axis, or a size is not known.
-        """
-        axes = [axis % self.rank for axis in axes]
-        if others := [axis + 1 for axis in self.axes if axis not in axes]:
-            raise StaysError(f"along axis {', '.join(map(str, others))}")
-        if None in sizes:
-            raise StaysError("along an axis of unknown size")
-        shape = [1] * self.rank
-        for axis, size in zip(axes, sizes, strict=True):
-            shape[axis] = size  # type: ignore[call-overload]
-        return Affine(
-            *(np.broadcast_to(one, shape).reshape(-1).copy() for one in (self.scale, self.offset))
-        )
-
 
 def reshaped(affine: Affine, before: Sequence[int | None], after: Sequence[int | None]) -> Affine:
     """The map on a sample of shape `after`, which is one of shape `before` with its elements in order.

@@ -31,8 +31,8 @@ def check_no_offset(layer: Any, affine: Affine) -> None:
 def check_not_negative(layer: Any, affine: Affine) -> None:
     if (affine.scale < 0).any():
         raise StaysError(
-            f"a negative scale does not pass {layer.name!r} ({type(layer).__name__}), and the batch norm "
-            "has one in some channels (its gamma is negative there)"
+            f"a negative scale does not pass {layer.name!r} ({type(layer).__name__}), and some "
+            "channels have one: their gamma is negative"
         )
 
 
@@ -221,7 +221,8 @@ class Sum(Crossing):
     def forward(self, call: Call, maps: Maps) -> Affine:
         affines = whole(call, maps)
         signed = zip(self._signs(call), affines, strict=True)
-        return Affine.of(same(call, affines), sum(sign * one.offset for sign, one in signed))
+        offsets = [sign * one.offset for sign, one in signed]
+        return Affine.of(same(call, affines), sum(offsets[1:], offsets[0]))
 
     def _signs(self, call: Call) -> Sequence[int]:
         return self.signs or [1] * len(call.inputs)
@@ -240,7 +241,8 @@ class Product(Crossing):
         affines = whole(call, maps)
         for one in affines:
             no_offset(call, one)
-        return Affine.of(math.prod(one.scale for one in affines), affines[0].offset)
+        scale = math.prod((one.scale for one in affines[1:]), start=affines[0].scale)
+        return Affine.of(scale, affines[0].offset)
 
 
 class Slices(Crossing):
@@ -252,7 +254,7 @@ class Slices(Crossing):
             return [[affine] * len(sizes)]
         if None in sizes:
             raise StaysError(f"the sizes that {call.layer.name!r} puts together are not known")
-        ends = np.cumsum(sizes)  # type: ignore[arg-type]
+        ends: Any = np.cumsum(sizes)  # type: ignore[arg-type]
 
         def slices(array: np.ndarray) -> list[np.ndarray]:
             if array.shape[axis] == 1:
@@ -271,11 +273,11 @@ class Slices(Crossing):
             raise StaysError(f"the sizes that {call.layer.name!r} puts together are not known")
 
         def together(arrays: list[np.ndarray]) -> np.ndarray:
-            others = [one.shape[:axis] + (1,) + one.shape[axis + 1 :] for one in arrays]
-            shape = list(np.broadcast_shapes(*others))
+            others = [(*one.shape[:axis], 1, *one.shape[axis + 1 :]) for one in arrays]
+            shape: list[Any] = list(np.broadcast_shapes(*others))
             return np.concatenate(
                 [
-                    np.broadcast_to(one, [*shape[:axis], size, *shape[axis + 1 :]])
+                    np.broadcast_to(one, shape[:axis] + [size] + shape[axis + 1 :])  # noqa: RUF005
                     for one, size in zip(arrays, sizes, strict=True)
                 ],
                 axis,

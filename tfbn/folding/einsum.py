@@ -42,7 +42,7 @@ class Einsum(Absorber):
             if before.offset.any():
                 bias = bias + np.einsum(
                     f"{source},{kernel}->{output}",
-                    _sized(before.offset, source, kernel, weights),
+                    _sized(before.offset, source, kernel, weights["kernel"].shape),
                     weights["kernel"],
                 )
             weights["kernel"] = weights["kernel"] * _aligned(before.scale, source, kernel)
@@ -91,7 +91,8 @@ def _aligned(array: np.ndarray, own: str, kernel: str) -> np.ndarray:
     return squeezed.reshape([next(sizes) if letter in kept else 1 for letter in kernel])
 
 
-def _sized(array: np.ndarray, own: str, kernel: str, weights: dict[str, np.ndarray]) -> np.ndarray:
-    sizes = dict(zip(kernel, weights["kernel"].shape, strict=True))
-    shape = [sizes.get(letter, size) for letter, size in zip(own, array.shape, strict=True)]
-    return np.broadcast_to(array, shape)
+def _sized(array: np.ndarray, own: str, kernel: str, shape: tuple[int, ...]) -> np.ndarray:
+    """An array of full size along the axes that the kernel has too."""
+    sizes = dict(zip(kernel, shape, strict=True))
+    full = [sizes.get(letter, size) for letter, size in zip(own, array.shape, strict=True)]
+    return np.broadcast_to(array, full)

@@ -12,16 +12,16 @@ from .affine import Affine, StaysError
 from .graph import Call
 
 
-def check_batch_norm(call: Call) -> None:
+def check_batch_norm(call: Call, who: str = "it") -> None:
     """Refuse a batch norm that is no affine map in this call, or hands a mask on."""
     if call.training:
         raise StaysError(
-            f"{call.layer.name!r} is called with training=True and uses each batch's own statistics; "
+            f"{who} is called with training=True and uses each batch's own statistics; "
             "call it without to fold it"
         )
     if call.masked:
         raise StaysError(
-            f"{call.layer.name!r} is called with a mask, and hands it on to the layers after it; give "
+            f"{who} is called with a mask, and hands it on to the layers after it; give "
             "them the mask themselves, and normalise without one"
         )
 
@@ -30,7 +30,7 @@ class BatchNormalized(Absorber):
     """Another batch norm: it becomes one with mean 0 and variance 1."""
 
     def output(self, call: Call, affine: Affine) -> Affine:
-        check_batch_norm(call)
+        check_batch_norm(call, repr(call.layer.name))
         shape = call.inputs[0].shape
         return spread(call.layer, affine, channel_axes(call.layer.axis, len(shape)), shape)
 
@@ -53,9 +53,9 @@ class Rescaled(Absorber):
     def output(self, call: Call, affine: Affine) -> Affine:
         layer, shape = call.layer, call.inputs[0].shape
         own = [np.ndim(one) for one in (layer.scale, layer.offset)]
-        if max(own) > 1:
+        if any(rank > 1 for rank in own):
             raise StaysError(f"{layer.name!r} scales along several axes")
-        if (affine.axes or max(own)) and keras.config.image_data_format() == "channels_first":
+        if (affine.axes or any(own)) and keras.config.image_data_format() == "channels_first":
             raise StaysError(
                 f"{layer.name!r} reads its scale as channels first, as keras.config.image_data_format() "
                 "says now, and the folded model may be used where it says otherwise"
@@ -67,9 +67,9 @@ class Rescaled(Absorber):
     def write(self, layer: keras.layers.Layer, change: Change) -> Written:
         own = (np.atleast_1d(np.asarray(one, "float64")) for one in (layer.scale, layer.offset))
         affine = changed(Affine(*own), change)
-        numbers = {"scale": affine.scale, "offset": affine.offset}
+        parts = {"scale": affine.scale, "offset": affine.offset}
         return Written(
-            {name: one.tolist() if one.size > 1 else one.item() for name, one in numbers.items()}
+            {name: one.tolist() if one.size > 1 else one.item() for name, one in parts.items()}
         )
 
 

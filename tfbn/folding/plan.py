@@ -147,7 +147,8 @@ class Move(ABC):
         crossing = crossing_for(call.layer)
         if crossing is None:
             raise StaysError(
-                f"{call.layer.name!r} ({type(call.layer).__name__}) can neither take it up nor be crossed"
+                f"{call.layer.name!r} ({type(call.layer).__name__}) can neither take it up nor let it "
+                "pass"
             )
         return crossing
 

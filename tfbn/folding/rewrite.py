@@ -12,6 +12,7 @@ from ..cloning import Instead, check_built, is_open, rebuild
 from .affine import rounded
 from .graph import Graph
 from .plan import Plan
+from .precision import check_fit, floating_policy, with_policy
 from .report import Folded, FoldReport
 from .rules import ABSORBERS
 
@@ -51,33 +52,39 @@ def fold(model: keras.Model, dtype: str | None = None) -> tuple[keras.Model, Fol
             floating-point policy, or too narrow for a weight.
     """
     _check_open(model)
+    policy = None if dtype is None else floating_policy(dtype)
     banned: dict[int, str] = {}
     while True:
         plan = Plan(Graph(model), banned)
         try:
-            return _build(model, plan), _report(model, plan)
+            return _build(model, plan, policy), _report(model, plan)
         except _OverflowError as reason:
             layer, why = reason.args
             banned[id(layer)] = why
 
 
-def _build(model: keras.Model, plan: Plan) -> keras.Model:
+def _build(model: keras.Model, plan: Plan, policy: str | None) -> keras.Model:
     gone = {id(layer) for layer in plan.into}
-    written: dict[int, Any] = {}
+
+    def adapt(config: dict[str, Any]) -> dict[str, Any]:
+        return config if policy is None else with_policy(config, policy)
 
     def choose(layer: keras.layers.Layer) -> keras.layers.Layer | Instead:
         if id(layer) in gone:
             return Instead.NOTHING
         if id(layer) not in plan.changes:
             return Instead.COPY
-        written[id(layer)] = layer
-        config = ABSORBERS[type(layer)].write(layer, plan.changes[id(layer)]).config
-        return type(layer).from_config(layer.get_config() | config)
+        written = ABSORBERS[type(layer)].write(layer, plan.changes[id(layer)])
+        new = type(layer).from_config(adapt(layer.get_config()) | written.config)
+        new.build_from_config(layer.get_build_config())
+        _assign(layer, new, written.weights)
+        return new
 
-    folded, clones = rebuild(model, choose)
-    for key, layer in written.items():
-        weights = ABSORBERS[type(layer)].write(layer, plan.changes[key]).weights
-        _assign(layer, clones[key], weights)
+    folded, clones = rebuild(model, choose, adapt)
+    if policy is not None:
+        for path, layer in layer_paths(model).items():
+            if id(layer) in clones:
+                check_fit(path, layer, clones[id(layer)])
     return folded
 
 
