@@ -10,6 +10,10 @@ import reference
 import tfbn
 from networks import chain, randomize, relative_difference
 from tfbn.batch_norms import batch_norms
+from tfbn.folding.absorbing import Change
+from tfbn.folding.affine import Affine
+from tfbn.folding.graph import Graph
+from tfbn.folding.rules import ABSORBERS
 
 L = keras.layers
 KINDS = [tfbn.BatchNorm, L.BatchNormalization]
@@ -204,7 +208,10 @@ def kept_cases():
             chained(conv(), lambda: L.ReLU(name="relu"), bn()),
             "an offset does not pass 'relu' (ReLU), only a scale does",
         ),
-        "axis": (chained(conv(), bn(axis=1)), "it varies along axis 1, which is not the channel axis 3 of 'conv'"),
+        "axis": (
+            chained(conv(), bn(axis=1)),
+            "it varies along axis 1, which is not the channel axis 3 of 'conv'",
+        ),
         "axes": (
             chained(conv(), bn(axis=[1, 3])),
             "it varies along axis 1, which is not the channel axis 3 of 'conv'",
@@ -445,7 +452,7 @@ def test_keras_applications(name, folded, unchanged):
 
 def test_graphs_show_calls_uses_and_outputs():
     inputs, conv = two_branches()
-    model = keras.Model(inputs, [L.ReLU(name="relu")(conv) + conv, conv])
+    model = keras.Model(inputs, [L.Add(name="add")([L.ReLU(name="relu")(conv), conv]), conv])
     by_name = {call.layer.name: call for call in Graph(model).calls}
     (conv,) = by_name["conv"].outputs
     assert by_name["relu"].inputs == [conv]

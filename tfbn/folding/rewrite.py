@@ -72,9 +72,9 @@ def _build(model: keras.Model, plan: Plan, policy: str | None) -> keras.Model:
     def choose(layer: keras.layers.Layer) -> keras.layers.Layer | Instead:
         if id(layer) in gone:
             return Instead.NOTHING
-        if id(layer) not in plan.changes:
+        if id(layer) not in plan.state.changes:
             return Instead.COPY
-        written = ABSORBERS[type(layer)].write(layer, plan.changes[id(layer)])
+        written = ABSORBERS[type(layer)].write(layer, plan.state.changes[id(layer)])
         new = type(layer).from_config(adapt(layer.get_config()) | written.config)
         new.build_from_config(layer.get_build_config())
         _assign(layer, new, written.weights)

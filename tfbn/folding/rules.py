@@ -13,21 +13,16 @@ import keras
 
 from ..layer import BatchNorm
 from .absorbing import HOMOGENEOUS, Absorber, Linear
+from .combining import Alike, Constants, Product, Slices, Sum, inverse
 from .crossing import (
-    Alike,
-    Constants,
     Crossing,
     Pooled,
-    Product,
     Rearranged,
     Repeated,
-    Slices,
-    Sum,
     Unchanged,
     channels_last,
     in_order,
     interpolated,
-    inverse,
     no_offset,
     not_in_training,
     not_negative,
