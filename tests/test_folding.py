@@ -8,7 +8,7 @@ import pytest
 
 import reference
 import tfbn
-from networks import chain, randomize, relative_difference
+from networks import FLOAT32, chain, randomize, relative_difference
 from tfbn.batch_norms import batch_norms
 from tfbn.folding.absorbing import Change
 from tfbn.folding.affine import Affine
@@ -17,7 +17,6 @@ from tfbn.folding.rules import ABSORBERS
 
 L = keras.layers
 KINDS = [tfbn.BatchNorm, L.BatchNormalization]
-FLOAT32 = 1e-5  # relative to the largest output, as DESIGN's contract for fold has it
 
 
 def check(model, x, unchanged, folded, tolerance=FLOAT32):

@@ -41,7 +41,6 @@ class Call:
         number: its place in an order in which the calls can run.
         layer: what is called.
         arguments: tensors and constants, `inputs` first however it was passed, nested ones in order.
-        named: whether tensors or constants were passed by other names than `inputs` and `mask`.
         outputs: the tensors that it makes and that are used.
         training: whether it is called with `training=True`, itself or through a model around it.
         masked: whether it was given a mask.
@@ -50,7 +49,6 @@ class Call:
     number: int
     layer: Any
     arguments: list[Any]
-    named: bool = False
     outputs: list[Tensor] = field(default_factory=list)
     training: bool = False
     masked: bool = False
@@ -116,7 +114,6 @@ class Graph:
             arguments = [one for one in keras.tree.flatten([given, others, mask]) if one is not None]
             called = training or bool(named.get("training"))
             call = Call(len(self.calls), layer, arguments, training=called, masked=mask is not None)
-            call.named = any(one is not None for one in others)
             if is_open(layer) and _matches(layer, given, arguments):
                 outputs: dict[int, Tensor] = dict(enumerate(self._enter(layer, call.inputs, called)))
             else:

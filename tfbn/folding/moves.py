@@ -79,9 +79,8 @@ class Move(ABC):
     def absorber(self, call: Call) -> Absorber | None:
         """What takes a map up at a call; StaysError if no map may reach it."""
         layer = call.layer
-        if call.masked or call.named:
-            what = "a mask" if call.masked else "arguments by name"
-            raise StaysError(f"{layer.name!r} is called with {what}")
+        if call.masked:
+            raise StaysError(f"{layer.name!r} is called with a mask")
         if call.dtype != self.dtype:
             raise StaysError(f"it computes in {self.dtype} and {layer.name!r} in {call.dtype}")
         if layer in self.gone:
