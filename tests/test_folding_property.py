@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import reference
@@ -15,9 +15,9 @@ L = keras.layers
 CHANNELS = 4
 
 # Folding is exact but for rounding, which a graph may make larger by cancelling: in float64 a wrong rule
-# stands out at 1e-8 whatever the graph. In float16 and bfloat16 (11 and 8 bits) ten layers' rounding
-# is compared, relative to the largest output, and only gross errors would show.
-TOLERANCES = {"float64": 1e-8, "mixed_float16": 0.05, "mixed_bfloat16": 0.3}
+# stands out at 1e-8 whatever the graph. TensorFlow has channels-first convolutions on the CPU in float32
+# only, 24 bits, and float16 has 11: there ten layers' rounding is compared.
+TOLERANCES = {"float64": 1e-8, "float32": 1e-3, "mixed_float16": 0.1}
 
 
 class Builder:
@@ -64,8 +64,8 @@ class Builder:
         same = {"strides": 1, "padding": "same", **self.format}
         return self.pick(
             [
-                lambda: L.ReLU(),
-                lambda: L.LeakyReLU(),
+                L.ReLU,
+                L.LeakyReLU,
                 lambda: L.Dropout(0.5),
                 lambda: L.MaxPooling2D(3, **same),
                 lambda: L.AveragePooling2D(3, **same),
@@ -83,11 +83,8 @@ class Builder:
         elif kind == "again" and self.layers:
             self.tensors.append(self.pick(self.layers)(self.tensor()))
         else:
-            layer = (
-                self.linear()
-                if kind == "again"
-                else {"bn": self.batch_norm}.get(kind, getattr(self, kind, None))()
-            )
+            makers = {"bn": self.batch_norm, "crossed": self.crossed}
+            layer = makers.get(kind, self.linear)()
             self.layers.append(layer)
             self.tensors.append(layer(self.tensor()))
 
@@ -158,7 +155,7 @@ def weigh(model, seed):
     return model
 
 
-SHARDS = [("float64", False), ("float64", True), ("float64", False), ("mixed_float16", False)]
+SHARDS = [("float64", False), ("float32", True), ("float64", False), ("mixed_float16", False)]
 
 
 @pytest.mark.slow
@@ -168,7 +165,8 @@ def test_random_graphs_fold_to_the_same_function(shard):
     found = {"folded": 0, "all": 0}
 
     @settings(
-        max_examples=40,
+        max_examples=250,
+        phases=[Phase.generate],  # shrinking takes a hundred times as long
         deadline=None,
         derandomize=True,
         database=None,
@@ -176,14 +174,12 @@ def test_random_graphs_fold_to_the_same_function(shard):
     )
     @given(st.data(), st.integers(4 * shard, 4 * shard + 3))
     def run(data, seed):
-        keras.backend.clear_session()
         keras.config.set_dtype_policy(policy)
         model = weigh(Builder(data, first).model(), seed)
         folded, report = tfbn.fold(model)
-        x = reference.data((3, *model.inputs[0].shape[1:]), seed)
-        for got, want in (
-            zip(folded(x), model(x), strict=True) if len(model.outputs) > 1 else [(folded(x), model(x))]
-        ):
+        x = reference.data((3, *model.inputs[0].shape[1:]))
+        outputs = [keras.tree.flatten(one(x)) for one in (folded, model)]
+        for got, want in zip(*outputs, strict=True):
             if np.abs(want).max() > 0:
                 assert relative_difference(got, want) < TOLERANCES[policy], str(report)
             else:
@@ -193,5 +189,4 @@ def test_random_graphs_fold_to_the_same_function(shard):
         found["all"] += len(report.entries)
 
     run()
-    print(found)
     assert found["folded"] > found["all"] / 4  # else the graphs would show nothing

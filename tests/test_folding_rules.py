@@ -37,7 +37,7 @@ def weigh(model, positive=False, offset=True):
 
 def check(model, folded, into=None, reason=None, tolerance=FLOAT32):
     """Fold, compare the outputs, the count, and where the batch norms went or why they stay."""
-    x = [reference.data((5, *one.shape[1:]), number) for number, one in enumerate(model.inputs)]
+    x = [reference.data((5, *one.shape[1:])) + number for number, one in enumerate(model.inputs)]
     x = keras.tree.pack_sequence_as(model.input, x)
     new, report = tfbn.fold(model)
     for got, want in zip(keras.tree.flatten(new(x)), keras.tree.flatten(model(x)), strict=True):
@@ -96,7 +96,7 @@ ACROSS = {
 for rank in (1, 2, 3):
     ACROSS |= {
         f"{name}{rank}D {label}".strip(): (
-            lambda kind=getattr(L, f"{name}{rank}D"), given=arguments: kind(**given),
+            lambda kind=f"{name}{rank}D", given=arguments: getattr(L, kind)(**given),
             need,
         )
         for name, label, arguments, need in (
