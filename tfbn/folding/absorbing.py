@@ -10,15 +10,14 @@ and weights for all that it took up.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 import numpy as np
 
-from .. import functional
-from .affine import Affine, StaysError
+from .affine import Affine, Scaled, StaysError
 from .crossing import check_no_offset, check_not_negative
 from .graph import Call
 
@@ -41,10 +40,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Written:
-    """A layer's new state: arguments of its configuration, and float64 weights by name."""
+    """A layer's new state: arguments of its configuration, and weights by name, float64 or `Scaled`."""
 
     config: dict[str, Any] = field(default_factory=dict)
-    weights: dict[str, np.ndarray] = field(default_factory=dict)
+    weights: Mapping[str, np.ndarray | Scaled] = field(default_factory=dict)
 
 
 class Absorber(ABC):
@@ -102,41 +101,40 @@ class Linear(Absorber):
         return self._channels(call, affine, call.inputs[0].shape)
 
     def write(self, layer: keras.layers.Layer, change: Change) -> Written:
-        weights = numbers(layer)
-        if change.before is not None:
-            self._write_before(weights, change.before, getattr(layer, "groups", 1))
+        kernels = {name: Scaled(array) for name, array in arrays(layer).items() if name != "bias"}
+        bias = np.zeros(1) if layer.bias is None else np.asarray(layer.bias.numpy(), "float64")
+        if (before := change.before) is not None:
+            name, axis = self.inputs
+            kernel = kernels[name].kernel
+            if before.offset.any():
+                bias = bias + self._sums(layer, kernels, before.offset)
+            kernels[name] = kernels[name].times(_inputs(layer, kernel, axis, before.scale))
         if (after := change.after) is not None:
-            kernel = weights[self.kernel]
-            channels = np.prod([kernel.shape[axis] for axis in self.outputs])
-            scale, offset = (np.broadcast_to(one, channels) for one in (after.scale, after.offset))
-            bias = weights.get("bias")
-            folded = functional.fold_into_kernel(kernel, bias, scale, offset, self.outputs)
-            weights[self.kernel] = folded[0].numpy()
-            if "bias" in weights or after.offset.any():
-                weights["bias"] = folded[1].numpy()
-        return Written({"use_bias": "bias" in weights}, weights)
+            kernel = kernels[self.kernel].kernel
+            sizes = [kernel.shape[axis] for axis in self.outputs]
+            shape = [
+                size if axis - kernel.ndim in self.outputs else 1
+                for axis, size in enumerate(kernel.shape)
+            ]
+            scale = np.broadcast_to(after.scale, np.prod(sizes)).reshape(shape)
+            kernels[self.kernel] = kernels[self.kernel].times(scale)
+            bias = after.scale * bias + after.offset
+        if layer.use_bias or bias.any():
+            return Written({"use_bias": True}, kernels | {"bias": bias})
+        return Written({}, dict(kernels))
 
-    def _write_before(self, weights: dict[str, np.ndarray], before: Affine, groups: int) -> None:
+    def _sums(
+        self, layer: keras.layers.Layer, kernels: dict[str, Scaled], offset: np.ndarray
+    ) -> np.ndarray:
+        """What the kernels make of a constant input: one number for each output channel."""
         name, axis = self.inputs
-        kernel = weights[name]
-        size = kernel.shape[axis]
-
-        def along(channels: np.ndarray) -> np.ndarray:
-            channels = np.broadcast_to(channels, size * groups)
-            if groups > 1:
-                # Output channel o is of group o // (out / groups), and sees that group's inputs only.
-                return np.repeat(channels.reshape(groups, size), kernel.shape[-1] // groups, axis=0).T
-            others = [one for one in range(kernel.ndim) if one != axis % kernel.ndim]
-            return np.expand_dims(channels, others)
-
-        if before.offset.any():
-            sums = (kernel * along(before.offset)).sum(tuple(range(kernel.ndim - 2)))
-            if name != self.kernel:
-                bias = sums.reshape(-1) @ weights[self.kernel].reshape(sums.size, -1)
-            else:
-                bias = sums.reshape(-1) if len(self.outputs) > 1 else sums.sum(0)
-            weights["bias"] = weights.get("bias", 0) + bias
-        weights[name] = kernel * along(before.scale)
+        kernel = kernels[name].kernel
+        spatial = tuple(range(kernel.ndim - 2))
+        taps = kernel.sum(spatial, dtype="float64", keepdims=True)
+        sums = (taps * _inputs(layer, kernel, axis, offset)).reshape(taps.shape[-2:])
+        if name != self.kernel:
+            return sums.reshape(-1) @ kernels[self.kernel].kernel.reshape(sums.size, -1)
+        return sums.reshape(-1) if len(self.outputs) > 1 else sums.sum(0)
 
     def _channels(self, call: Call, affine: Affine, shape: tuple[int | None, ...]) -> Affine:
         layer, output = call.layer, call.outputs[0].shape
@@ -152,9 +150,24 @@ class Linear(Absorber):
         return spread(layer, affine, (axis,), shape)
 
 
-def numbers(layer: keras.layers.Layer) -> dict[str, np.ndarray]:
-    """A layer's weights by name, float64."""
-    return {weight.name: np.asarray(weight.numpy(), "float64") for weight in layer.weights}
+def arrays(layer: keras.layers.Layer) -> dict[str, np.ndarray]:
+    """A layer's weights by name."""
+    return {weight.name: weight.numpy() for weight in layer.weights}
+
+
+def _inputs(
+    layer: keras.layers.Layer, kernel: np.ndarray, axis: int, channels: np.ndarray
+) -> np.ndarray:
+    """Numbers of the input channels, shaped to broadcast along a kernel that counts them on `axis`."""
+    groups, size = getattr(layer, "groups", 1), kernel.shape[axis]
+    channels = np.broadcast_to(channels, size * groups).reshape(groups, size)
+    if groups == 1:
+        return np.expand_dims(
+            channels[0], [one for one in range(kernel.ndim) if one != axis % kernel.ndim]
+        )
+    # Output channel o is of group o // (out / groups), and sees that group's inputs only.
+    pairs = np.repeat(channels, kernel.shape[-1] // groups, axis=0).T
+    return pairs.reshape((1,) * (kernel.ndim - 2) + pairs.shape)
 
 
 def spread(

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+BLOCK = 2**20  # numbers
+
 
 class StaysError(Exception):
     """A batch norm cannot be folded this way, for the reason given."""
@@ -69,6 +71,29 @@ def reshaped(affine: Affine, before: Sequence[int | None], after: Sequence[int |
     return affine.map(lambda one: np.broadcast_to(one, before).reshape(after))  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True)
+class Scaled:
+    """A kernel of any type times float64 factors that broadcast along it; multiplied when rounded."""
+
+    kernel: np.ndarray
+    factors: tuple[np.ndarray, ...] = ()
+
+    def times(self, factor: np.ndarray) -> Scaled:
+        return Scaled(self.kernel, (*self.factors, factor))
+
+    def rounded(self, dtype: str) -> np.ndarray:
+        """The product in float64, rounded once, in blocks: no float64 kernel is ever held whole."""
+        result = np.empty(self.kernel.shape, dtype)
+        rows = max(1, BLOCK * len(result) // max(1, result.size))
+        for start in range(0, len(result), rows):
+            block = slice(start, start + rows)
+            product = self.kernel[block].astype("float64")
+            for factor in self.factors:
+                product *= factor[block] if len(factor) > 1 else factor
+            result[block] = rounded(product, dtype)
+        return result
+
+
 def rounded(array: np.ndarray, dtype: str) -> np.ndarray:
     """A float64 array rounded once, to the nearest value of `dtype`.
 
@@ -82,7 +107,7 @@ def rounded(array: np.ndarray, dtype: str) -> np.ndarray:
         wide = single.astype("float64")
         odd = single.view("uint32") & 1
         nearer = np.nextafter(single, np.where(array > wide, np.inf, -np.inf).astype("float32"))
-        return np.where((wide != array) & (odd == 0) & np.isfinite(single), nearer, single)
+        return np.where((wide != array) & (odd == 0) & np.isfinite(single), nearer, single).astype(dtype)
 
 
 def _narrowed(array: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import string
 import keras
 import numpy as np
 
-from .absorbing import Absorber, Change, Written, check_activation, check_weights, numbers
+from .absorbing import Absorber, Change, Written, arrays, check_activation, check_weights
 from .affine import Affine, StaysError
 from .graph import Call
 
@@ -33,7 +33,7 @@ class Einsum(Absorber):
 
     def write(self, layer: keras.layers.Layer, change: Change) -> Written:
         source, kernel, output = letters(layer)
-        weights = numbers(layer)
+        weights = {name: one.astype("float64") for name, one in arrays(layer).items()}
         bias = np.zeros((1,) * len(output))
         if "bias" in weights:
             own = weights["bias"]

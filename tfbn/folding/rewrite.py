@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -9,7 +10,7 @@ import numpy as np
 
 from ..batch_norms import batch_norms, layer_paths
 from ..cloning import Instead, check_built, is_open, rebuild
-from .affine import rounded
+from .affine import Scaled, rounded
 from .graph import Graph
 from .plan import Plan
 from .precision import check_fit, floating_policy, with_policy
@@ -88,9 +89,15 @@ def _build(model: keras.Model, plan: Plan, policy: str | None) -> keras.Model:
     return folded
 
 
-def _assign(old: keras.layers.Layer, new: keras.layers.Layer, weights: dict[str, np.ndarray]) -> None:
+def _assign(
+    old: keras.layers.Layer, new: keras.layers.Layer, weights: Mapping[str, np.ndarray | Scaled]
+) -> None:
     for variable in new.weights:
-        value = rounded(np.broadcast_to(weights[variable.name], variable.shape), variable.dtype)
+        value = weights[variable.name]
+        if isinstance(value, Scaled):
+            value = value.rounded(variable.dtype)
+        else:
+            value = rounded(np.broadcast_to(value, variable.shape), variable.dtype)
         if not np.isfinite(value).all():
             raise _OverflowError(
                 old, f"the folded {variable.name} of {old.name!r} is not finite in {variable.dtype}"
