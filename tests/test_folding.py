@@ -356,6 +356,17 @@ def test_an_explicit_mask_is_not_lost():
     assert relative_difference(new(data), model(data)) < FLOAT32
 
 
+@pytest.mark.parametrize("masked", [True, False])
+def test_what_is_called_with_a_mask_is_not_crossed(masked, unchanged):
+    tokens = keras.Input((7,), dtype="int32")
+    x = L.Dense(4)(L.Embedding(9, 4, mask_zero=masked)(tokens))
+    model = randomize(keras.Model(tokens, tfbn.BatchNorm()(L.GlobalAveragePooling1D(name="pool")(x))))
+    data = np.random.default_rng(0).integers(1, 9, (6, 7))
+    data[:, 4:] = 0
+    report = check(model, data, unchanged, folded=int(not masked))
+    assert not masked or "'pool' is called with a mask" in report.entries[0].reason
+
+
 def test_inputs_passed_by_name(unchanged):
     inputs = keras.Input((4,))
     model = randomize(keras.Model(inputs, tfbn.BatchNorm()(inputs=L.Dense(3)(inputs=inputs))))
@@ -497,3 +508,21 @@ def test_channels_first_outputs_as_long_as_their_channels_keep_their_batch_norm(
     assert len(report.folded) == folds
     x = reference.data((8, *shape), 1)
     assert relative_difference(folded(x), model(x)) < 1e-5
+
+
+def test_the_report_is_a_table():
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            L.Dense(3, name="dense"),
+            tfbn.BatchNorm(name="bn"),
+            L.Activation("tanh", name="tanh"),
+            L.BatchNormalization(name="last_bn"),
+        ]
+    )
+    assert str(tfbn.fold(randomize(model))[1]).splitlines() == [
+        "1 of 2 batch norms folded",
+        "  bn      -> dense",
+        "  last_bn stays: backwards, 'tanh' (Activation) can neither take it up nor let it pass; "
+        "forwards, its result is an output of the model",
+    ]
