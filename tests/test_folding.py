@@ -346,9 +346,11 @@ def test_a_batch_norm_that_hands_a_mask_on_is_kept(unchanged):
     assert "it is called with a mask, and hands it on" in report.entries[0].reason
 
 
-def test_an_explicit_mask_is_not_lost():
+@pytest.mark.parametrize("by_name", [True, False])
+def test_an_explicit_mask_is_not_lost(by_name):
     x, mask = keras.Input((5, 4)), keras.Input((5,), dtype="bool")
-    y = tfbn.BatchNorm()(mask=mask, inputs=L.Dense(4)(x))
+    dense = L.Dense(4)(x)
+    y = tfbn.BatchNorm()(mask=mask, inputs=dense) if by_name else tfbn.BatchNorm()(dense, None, mask)
     model = randomize(keras.Model([x, mask], L.GRU(3)(y, training=False)))
     new, report = tfbn.fold(model)
     assert "it is called with a mask" in report.entries[0].reason
@@ -381,12 +383,14 @@ def test_the_rank_is_that_of_this_call(unchanged):
     assert "it varies along axis 1, which is not the channel axis 2" in report.entries[0].reason
 
 
-def test_a_model_called_with_training_keeps_its_batch_norms():
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_model_called_with_training_keeps_its_batch_norms(by_name):
     innermost = keras.Sequential([keras.Input((4,)), L.Dense(4), tfbn.BatchNorm(name="b")], name="n")
     inputs = keras.Input((4,))
     inner = keras.Model(inputs, innermost(inputs), name="inner")
     inputs = keras.Input((4,))
-    model = randomize(keras.Model(inputs, inner(inputs, training=True)))
+    outputs = inner(inputs, training=True) if by_name else inner(inputs, True)
+    model = randomize(keras.Model(inputs, outputs))
     new, report = tfbn.fold(model)
     assert "it is called with training=True" in report.entries[0].reason
     x = reference.data((5, 4))

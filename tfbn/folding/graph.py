@@ -112,8 +112,12 @@ class Graph:
             others = keras.tree.flatten([_decoded(named[name], tensors) for name in names])
             mask = _decoded(named.get("mask"), tensors)
             arguments = [one for one in keras.tree.flatten([given, others, mask]) if one is not None]
-            called = training or bool(named.get("training"))
-            call = Call(len(self.calls), layer, arguments, training=called, masked=mask is not None)
+            # By position, too: models take training so, and layers a mask.
+            called = training or any(one is True for one in [named.get("training"), *arguments])
+            masked = mask is not None or any(
+                isinstance(one, Tensor) and one.dtype == "bool" for one in arguments
+            )
+            call = Call(len(self.calls), layer, arguments, training=called, masked=masked)
             if is_open(layer) and _matches(layer, given, arguments):
                 outputs: dict[int, Tensor] = dict(enumerate(self._enter(layer, call.inputs, called)))
             else:
