@@ -112,8 +112,8 @@ class Graph:
             others = keras.tree.flatten([_decoded(named[name], tensors) for name in names])
             mask = _decoded(named.get("mask"), tensors)
             arguments = [one for one in keras.tree.flatten([given, others, mask]) if one is not None]
-            # By position, too: models take training so, and layers a mask.
-            called = training or any(one is True for one in [named.get("training"), *arguments])
+            called = training or bool(named.get("training"))
+            # By position, too, as tensors may be.
             masked = mask is not None or any(
                 isinstance(one, Tensor) and one.dtype == "bool" for one in arguments
             )
