@@ -223,7 +223,16 @@ def test_unknown_sizes():
     assert len(tfbn.fold(weigh(fixed))[1].folded) == 1
     steps = (L.Activation("tanh"), bn(), L.Reshape((-1, 4)), L.Dense(3))
     model = weigh(functional((None, 4), *steps))
-    assert "of unknown size" in tfbn.fold(model)[1].kept[0].reason
+    assert "or its sizes are not known" in tfbn.fold(model)[1].kept[0].reason
+
+
+def test_a_reshape_that_mixes_samples():
+    steps = (L.Activation("tanh"), bn(), lambda x: keras.ops.reshape(x, (-1, 2)), L.Dense(3))
+    model = weigh(functional((4,), *steps))
+    check(model, folded=0, reason="puts other values together")
+    (layer,) = batch_norms(model).values()  # alike in all channels, it does not matter
+    layer.set_weights([np.full(4, value) for value in (-2.0, 1.0, 0.5, 3.0)])
+    check(model, folded=1)
 
 
 def test_permute_takes_the_channels_along():
@@ -322,6 +331,14 @@ def test_a_product_takes_the_scale_into_one_factor():
     inputs = keras.Input(IMAGE)
     x = L.Conv2D(4, 2)(inputs)
     check(weigh(keras.Model(inputs, bn()(x * x)), offset=False), folded=0, reason="twice")
+
+
+def test_a_product_takes_the_scale_into_the_factor_that_nothing_else_reads():
+    inputs = keras.Input(IMAGE)
+    x = L.Conv2D(4, 1)(inputs)
+    gate = L.Conv2D(4, 1, name="gate")(L.GlobalAveragePooling2D(keepdims=True)(x))
+    model = keras.Model(inputs, bn()(L.Multiply()([x, gate])))
+    check(weigh(model, offset=False), folded=1, into=["gate"])
 
 
 def test_a_gate_is_no_branch_that_varies_along_the_image():
@@ -547,6 +564,19 @@ def test_batch_norms_merge_where_they_cannot_go(kind):
     check(randomize(model), folded=2, into=["dense"])
     model = functional(IMAGE, L.Activation("tanh"), kind(axis=1), kind(), L.ReLU())
     check(randomize(model), folded=0, reason="which is not the channel axis")
+
+
+def test_a_batch_norm_with_more_weights_than_its_map_needs():
+    kind = lambda name: L.BatchNormalization(name=name, renorm=True)  # noqa: E731
+    model = functional(IMAGE, L.Activation("tanh"), kind("a"), kind("b"), L.ReLU())
+    check(weigh(model), folded=1, into="b")
+
+
+@pytest.mark.parametrize("before", ["float32", "mixed_float16"])
+def test_a_batch_norm_that_widens_its_input_stays(before):
+    first, last = L.Activation("tanh", dtype=before), L.Dense(3, dtype="float32")
+    model = functional((4,), first, bn(dtype="float32"), lambda x: x * 2.0, last)
+    check(weigh(model), folded=int(before == "float32"), tolerance=1e-2)
 
 
 def test_where_a_merged_batch_norm_goes_in_the_end():

@@ -67,7 +67,7 @@ def reshaped(affine: Affine, before: Sequence[int | None], after: Sequence[int |
     if not affine.axes:
         return affine.map(lambda one: one.reshape((1,) * len(after)))
     if None in before or None in after or np.prod(before) != np.prod(after):  # type: ignore[arg-type]
-        raise StaysError("of unknown size")
+        raise StaysError("a reshape on the way puts other values together, or its sizes are not known")
     return affine.map(lambda one: np.broadcast_to(one, before).reshape(after))  # type: ignore[arg-type]
 
 

@@ -80,13 +80,14 @@ class Sum(Crossing):
 
 
 class Product(Crossing):
-    """Multiply: a scale without an offset, into any one input."""
+    """Multiply: a scale without an offset, into any one input, rather one that nothing else reads."""
 
     def backward(self, call: Call, affine: Affine) -> list[Maps]:
         no_offset(call, affine)
-        count = len(call.inputs)
-        whole(call, [None] * count)
-        return [[affine if one == chosen else None for one in range(count)] for chosen in range(count)]
+        places = range(len(call.inputs))
+        whole(call, [None for _ in places])
+        order = sorted(places, key=lambda place: len(call.inputs[place].users))
+        return [[affine if place == chosen else None for place in places] for chosen in order]
 
     def forward(self, call: Call, maps: Maps) -> Affine:
         affines = whole(call, maps)

@@ -44,9 +44,7 @@ class State:
         check_batch_norm(call)
         if layer not in self._own:
             self._own[layer] = Affine(*(one.reshape(-1) for one in inference_affine(layer)))
-        own = changed(
-            self._own[layer], self.changes[id(layer)] if id(layer) in self.changes else Change()
-        )
+        own = changed(self._own[layer], self.changes.get(id(layer), Change()))
         shape = call.inputs[0].shape
         axes = channel_axes(layer.axis, len(shape))
         sizes = iter(layer.moving_mean.shape)  # in the order of the tensor's axes
@@ -209,6 +207,8 @@ class Forward(Move):
         self.waiting: list[int] = []
         self.reached: dict[int, Call] = {}
         for call in self.graph.of(batch_norm):
+            if (given := call.inputs[0].dtype) != self.dtype:
+                raise StaysError(f"it computes in {self.dtype} and is given {given}")
             self._map(call.outputs[0], state.normalized(call))
         while self.waiting:
             call = self.reached[heapq.heappop(self.waiting)]

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..axes import channel_axes
 from ..batch_norms import inference_affine
-from .absorbing import Absorber, Change, Written, spread
+from .absorbing import Absorber, Change, Written, arrays, spread
 from .affine import Affine, StaysError
 from .graph import Call
 
@@ -42,7 +42,8 @@ class BatchNormalized(Absorber):
         scale, offset = (
             np.broadcast_to(one, np.prod(shape)).reshape(shape) for one in (affine.scale, affine.offset)
         )
-        weights = {"gamma": scale * np.sqrt(1 + layer.epsilon), "beta": offset}
+        weights = {name: one.astype("float64") for name, one in arrays(layer).items()}
+        weights |= {"gamma": scale * np.sqrt(1 + layer.epsilon), "beta": offset}
         weights |= {"moving_mean": np.zeros(shape), "moving_variance": np.ones(shape)}
         return Written({"center": True, "scale": True}, weights)
 
