@@ -550,6 +550,12 @@ def test_a_layers_own_activation(activation):
     check(weigh(model, **PURE), folded=0, reason="and a negative scale does not pass")
 
 
+def test_another_activation_of_a_layers_own():
+    for layer in (L.Conv2D(4, 2, activation="tanh"), L.DepthwiseConv2D(2, activation="softplus")):
+        model = weigh(functional(IMAGE, layer, bn()), **STRAIGHT)
+        check(model, folded=0, reason="applies its own activation")
+
+
 @pytest.mark.parametrize("kind", [tfbn.BatchNorm, L.BatchNormalization])
 def test_batch_norms_merge_where_they_cannot_go(kind):
     model = functional(
