@@ -683,6 +683,17 @@ def test_nested_models_with_several_inputs_and_outputs():
         check(weigh(model), folded=2, into=["inner/first", "y"])
 
 
+def test_an_output_of_a_nested_model_that_nothing_reads_stays_what_it_is():
+    a = keras.Input((4,))
+    inner = keras.Model(a, [L.Dense(5)(a), bn(name="idle")(L.Activation("tanh")(a))], name="inner")
+    x = keras.Input((4,))
+    model = weigh(keras.Model(x, inner(x)[0]))
+    new, _ = check(model, folded=0, reason="its result is an output of the model")
+    data = reference.data((5, 4))
+    got, want = (one.get_layer("inner")(data)[1] for one in (new, model))
+    assert relative_difference(got, want) < FLOAT32
+
+
 def test_inputs_matched_by_name_are_not_followed():
     a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
     inner = keras.Model([a, b], [L.Dense(5)(a), bn(name="inside")(b)], name="inner")

@@ -120,6 +120,8 @@ class Graph:
             call = Call(len(self.calls), layer, arguments, training=called, masked=masked)
             if is_open(layer) and _matches(layer, given, arguments):
                 outputs: dict[int, Tensor] = dict(enumerate(self._enter(layer, call.inputs, called)))
+                for index in outputs.keys() - read.specifications[key].keys():
+                    outputs[index].users.append(None)  # of the nested model alone
             else:
                 specified = read.specifications[key]
                 outputs = {index: Tensor(*one, source=call) for index, one in sorted(specified.items())}
