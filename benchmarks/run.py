@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -27,6 +29,12 @@ import tfbn
 
 RESULTS = Path(__file__).with_name("results.json")
 CHART = Path(__file__).parent.parent / "docs" / "benchmarks.png"
+
+
+def fold_memory() -> float:
+    """As `memory.py` says, in a process of its own."""
+    script = [sys.executable, str(Path(__file__).with_name("memory.py"))]
+    return float(subprocess.run(script, check=True, capture_output=True, text=True).stdout)
 
 
 def draw(measured: list[Row], title: str) -> None:
@@ -63,7 +71,14 @@ def main(rounds: int) -> None:
         table.add_row(row.name, f"{row.subject:.2f}", f"{row.peer:.2f}", f"{row.ratio:.2f}")
     Console().print(table)
     draw(measured, title)
-    report = {"machine": machine, **versions, "rows": [row._asdict() for row in measured]}
+    memory = fold_memory()
+    Console().print(f"fold adds {memory:.2f} times the weights to the peak memory of the process")
+    report = {
+        "machine": machine,
+        **versions,
+        "fold memory / weights": memory,
+        "rows": [row._asdict() for row in measured],
+    }
     RESULTS.write_text(json.dumps(report, indent=1) + "\n")
 
 

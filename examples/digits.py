@@ -44,7 +44,7 @@ def load_images() -> Images:
 
 
 def build_network() -> keras.Model:
-    """Convolution, depthwise and dense layers with a batch norm behind each, and one that stays."""
+    """Convolution, depthwise and dense layers with a batch norm behind each, and one behind a ReLU."""
     layers = keras.layers
     inputs = x = keras.Input((8, 8, 1), name="images")
     x = layers.Conv2D(32, 3, padding="same", use_bias=False, name="conv")(x)
@@ -52,7 +52,7 @@ def build_network() -> keras.Model:
     x = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name="depthwise")(x)
     x = layers.ReLU()(tfbn.BatchNorm(name="depthwise_bn")(x))
     x = layers.Conv2D(64, 3, strides=2, activation="relu", name="conv_relu")(x)
-    x = tfbn.BatchNorm(name="after_relu_bn")(x)  # behind the convolution's own ReLU: cannot fold
+    x = tfbn.BatchNorm(name="after_relu_bn")(x)  # behind a ReLU: folds forwards, into `dense`
     x = layers.Dropout(0.3)(layers.Flatten()(x))
     x = layers.Dense(64, use_bias=False, name="dense")(x)
     x = layers.ReLU()(tfbn.BatchNorm(name="dense_bn")(x))

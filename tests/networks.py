@@ -5,6 +5,8 @@ import numpy as np
 
 from tfbn.batch_norms import batch_norms
 
+FLOAT32 = 1e-5  # relative to the largest output, as DESIGN's contract for fold has it
+
 
 def randomize(model, seed=0):
     """Give every weight of a model non-trivial values: negative gammas, different variances."""

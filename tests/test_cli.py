@@ -89,7 +89,7 @@ def test_the_reason_is_shown_for_what_stays(run, tmp_path):
     chain((4,), L.Dense(3, activation="tanh", name="d"), tfbn.BatchNorm()).save(tmp_path / "m.keras")
     result = run("fold", "m.keras", "out.keras")
     assert "0 of 1 batch norms folded" in result.output
-    assert "stays: 'd' applies its own activation (tanh)" in result.output
+    assert "stays: backwards, 'd' applies its own activation (tanh)" in result.output
 
 
 def corrupt(path, kind):

@@ -87,7 +87,7 @@ def test_fold_convert_and_recalibrate_take_mode_0():
     x = reference.data((64, 4))
     folded, report = tfbn.fold(model)
     assert [(one.path, one.kind, one.into) for one in report.folded] == [
-        ("bn", "BatchNormalization", "dense")
+        ("bn", "BatchNormalization", ("dense",))
     ]
     assert relative_difference(folded(x), model(x)) < 1e-5
     for to in (tfbn.BatchNorm, L.BatchNormalization):

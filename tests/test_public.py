@@ -21,7 +21,7 @@ SIGNATURES = {
     "population_statistics": "model, data, steps=None, verbose='auto'",
     "recalibrate": "model, data, steps=None, verbose='auto'",
     "convert": "model, to=<class 'tfbn.layer.BatchNorm'>",
-    "fold": "model",
+    "fold": "model, dtype=None",
     "export": "model, path, fold=True, overwrite=False, atol=0.0, rtol=None, samples=None",
 }
 

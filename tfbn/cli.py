@@ -123,7 +123,9 @@ def _fold_table(report: FoldReport) -> Table:
     table.add_column("class")
     table.add_column("went into, or stays because")
     for entry in report.entries:
-        table.add_row(entry.path, entry.kind, entry.into or f"[yellow]stays:[/] {entry.reason}")
+        table.add_row(
+            entry.path, entry.kind, ", ".join(entry.into) or f"[yellow]stays:[/] {entry.reason}"
+        )
     return table
 
 

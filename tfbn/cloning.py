@@ -65,13 +65,16 @@ def functional_class() -> type[keras.Model]:
     return type(keras.Model(x, x, name="tfbn_probe"))
 
 
-def rebuild(model: keras.Model, choose: Choice) -> tuple[keras.Model, dict[int, keras.layers.Layer]]:
+def rebuild(
+    model: keras.Model, choose: Choice, adapt: Callable[[dict[str, Any]], dict[str, Any]] = dict
+) -> tuple[keras.Model, dict[int, keras.layers.Layer]]:
     """A new model with the layers that `choose` picks.
 
     Args:
         model: an open model (see `is_open`). Open models inside it are rebuilt likewise.
         choose: called once for each layer that is not an open model; returns a new layer, whose
-            weights stay as initialised, or one of `Instead`.
+            weights stay as they are, or one of `Instead`.
+        adapt: changes the configuration of each layer that is copied.
 
     Returns:
         The new model, uncompiled, and the new layer for each layer kept, by `id` of the old one.
@@ -95,7 +98,7 @@ def rebuild(model: keras.Model, choose: Choice) -> tuple[keras.Model, dict[int, 
     def make(layer: keras.layers.Layer) -> Any:
         choice = choose(layer) if isinstance(layer, keras.layers.Layer) else Instead.COPY
         if choice is Instead.COPY:
-            choice = _from_config(layer)
+            choice = _from_config(layer, adapt if isinstance(layer, keras.layers.Layer) else dict)
             if isinstance(layer, keras.layers.Layer):
                 copied.append((layer, choice))
         return choice
@@ -114,8 +117,9 @@ def declared_inputs(model: keras.Model) -> Any:
 
 
 def uncompiled(model: keras.Model) -> keras.Model:
-    """The same Functional graph over the same layers, without losses, metrics and optimizer."""
-    return keras.Model(model.input, model.output, name=model.name)
+    """The same graph over the same layers as a Functional model, without losses and optimizer."""
+    outputs = model.outputs if isinstance(model, keras.Sequential) else model.output
+    return keras.Model(declared_inputs(model), outputs, name=model.name)
 
 
 def _rebuild_open(model: keras.Model, clone: Callable[[Any], Any]) -> keras.Model:
@@ -149,9 +153,9 @@ def _input_like(model: keras.Model, tensor: keras.KerasTensor) -> keras.KerasTen
     return keras.Input(**shape, name=tensor.name)
 
 
-def _from_config(layer: Any) -> Any:
+def _from_config(layer: Any, adapt: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
     try:
-        config = layer.get_config()
+        config = adapt(layer.get_config())
         if isinstance(layer, keras.layers.Lambda):
             # The function is already alive in this process: nothing foreign is unmarshalled.
             new = type(layer).from_config(config, safe_mode=False)

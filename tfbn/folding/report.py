@@ -12,13 +12,13 @@ class Folded:
     Attributes:
         path: the batch norm, as in `tfbn.population_statistics`.
         kind: the name of its class.
-        into: path of the layer that took it up; `None` if it stays.
-        reason: why it stays; `None` if it was folded.
+        into: paths of the layers that took it up; empty if it stays.
+        reason: why it stays, and what would let it go; `None` if it was folded.
     """
 
     path: str
     kind: str
-    into: str | None = None
+    into: tuple[str, ...] = ()
     reason: str | None = None
 
 
@@ -26,21 +26,22 @@ class Folded:
 class FoldReport:
     """Every batch norm of a model, and where it went or why it stays.
 
-    `print(report)` shows one line for each.
+    `print(report)` shows them as a table, one line for each.
     """
 
     entries: tuple[Folded, ...]
 
     @property
     def folded(self) -> tuple[Folded, ...]:
-        return tuple(entry for entry in self.entries if entry.into is not None)
+        return tuple(entry for entry in self.entries if entry.reason is None)
 
     @property
     def kept(self) -> tuple[Folded, ...]:
-        return tuple(entry for entry in self.entries if entry.into is None)
+        return tuple(entry for entry in self.entries if entry.reason is not None)
 
     def __str__(self) -> str:
+        width = max((len(entry.path) for entry in self.entries), default=0)
         lines = [f"{len(self.folded)} of {len(self.entries)} batch norms folded"]
-        lines += [f"  {entry.path} -> {entry.into}" for entry in self.folded]
-        lines += [f"  {entry.path} stays: {entry.reason}" for entry in self.kept]
+        lines += [f"  {entry.path:{width}} -> {', '.join(entry.into)}" for entry in self.folded]
+        lines += [f"  {entry.path:{width}} stays: {entry.reason}" for entry in self.kept]
         return "\n".join(lines)

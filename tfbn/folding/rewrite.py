@@ -1,138 +1,127 @@
-"""Decide where each batch norm goes, and build the model without those that went."""
+"""Build the model that a plan describes."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 import keras
+import numpy as np
 
-from ..axes import channel_axes
-from ..batch_norms import Batchnorm, batch_norms, inference_affine, is_batch_norm, layer_paths
+from ..batch_norms import batch_norms, layer_paths
 from ..cloning import Instead, check_built, is_open, rebuild
-from .graph import Call, Graph, graphs
+from .affine import Scaled, rounded
+from .graph import Graph
+from .plan import Plan
+from .precision import check_fit, floating_policy, with_policy
 from .report import Folded, FoldReport
-from .rules import Absorbed, absorb, refusal, rule_for
+from .rules import ABSORBERS
+
+HIDDEN = "it is inside a layer whose graph Keras does not show"
 
 
-class _StaysError(Exception):
-    """A batch norm cannot be folded, for the reason given."""
+class _OverflowError(Exception):
+    """The new weights of a layer do not fit their type."""
 
 
-def fold(model: keras.Model) -> tuple[keras.Model, FoldReport]:
-    """Remove the batch norms that sit right behind a linear layer (Algorithm 2, line 11).
+def fold(model: keras.Model, dtype: str | None = None) -> tuple[keras.Model, FoldReport]:
+    """Remove the batch norms that can be removed exactly (Algorithm 2, line 11).
 
-    At inference a batch norm is `scale · x + offset` per channel. Behind a Dense, convolution,
-    transposed, depthwise or separable convolution that is linear and feeds nothing else, that is a
-    change of the layer's kernel and bias, computed in float64 and rounded once. Ours and Keras' own
-    batch norms fold alike, in nested models too; all else is copied with its weights.
+    At inference a batch norm is `scale · x + offset` per channel. It is moved backwards or forwards
+    through the model, across what commutes with it (sums, concatenations, pooling, reshaping, ReLU
+    where the scale is positive and there is no offset, …), to Dense layers and convolutions of every
+    kind, whose kernels and biases take it up: computed in float64 and rounded once. Ours and Keras'
+    own fold alike, in nested models too; all else is copied with its weights.
+
+    What cannot be removed stays a batch norm, merged with others where they meet: its inference is
+    one multiply-add already, for which nothing cheaper could stand.
 
     The result is for inference: it equals the given model at `training=False`, not in training.
 
     Args:
         model: a built Sequential or Functional model. It is not changed.
+        dtype: a Keras dtype policy for all layers of the result, such as `"float32"` for a model whose
+            weights are float16, or `"float16"`: the weights, folded in float64, are then rounded once
+            to its variable type. Inputs keep their types. By default each layer keeps its policy.
 
     Returns:
         A new, uncompiled model that shares nothing with the given one, and the `FoldReport`.
 
     Raises:
         TypeError: not a Sequential or Functional model, so that its graph cannot be read.
-        ValueError: not built yet, or a layer without a configuration to copy it by.
+        ValueError: not built yet; a layer without a configuration to copy it by; a dtype that is no
+            floating-point policy, or too narrow for a weight.
     """
     _check_open(model)
-    plan = _Plan(model)
-    gone = {id(layer) for layer in plan.targets}
-    absorbed = {id(one.layer): one for one in plan.absorbed}
+    policy = None if dtype is None else floating_policy(dtype)
+    banned: dict[int, str] = {}
+    while True:
+        plan = Plan(Graph(model), banned)
+        try:
+            return _build(model, plan, policy), _report(model, plan)
+        except _OverflowError as reason:
+            layer, why = reason.args
+            banned[id(layer)] = why
+
+
+def _build(model: keras.Model, plan: Plan, policy: str | None) -> keras.Model:
+    gone = {id(layer) for layer in plan.into}
+
+    def adapt(config: dict[str, Any]) -> dict[str, Any]:
+        return config if policy is None else with_policy(config, policy)
 
     def choose(layer: keras.layers.Layer) -> keras.layers.Layer | Instead:
         if id(layer) in gone:
             return Instead.NOTHING
-        return absorbed[id(layer)].unbuilt() if id(layer) in absorbed else Instead.COPY
+        if id(layer) not in plan.state.changes:
+            return Instead.COPY
+        written = ABSORBERS[type(layer)].write(layer, plan.state.changes[id(layer)])
+        new = type(layer).from_config(adapt(layer.get_config()) | written.config)
+        new.build_from_config(layer.get_build_config())
+        _assign(layer, new, written.weights)
+        return new
 
-    folded, clones = rebuild(model, choose)
-    for key, one in absorbed.items():
-        one.assign(clones[key])
-    return folded, plan.report()
+    folded, clones = rebuild(model, choose, adapt)
+    if policy is not None:
+        for path, layer in layer_paths(model).items():
+            if id(layer) in clones:
+                check_fit(path, layer, clones[id(layer)])
+    return folded
 
 
-class _Plan:
-    """For each batch norm of a model the layer that absorbs it, or the reason why none does."""
-
-    def __init__(self, model: keras.Model) -> None:
-        self.paths = {id(layer): path for path, layer in layer_paths(model).items()}
-        unlike = {
-            path: layer
-            for path, layer in layer_paths(model).items()
-            if getattr(layer, "unlike_batch_norm", None) is not None
-        }
-        self.layers = batch_norms(model) | unlike
-        self.targets: dict[Batchnorm, keras.layers.Layer] = {}
-        self.absorbed: list[Absorbed] = []
-        self.reasons = {layer: layer.unlike_batch_norm for layer in unlike.values()}
-        everything = graphs(model)
-        self.calls = Counter(id(call.layer) for graph in everything for call in graph.calls)
-        for graph in everything:
-            for call in graph.calls:
-                if is_batch_norm(call.layer) and call.layer not in self.reasons:
-                    self._decide(graph, call)
-
-    def _decide(self, graph: Graph, call: Call) -> None:
-        try:
-            target = self._target(graph, call)
-            self.absorbed.append(absorb(target, *inference_affine(call.layer)))
-            self.targets[call.layer] = target
-        except (_StaysError, OverflowError) as reason:
-            self.reasons[call.layer] = str(reason)
-
-    def _target(self, graph: Graph, call: Call) -> keras.layers.Layer:
-        """The layer right before a batch norm, if it may take it up."""
-        if self.calls[id(call.layer)] > 1:
-            raise _StaysError("it is shared: the model calls it more than once")
-        if call.training or graph.training:
-            raise _StaysError("it is called with training=True and uses each batch's own statistics")
-        if call.masked:
-            raise _StaysError("it is called with a mask, and hands it on to the layers after it")
-        source = call.inputs[0]
-        if source is None:
-            raise _StaysError("it normalises an input of the model, with no layer before it")
-        layer, rule = source.layer, rule_for(source.layer)
-        if rule is None:
-            raise _StaysError(
-                f"the layer before it, {layer.name!r} ({type(layer).__name__}), is not a linear layer "
-                "with weights that could take it up"
+def _assign(
+    old: keras.layers.Layer, new: keras.layers.Layer, weights: Mapping[str, np.ndarray | Scaled]
+) -> None:
+    for variable in new.weights:
+        value = weights[variable.name]
+        if isinstance(value, Scaled):
+            value = value.rounded(variable.dtype)
+        else:
+            value = rounded(np.broadcast_to(value, variable.shape), variable.dtype)
+        if not np.isfinite(value).all():
+            raise _OverflowError(
+                old, f"the folded {variable.name} of {old.name!r} is not finite in {variable.dtype}"
             )
-        if (why := refusal(layer)) is not None:
-            raise _StaysError(why)
-        if self.calls[id(layer)] > 1:
-            raise _StaysError(f"{layer.name!r} is shared: the model calls it more than once")
-        if graph.uses[id(source)] > 1:
-            raise _StaysError(f"the output of {layer.name!r} is used by more than this batch norm")
-        rank = call.layer.input_spec.ndim  # of this call: layer.output would be its first call ever
-        expected = channel_axes(rule.channel_axis(layer), rank)
-        if channel_axes(call.layer.axis, rank) != expected:
-            raise _StaysError(
-                f"its axis {call.layer.axis} is not the channel axis {expected[0]} of {layer.name!r}"
-            )
-        if expected == (1,) and rank > 2 and layer.output.shape[-1] in (None, layer.output.shape[1]):
-            # Keras 3.15 guesses a bias's axis by its length, and takes the last one here.
-            raise _StaysError(
-                f"the last axis of {layer.name!r}'s output may be as long as its channels, and Keras "
-                "would add a bias along that one; channels last, or another size, can be folded"
-            )
-        if layer.compute_dtype != call.layer.compute_dtype:
-            raise _StaysError(
-                f"it computes in {call.layer.compute_dtype} and {layer.name!r} in {layer.compute_dtype}"
-            )
-        return layer
+        variable.assign(value)
 
-    def report(self) -> FoldReport:
-        return FoldReport(tuple(self._entry(path, layer) for path, layer in self.layers.items()))
 
-    def _entry(self, path: str, layer: Batchnorm) -> Folded:
+def _report(model: keras.Model, plan: Plan) -> FoldReport:
+    paths = layer_paths(model)
+    names = {id(layer): path for path, layer in paths.items()}
+    unlike = {
+        path: layer
+        for path, layer in paths.items()
+        if getattr(layer, "unlike_batch_norm", None) is not None
+    }
+
+    def entry(path: str, layer: Any) -> Folded:
         kind = type(layer).__name__
-        if layer in self.targets:
-            return Folded(path, kind, into=self.paths[id(self.targets[layer])])
-        hidden = "it is inside a layer whose graph Keras does not show"
-        return Folded(path, kind, reason=self.reasons.get(layer, hidden))
+        if layer in plan.into:
+            return Folded(path, kind, tuple(names[id(one)] for one in plan.absorbing_layers(layer)))
+        own = layer.unlike_batch_norm if path in unlike else HIDDEN
+        return Folded(path, kind, reason=plan.reasons.get(layer, own))
+
+    return FoldReport(tuple(entry(*one) for one in (batch_norms(model) | unlike).items()))
 
 
 def _check_open(model: keras.Model) -> None:

@@ -1,45 +1,48 @@
-"""What each kind of linear layer does with a scale and an offset on its output channels."""
+"""The tables: what each class of layers, and each Keras operation, does with an affine map.
+
+A rule holds for exactly its class: a subclass may compute something else.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import keras
-import numpy as np
 
-from .. import functional
+from ..layer import BatchNorm
+from .absorbing import HOMOGENEOUS, Absorber, Linear
+from .combining import Alike, Constants, Product, Slices, Sum, inverse
+from .crossing import (
+    Crossing,
+    Pooled,
+    Rearranged,
+    Repeated,
+    Unchanged,
+    channels_last,
+    in_order,
+    interpolated,
+    no_offset,
+    not_in_training,
+    not_negative,
+    per_channel,
+)
+from .einsum import Einsum
+from .normalizing import BatchNormalized, Rescaled, Standardized
 
 L = keras.layers
 
+# A grouped kernel is [..., in / groups, out]: still one slice of the last axis a channel.
+_CONVOLUTION = Linear("kernel", (-1,), ("kernel", -2))
+_TRANSPOSED = Linear("kernel", (-2,), ("kernel", -1), transposed=True)
+# Output channel = input channel · multiplier + which multiple.
+_DEPTHWISE = Linear("kernel", (-2, -1), ("kernel", -2))
+_SEPARABLE = Linear("pointwise_kernel", (-1,), ("depthwise_kernel", -2))
 
-@dataclass(frozen=True)
-class Rule:
-    """Where a linear layer keeps its output channels.
-
-    Attributes:
-        kernel: name of the weight that the scale goes into.
-        axes: the axes of that weight that count output channels, together where there are several.
-        images: whether the layer's output follows its `data_format`; otherwise channels are last.
-    """
-
-    kernel: str
-    axes: tuple[int, ...]
-    images: bool = True
-
-    def channel_axis(self, layer: keras.layers.Layer) -> int:
-        """The axis of the layer's output that holds its channels."""
-        return 1 if self.images and layer.data_format == "channels_first" else -1
-
-
-_CONVOLUTION = Rule("kernel", (-1,))
-_TRANSPOSED = Rule("kernel", (-2,))
-_DEPTHWISE = Rule("kernel", (-2, -1))  # output channel = input channel · multiplier + which multiple
-_SEPARABLE = Rule("pointwise_kernel", (-1,))
-
-RULES: dict[type, Rule] = {
-    L.Dense: Rule("kernel", (-1,), images=False),
-    # A grouped kernel is [..., in / groups, out]: still one slice of the last axis a channel.
+ABSORBERS: dict[type, Absorber] = {
+    L.Dense: Linear("kernel", (-1,), ("kernel", -2), images=False),
+    L.EinsumDense: Einsum(),
     L.Conv1D: _CONVOLUTION,
     L.Conv2D: _CONVOLUTION,
     L.Conv3D: _CONVOLUTION,
@@ -50,57 +53,101 @@ RULES: dict[type, Rule] = {
     L.DepthwiseConv2D: _DEPTHWISE,
     L.SeparableConv1D: _SEPARABLE,
     L.SeparableConv2D: _SEPARABLE,
+    L.Rescaling: Rescaled(),
+    L.Normalization: Standardized(),
+    L.BatchNormalization: BatchNormalized(),
+    BatchNorm: BatchNormalized(),
+}
+MERGED_INTO = (L.BatchNormalization, BatchNorm)
+
+_IDENTITY = Unchanged()
+_DROPPED = Unchanged(not_in_training)
+_HOMOGENEOUS = Unchanged(no_offset, not_negative)
+_PER_CHANNEL = Unchanged(per_channel)
+_LARGEST = Unchanged(per_channel, not_negative)
+_PADDED = Unchanged(per_channel, no_offset)
+_REORDERED = Rearranged(in_order)
+
+
+def _of_ranks(name: str, rule: Crossing, ranks: tuple[int, ...] = (1, 2, 3)) -> dict[type, Crossing]:
+    return {getattr(L, f"{name}{rank}D"): rule for rank in ranks}
+
+
+CROSSINGS: dict[type, Crossing] = {
+    L.Identity: _IDENTITY,
+    L.Dropout: _DROPPED,
+    **_of_ranks("SpatialDropout", _DROPPED),
+    L.AlphaDropout: _DROPPED,
+    L.GaussianDropout: _DROPPED,
+    L.GaussianNoise: _DROPPED,
+    L.LeakyReLU: _HOMOGENEOUS,
+    L.PReLU: _HOMOGENEOUS,
+    **_of_ranks("AveragePooling", _PER_CHANNEL),  # TensorFlow leaves the padding out of averages
+    **_of_ranks("MaxPooling", _LARGEST),
+    **_of_ranks("GlobalAveragePooling", Pooled()),
+    **_of_ranks("GlobalMaxPooling", Pooled(not_negative)),
+    **_of_ranks("UpSampling", Unchanged(per_channel, interpolated)),
+    **_of_ranks("Cropping", _PER_CHANNEL),
+    **_of_ranks("ZeroPadding", _PADDED),
+    L.Flatten: Rearranged(channels_last),
+    L.Reshape: _REORDERED,
+    L.Permute: Rearranged(lambda call: tuple(axis - 1 for axis in call.layer.dims)),
+    L.RepeatVector: Repeated(),
+    L.Add: Sum(),
+    L.Subtract: Sum(1, -1),
+    L.Average: Alike(),
+    L.Maximum: Alike(not_negative),
+    L.Minimum: Alike(not_negative),
+    L.Multiply: Product(),
+    L.Concatenate: Slices(),
+}
+
+# Whether the tensor comes first, and the other argument: the constants of factor · x + term.
+_ARITHMETIC: dict[Callable[..., Any], Crossing] = {
+    keras.ops.add: Constants(lambda _, other: (1, other), Sum()),
+    keras.ops.subtract: Constants(
+        lambda first, other: (1, -other) if first else (-1, other), Sum(1, -1)
+    ),
+    keras.ops.multiply: Constants(lambda _, other: (other, 0), Product()),
+    keras.ops.divide: Constants(inverse),
+    keras.ops.true_divide: Constants(inverse),
+    keras.ops.maximum: Alike(not_negative),
+    keras.ops.minimum: Alike(not_negative),
 }
 
 
-def rule_for(layer: object) -> Rule | None:
-    """The rule of exactly this class: a subclass may compute something else."""
-    return RULES.get(type(layer))
+def absorber_for(layer: Any) -> Absorber | None:
+    """What takes an affine map up at this layer."""
+    return ABSORBERS.get(type(layer))
 
 
-def refusal(layer: keras.layers.Layer) -> str | None:
-    """Why a layer that has a rule cannot take a scale and an offset as it stands."""
-    if layer.activation is not keras.activations.linear:
-        name = getattr(layer.activation, "__name__", None) or type(layer.activation).__name__
-        return (
-            f"{layer.name!r} applies its own activation ({name}) before it; move the "
-            "activation behind the batch norm if the model may change"
-        )
-    if getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False):
-        return f"the weights of {layer.name!r} are quantized or adapted by LoRA"
-    return None
+def crossing_for(operation: Any) -> Crossing | None:
+    """What an affine map does at this layer or Keras operation that has no weights to change."""
+    if isinstance(operation, L.Activation):
+        plain = operation.activation in (keras.activations.linear, *HOMOGENEOUS)
+        if type(operation) is not L.Activation or not plain:
+            return None
+        return _IDENTITY if operation.activation is keras.activations.linear else _HOMOGENEOUS
+    if type(operation) is L.ReLU:
+        straight = operation.max_value is None and not operation.threshold
+        return _HOMOGENEOUS if straight else None
+    return CROSSINGS.get(type(operation)) or _operations().get(type(operation))
 
 
-@dataclass(frozen=True)
-class Absorbed:
-    """A linear layer with a scale and an offset folded in: its configuration and weights by name."""
+@cache
+def _operations() -> dict[type, Crossing]:
+    """The rules of Keras operations (`x + y`, `keras.ops.reshape`) by their classes.
 
-    layer: keras.layers.Layer
-    weights: dict[str, np.ndarray]
-
-    def assign(self, new: keras.layers.Layer) -> None:
-        for name, value in self.weights.items():
-            getattr(new, name).assign(value)
-
-    def unbuilt(self) -> keras.layers.Layer:
-        """The layer anew, with a bias and without weights yet."""
-        config: dict[str, Any] = self.layer.get_config() | {"use_bias": True}
-        return type(self.layer).from_config(config)
-
-
-def absorb(layer: keras.layers.Layer, scale: np.ndarray, offset: np.ndarray) -> Absorbed:
-    """Fold a scale and an offset of the output channels into a layer that has a rule.
-
-    Raises:
-        OverflowError: the result does not fit the type of the layer's weights.
+    The classes have no public names; a model of one call shows them.
     """
-    rule = RULES[type(layer)]
-    weights = {weight.name: weight.numpy() for weight in layer.weights}
-    kernel, bias = functional.fold_into_kernel(
-        weights[rule.kernel], weights.get("bias"), scale, offset, rule.axes
-    )
-    weights |= {rule.kernel: kernel.numpy(), "bias": bias.numpy()}
-    for name in (rule.kernel, "bias"):
-        if not np.isfinite(weights[name].astype("float64")).all():
-            raise OverflowError(f"its folded {name} is not finite in {weights[name].dtype}")
-    return Absorbed(layer, weights)
+    x = keras.Input((1,), name="tfbn_probe")
+
+    def class_of(result: Any) -> type:
+        return type(keras.Model(x, result, name="tfbn_probe").operations[-1])
+
+    rules = {class_of(function(x, x)): rule for function, rule in _ARITHMETIC.items()}
+    return rules | {
+        class_of(keras.ops.relu(x)): _HOMOGENEOUS,
+        class_of(keras.ops.reshape(x, (-1, 1))): _REORDERED,
+        class_of(keras.ops.concatenate([x, x])): Slices(),
+    }

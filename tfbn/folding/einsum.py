@@ -1,0 +1,98 @@
+"""EinsumDense, whose kernel and bias may count any of its axes."""
+
+from __future__ import annotations
+
+import string
+
+import keras
+import numpy as np
+
+from .absorbing import Absorber, Change, Written, arrays, check_activation, check_weights
+from .affine import Affine, StaysError
+from .graph import Call
+
+
+class Einsum(Absorber):
+    """EinsumDense. Its form of a map has an axis for each letter of the output (or input)."""
+
+    def output(self, call: Call, affine: Affine) -> Affine:
+        check_weights(call.layer)
+        check_activation(call.layer, affine)
+        _, kernel, output = letters(call.layer)
+        return self._lettered(call.layer, affine, output, kernel)
+
+    def input(self, call: Call, affine: Affine) -> Affine:
+        check_weights(call.layer)
+        source, kernel, output = letters(call.layer)
+        if affine.offset.any() and (lost := set(source) - set(kernel) - set(output)):
+            raise StaysError(
+                f"{call.layer.name!r} sums over {', '.join(sorted(lost))}, which its kernel does not "
+                "know the size of, so it can take up a scale but no offset"
+            )
+        return self._lettered(call.layer, affine, source, kernel)
+
+    def write(self, layer: keras.layers.Layer, change: Change) -> Written:
+        source, kernel, output = letters(layer)
+        weights = {name: one.astype("float64") for name, one in arrays(layer).items()}
+        bias = np.zeros((1,) * len(output))
+        if "bias" in weights:
+            own = weights["bias"]
+            bias = own.reshape((1,) * (len(output) - own.ndim) + own.shape)
+        if (before := change.before) is not None:
+            if before.offset.any():
+                bias = bias + np.einsum(
+                    f"{source},{kernel}->{output}",
+                    _sized(before.offset, source, kernel, weights["kernel"].shape),
+                    weights["kernel"],
+                )
+            weights["kernel"] = weights["kernel"] * _aligned(before.scale, source, kernel)
+        if (after := change.after) is not None:
+            weights["kernel"] = weights["kernel"] * _aligned(after.scale, output, kernel)
+            bias = after.scale * bias + after.offset
+        varying = {letter for letter, size in zip(output, bias.shape, strict=True) if size > 1}
+        axes = "".join(letter for letter in output if letter in varying | set(layer.bias_axes or ""))
+        if not axes and bias.any():
+            axes = output[-1]
+        if not axes:
+            return Written({}, {"kernel": weights["kernel"]})
+        first = min(output.index(letter) for letter in axes)
+        return Written({"bias_axes": axes}, weights | {"bias": bias.reshape(bias.shape[first:])})
+
+    def _lettered(self, layer: keras.layers.Layer, affine: Affine, own: str, kernel: str) -> Affine:
+        """The map on the axes that have letters, which are the last ones."""
+        whole = affine.map(lambda one: one[np.newaxis])  # with the batch axis
+        unnamed = whole.rank - len(own)
+        unscaled = {axis for axis, size in enumerate(whole.scale.shape) if size > 1} - {
+            unnamed + place for place, letter in enumerate(own) if letter in kernel
+        }
+        if unscaled or any(axis < unnamed for axis in whole.axes):
+            raise StaysError(
+                f"it varies along an axis that the kernel of {layer.name!r} ({layer.equation}) does not "
+                "have; normalise one that it has"
+            )
+        return whole.map(lambda one: one.reshape(one.shape[unnamed:]))
+
+
+def letters(layer: keras.layers.Layer) -> tuple[str, str, str]:
+    """The letters of input, kernel and output, without the ellipsis that may stand before them."""
+    inputs, output = layer.equation.replace(" ", "").split("->")
+    source, kernel = inputs.split(",")
+    if source.endswith("..."):
+        raise StaysError(f"the last axes of {layer.name!r} ({layer.equation}) have no letters")
+    return source.removeprefix("..."), kernel, output.removeprefix("...")
+
+
+def _aligned(array: np.ndarray, own: str, kernel: str) -> np.ndarray:
+    """An array with an axis for each letter of `own`, shaped to broadcast along the kernel."""
+    kept = [letter for letter in kernel if letter in own]
+    numbers_of = [string.ascii_letters.index(letter) for letter in own]
+    squeezed = np.einsum(array, numbers_of, [string.ascii_letters.index(letter) for letter in kept])
+    sizes = iter(squeezed.shape)
+    return squeezed.reshape([next(sizes) if letter in kept else 1 for letter in kernel])
+
+
+def _sized(array: np.ndarray, own: str, kernel: str, shape: tuple[int, ...]) -> np.ndarray:
+    """An array of full size along the axes that the kernel has too."""
+    sizes = dict(zip(kernel, shape, strict=True))
+    full = [sizes.get(letter, size) for letter, size in zip(own, array.shape, strict=True)]
+    return np.broadcast_to(array, full)

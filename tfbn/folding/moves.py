@@ -1,0 +1,244 @@
+"""One batch norm moved one way, or the reason why it cannot be.
+
+Backwards through what feeds it, or forwards through what it feeds, to layers that take it up. A move
+changes the values of the tensors on its way, and is allowed only where every call that sees one of
+them takes part in it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from abc import ABC
+from collections import defaultdict
+
+import keras
+import numpy as np
+
+from ..axes import channel_axes
+from ..batch_norms import Batchnorm, inference_affine, is_batch_norm
+from .absorbing import Absorber, Change
+from .affine import Affine, StaysError
+from .crossing import Crossing, Maps
+from .graph import Call, Graph, Tensor
+from .normalizing import changed, check_batch_norm
+from .rules import MERGED_INTO, absorber_for, crossing_for
+
+
+class State:
+    """What is decided so far.
+
+    Attributes:
+        graph: without the batch norms that have gone.
+        banned: layers that may take nothing up, by `id`, and why.
+        changes: what each layer has taken up, by `id`.
+    """
+
+    def __init__(self, graph: Graph, banned: dict[int, str]) -> None:
+        self.graph, self.banned = graph, banned
+        self.changes: dict[int, Change] = defaultdict(Change)
+        self._own: dict[Batchnorm, Affine] = {}
+
+    def normalized(self, call: Call) -> Affine:
+        """The map that one call of a batch norm is at inference, with all it has taken up itself."""
+        layer = call.layer
+        check_batch_norm(call)
+        if layer not in self._own:
+            self._own[layer] = Affine(*(one.reshape(-1) for one in inference_affine(layer)))
+        own = changed(self._own[layer], self.changes.get(id(layer), Change()))
+        shape = call.inputs[0].shape
+        axes = channel_axes(layer.axis, len(shape))
+        sizes = iter(layer.moving_mean.shape)  # in the order of the tensor's axes
+        along = [next(sizes) if axis in axes else 1 for axis in range(len(shape))][1:]
+        channels = np.prod(along)
+        affine = own.map(lambda one: np.broadcast_to(one, channels).reshape(along))
+        if not (np.isfinite(affine.scale).all() and np.isfinite(affine.offset).all()):
+            raise StaysError(f"the scale or offset of {layer.name!r} is not finite; mend its weights")
+        return affine
+
+
+class Move(ABC):
+    """One batch norm moved one way: what is mapped, and what takes the map up.
+
+    Attributes:
+        maps: the affine map of each tensor that changes.
+        taken: the layers that take it up, by `id`, and the map in the layer's form.
+        gone: the batch norms that go.
+    """
+
+    backwards: bool
+
+    def __init__(self, state: State, batch_norm: Batchnorm, merging: bool) -> None:
+        self.state, self.graph, self.merging = state, state.graph, merging
+        self.dtype = batch_norm.compute_dtype
+        self.maps: dict[Tensor, Affine] = {}
+        self.taken: dict[int, tuple[keras.layers.Layer, Affine]] = {}
+        self.gone: list[Batchnorm] = [batch_norm]
+
+    def absorber(self, call: Call) -> Absorber | None:
+        """What takes a map up at a call; StaysError if no map may reach it."""
+        layer = call.layer
+        if call.masked:
+            raise StaysError(f"{layer.name!r} is called with a mask")
+        if call.dtype != self.dtype:
+            raise StaysError(f"it computes in {self.dtype} and {layer.name!r} in {call.dtype}")
+        if layer in self.gone:
+            raise StaysError(f"{layer.name!r} is shared, and one of its calls feeds another")
+        if isinstance(layer, MERGED_INTO) and not self.merging:
+            return None
+        absorber = absorber_for(layer)
+        if absorber is not None and id(layer) in self.state.banned:
+            raise StaysError(self.state.banned[id(layer)])
+        return absorber
+
+    def crossing(self, call: Call) -> Crossing:
+        crossing = crossing_for(call.layer)
+        if crossing is None:
+            raise StaysError(
+                f"{call.layer.name!r} ({type(call.layer).__name__}) can neither take it up nor let it "
+                "pass"
+            )
+        return crossing
+
+    def take(self, layer: keras.layers.Layer, affine: Affine) -> None:
+        """Note that a layer takes up a map, the same one in all its calls."""
+        _, other = self.taken.setdefault(id(layer), (layer, affine))
+        if not affine.equals(other):
+            raise StaysError(shared(layer))
+
+
+class Backward(Move):
+    """Each tensor on the way becomes its map of what it was, so that the batch norm is done already."""
+
+    backwards = True
+
+    def __init__(self, state: State, batch_norm: Batchnorm, merging: bool) -> None:
+        super().__init__(state, batch_norm, merging)
+        self.crossed: dict[Call, Maps] = {}
+        self.through: dict[Tensor, keras.layers.Layer] = {}  # asked only because the layer is shared
+        self._ask_before(batch_norm)
+        while self._ask_others():
+            pass
+        self._check_left_alone()
+
+    def _ask_before(self, batch_norm: Batchnorm) -> None:
+        for call in self.graph.of(batch_norm):
+            self._ask(call.inputs[0], self.state.normalized(call))
+
+    def _ask(self, tensor: Tensor, affine: Affine) -> None:
+        """Ask what makes a tensor to make its map instead."""
+        if tensor in self.maps:
+            if not affine.equals(self.maps[tensor]):
+                raise StaysError("it would have to map one tensor in two ways")
+            return
+        sizes = np.broadcast_shapes(affine.scale.shape, affine.offset.shape)
+        if any(size not in (1, own) for size, own in zip(sizes, tensor.shape[1:], strict=True)):
+            raise StaysError("it varies along an axis that one of the tensors before it does not have")
+        self.maps[tensor] = affine
+        call = tensor.source
+        if call is None:
+            raise StaysError("it normalises an input of the model, with no layer before it")
+        if (absorber := self.absorber(call)) is not None:
+            self.take(call.layer, absorber.output(call, affine))
+        else:
+            self._cross(call, self.crossing(call).backward(call, affine))
+
+    def _cross(self, call: Call, possibilities: list[Maps]) -> None:
+        """Ask all inputs of a call, by the first possibility that they can all meet."""
+        before = [one.copy() for one in (self.maps, self.taken, self.crossed)]
+        for number, maps in enumerate(possibilities):
+            try:
+                self.crossed[call] = maps
+                for tensor, one in zip(call.inputs, maps, strict=True):
+                    if one is not None:
+                        self._ask(tensor, one)
+                return
+            except StaysError:
+                if number == len(possibilities) - 1:
+                    raise
+                self.maps, self.taken, self.crossed = (one.copy() for one in before)  # type: ignore[assignment]
+
+    def _ask_others(self) -> bool:
+        """Ask what else must take part: batch norms of one tensor, calls of one layer. Whether any."""
+        for tensor, affine in list(self.maps.items()):
+            for user in tensor.users:
+                if user is not None and (user in self.crossed or user.layer in self.gone):
+                    continue
+                if user is None or not self._alike(user, affine):
+                    layer = self.through.get(tensor)
+                    raise StaysError(shared(layer) if layer else used_elsewhere(tensor, user))
+                self.gone.append(user.layer)
+                self._ask_before(user.layer)
+                return True
+        for layer, _ in self.taken.values():
+            calls = self.graph.of(layer)
+            (affine, *_) = (self.maps[one.outputs[0]] for one in calls if one.outputs[0] in self.maps)
+            for call in calls:
+                output = call.outputs[0]
+                if output not in self.maps:
+                    if len(output.shape) != affine.rank + 1:
+                        raise StaysError(shared(layer))
+                    self.through[output] = layer
+                    self._ask(output, affine)
+                    return True
+        return False
+
+    def _alike(self, call: Call, affine: Affine) -> bool:
+        """Whether a call is of another batch norm that computes the same."""
+        return (
+            is_batch_norm(call.layer)
+            and call.dtype == self.dtype
+            and self.state.normalized(call).equals(affine)
+        )
+
+    def _check_left_alone(self) -> None:
+        for call, maps in self.crossed.items():
+            for tensor, one in zip(call.inputs, maps, strict=True):
+                if one is None and tensor in self.maps:
+                    raise StaysError(f"one tensor goes into {call.layer.name!r} twice")
+
+
+class Forward(Move):
+    """Each tensor on the way becomes what it was a map of, and what takes it does the map itself."""
+
+    backwards = False
+
+    def __init__(self, state: State, batch_norm: Batchnorm, merging: bool) -> None:
+        super().__init__(state, batch_norm, merging)
+        self.waiting: list[int] = []
+        self.reached: dict[int, Call] = {}
+        for call in self.graph.of(batch_norm):
+            if (given := call.inputs[0].dtype) != self.dtype:
+                raise StaysError(f"it computes in {self.dtype} and is given {given}")
+            self._map(call.outputs[0], state.normalized(call))
+        while self.waiting:
+            call = self.reached[heapq.heappop(self.waiting)]
+            maps = [self.maps.get(tensor) for tensor in call.inputs]
+            if (absorber := self.absorber(call)) is not None:
+                self.take(call.layer, absorber.input(call, self.maps[call.inputs[0]]))
+            else:
+                self._map(call.outputs[0], self.crossing(call).forward(call, maps))
+        for layer, _ in self.taken.values():
+            if any(call.number not in self.reached for call in self.graph.of(layer)):
+                raise StaysError(shared(layer))
+
+    def _map(self, tensor: Tensor, affine: Affine) -> None:
+        self.maps[tensor] = affine
+        for user in tensor.users:
+            if user is None:
+                raise StaysError("its result is an output of the model")
+            if user.number not in self.reached:
+                self.reached[user.number] = user
+                heapq.heappush(self.waiting, user.number)
+
+
+def shared(layer: keras.layers.Layer) -> str:
+    return (
+        f"{layer.name!r} is shared: the model calls it more than once, and not all of its calls want "
+        "the same change; give each use a layer of its own"
+    )
+
+
+def used_elsewhere(tensor: Tensor, user: Call | None) -> str:
+    where = "as an output of the model" if user is None else f"by {user.layer.name!r}"
+    name = tensor.source.layer.name if tensor.source else "the input"
+    return f"the output of {name!r} is used by more than this batch norm: {where} too"

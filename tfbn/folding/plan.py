@@ -1,0 +1,93 @@
+"""Decide where each batch norm goes, before anything is built."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import keras
+
+from ..batch_norms import Batchnorm, is_batch_norm
+from .affine import StaysError
+from .graph import Graph
+from .moves import Backward, Forward, Move, State
+from .rules import MERGED_INTO
+
+
+class Plan:
+    """What becomes of a model's batch norms.
+
+    Attributes:
+        state: among it what each layer takes up.
+        into: for each batch norm that goes, the layers that take it up.
+        reasons: for each one that stays, why.
+    """
+
+    def __init__(self, graph: Graph, banned: dict[int, str]) -> None:
+        """Plan for all batch norms of a graph, which is changed on the way.
+
+        Args:
+            graph: of the whole model.
+            banned: layers that may take nothing up, by `id`, and why.
+        """
+        self.state = State(graph, banned | _tied(graph))
+        self.into: dict[Batchnorm, list[keras.layers.Layer]] = {}
+        self.reasons: dict[Batchnorm, str] = {}
+        left = list(dict.fromkeys(call.layer for call in graph.calls if is_batch_norm(call.layer)))
+        for merging in (False, True):
+            while self._pass(left, merging):
+                left = [layer for layer in left if layer not in self.into]
+        self.reasons = {layer: self.reasons[layer] for layer in left}
+
+    def _pass(self, left: list[Batchnorm], merging: bool) -> bool:
+        """Try each batch norm that is left, backwards and then forwards; whether any went."""
+        before = len(self.into)
+        for layer in left:
+            if layer in self.into:
+                continue
+            reasons = []
+            for kind in (Backward, Forward):
+                try:
+                    self._commit(kind(self.state, layer, merging))
+                    break
+                except StaysError as reason:
+                    reasons.append(str(reason))
+            else:
+                same = reasons[0] == reasons[1]
+                both = reasons[0] if same else f"backwards, {reasons[0]}; forwards, {reasons[1]}"
+                self.reasons[layer] = both
+        return len(self.into) > before
+
+    def _commit(self, move: Move) -> None:
+        for layer, affine in move.taken.values():
+            change = self.state.changes[id(layer)]
+            change = change.with_after(affine) if move.backwards else change.with_before(affine)
+            self.state.changes[id(layer)] = change
+        for batch_norm in move.gone:
+            self.into[batch_norm] = [layer for layer, _ in move.taken.values()]
+            self.state.graph.drop(batch_norm)
+
+    def absorbing_layers(self, batch_norm: Batchnorm) -> list[keras.layers.Layer]:
+        """Where a batch norm went in the end, also when it was merged into others that went."""
+        found: dict[int, keras.layers.Layer] = {}
+        for layer in self.into[batch_norm]:
+            if isinstance(layer, MERGED_INTO) and layer in self.into:
+                found |= {id(one): one for one in self.absorbing_layers(layer)}
+            else:
+                found[id(layer)] = layer
+        return list(found.values())
+
+
+def _tied(graph: Graph) -> dict[int, str]:
+    """Layers with a weight that another layer has too, by `id`, and the reason to leave them alone."""
+    layers = {id(call.layer): call.layer for call in graph.calls if hasattr(call.layer, "weights")}
+    owners: dict[int, list[keras.layers.Layer]] = defaultdict(list)
+    for layer in layers.values():
+        for weight in layer.weights:
+            owners[id(weight)].append(layer)
+    return {
+        id(layer): f"{layer.name!r} has a weight in common with {other.name!r}; give each its own"
+        for having in owners.values()
+        for layer in having
+        for other in having
+        if layer is not other
+    }
