@@ -1,4 +1,4 @@
-"""What `tfbn.fold` adds to the peak memory of a process, in times the weights of the model: a ResNet50."""
+"""What `tfbn.fold` adds to the peak memory of a process, in times the weights of a ResNet50."""
 
 from __future__ import annotations
 
