@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
-import tensorflow as tf
 
-from ..cloning import declared_inputs
 from ..export import samples
 from ..export.staging import staged
 from .legacy import LegacyReport, load
+from .reference import Reference, difference, predictions
 
 # Rounding of float32 over some tens of layers, relative to the largest value of an output.
 CLOSE = 1e-5
+
+# Of Keras' `predict`, unless told. What mode 2 predicts depends on it.
+PREDICT_BATCH = 32
 
 
 class UpgradeError(RuntimeError):
@@ -60,7 +61,8 @@ def upgrade(
         old: the legacy file, HDF5 or JSON.
         new: the `.keras` file.
         reference: an `.npz` file with inputs `x` and the old model's own predictions `y`; `x_0`,
-            `x_1`, … or `y_0`, `y_1`, … where there are several, in the model's order.
+            `x_1`, … or `y_0`, `y_1`, … where there are several, in the model's order. With batch norms
+            of mode 2, `y` may come from one batch or from batches of 32, as `predict` made them.
         rtol: difference allowed from `y`, relative to its largest absolute value.
         overwrite: whether a file that is already at `new` may be replaced.
         **arguments: of `load_model`: weights, keras_version, backend, custom_objects.
@@ -74,72 +76,25 @@ def upgrade(
     if os.path.exists(new) and not overwrite:
         raise FileExistsError(f"{new} exists already. Choose another path, or pass overwrite=True.")
     model, legacy = load(old, **arguments)
-    known = None if reference is None else _read(reference, model)
-    x = samples.draw(model) if known is None else known[0]
-    expected = _predictions(model, x)
-    difference = None if known is None else _difference(expected, known[1])
-    if difference is not None and not difference <= rtol:
-        raise UpgradeError(
-            f"The loaded model differs from {reference} by {difference:.2g} of the largest prediction, "
-            f"allowed is {rtol:.2g}. If the Keras version or the backend was given, is it the right "
-            "one? Nothing was written."
-        )
+    known = None if reference is None else Reference.read(reference, model)
+    off = None
+    if known is not None:
+        by_batch = any(one.mode == 2 for one in legacy.batch_norms)
+        off = min(known.difference(model, size) for size in (None, PREDICT_BATCH)[: 1 + by_batch])
+        if not off <= rtol:
+            raise UpgradeError(
+                f"The loaded model differs from {reference} by {off:.2g} of the largest prediction, "
+                f"allowed is {rtol:.2g}. Is it the reference of this model, and are the weights, the "
+                "Keras version and the backend right, as far as they were given? Nothing was written."
+            )
+    x = samples.draw(model) if known is None else known.x
     with staged(Path(new), overwrite) as staging:
         model.save(staging)
-        reread = _difference(_predictions(keras.models.load_model(staging), x), expected)
+        written = keras.models.load_model(staging, custom_objects=arguments.get("custom_objects"))
+        reread = difference(predictions(written, x), predictions(model, x))
         if not reread <= CLOSE:
             raise UpgradeError(
                 f"{new} would predict something else than the loaded model, by {reread:.2g} of the "
                 "largest prediction. Nothing was written. Please report this with the file."
             )
-    return UpgradeReport(Path(new), legacy, difference, 0 if known is None else len(known[1][0]))
-
-
-def _read(path: str | os.PathLike[str], model: keras.Model) -> tuple[Any, list[np.ndarray]]:
-    """Inputs as the model takes them, and the predictions for each of its outputs."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (ValueError, EOFError, AttributeError) as error:  # what NumPy raises for other files
-        raise ValueError(f"{path} cannot be read as an .npz file: {error}") from error
-    inputs = declared_inputs(model)
-    x = _numbered(path, arrays, "x", len(tf.nest.flatten(inputs)))
-    y = _numbered(path, arrays, "y", len(model.outputs))
-    shapes = zip(y, model.outputs, strict=True)
-    if any(len(one) != len(x[0]) or one.shape[1:] != _shape(out, one) for one, out in shapes):
-        raise ValueError(
-            f"{path} has predictions of shapes {[one.shape for one in y]}, and the model predicts "
-            f"{[tuple(one.shape) for one in model.outputs]} for {len(x[0])} samples."
-        )
-    return samples.check(model, tf.nest.pack_sequence_as(inputs, x)), y
-
-
-def _shape(output: keras.KerasTensor, prediction: np.ndarray) -> tuple[int, ...]:
-    """The output's shape for one sample, the prediction's sizes where it is not known."""
-    sizes = zip(output.shape[1:], prediction.shape[1:], strict=False)
-    return tuple(given if known is None else known for known, given in sizes)
-
-
-def _numbered(path: Any, arrays: dict[str, np.ndarray], name: str, count: int) -> list[np.ndarray]:
-    names = [name] if count == 1 and name in arrays else [f"{name}_{n}" for n in range(count)]
-    missing = [one for one in names if one not in arrays]
-    if missing:
-        asked = name if count == 1 else ", ".join(names)
-        raise ValueError(f"{path} must hold {asked}, and it holds {', '.join(arrays) or 'nothing'}.")
-    return [arrays[one] for one in names]
-
-
-def _predictions(model: keras.Model, x: Any) -> list[np.ndarray]:
-    return [np.asarray(one) for one in tf.nest.flatten(model(x, training=False))]
-
-
-def _difference(found: list[np.ndarray], expected: list[np.ndarray]) -> float:
-    """The largest over the outputs, relative to each one's largest finite value; NaN equals NaN."""
-    largest = 0.0
-    for one, other in zip(found, expected, strict=True):
-        same = (one == other) | (np.isnan(one) & np.isnan(other))
-        with np.errstate(invalid="ignore"):  # inf − inf
-            apart = np.where(same, 0, np.abs(one - other)).max(initial=0)
-        size = np.abs(other[np.isfinite(other)]).max(initial=0)
-        largest = np.fmax(largest, apart / (size or 1)) if not np.isnan(apart) else np.inf
-    return float(largest)
+    return UpgradeReport(Path(new), legacy, off, 0 if known is None else len(known.y[0]))

@@ -31,7 +31,7 @@ COMPAT_ORDER = [
     "contrib|tf_layers|variable_scope|keras1",
     "checkpoint_file|checkpoint_names|checkpoint_values",
     "slim|checkpoints",
-    "legacy",
+    "legacy|reference",
     "upgrade",
 ]
 # Inside compat/legacy, likewise.
@@ -46,7 +46,7 @@ LEGACY_ORDER = [
     "graph",
     "load",
 ]
-# Tested through contrib, tf_layers, variable_scope and checkpoints, which they are parts of.
+# Tested through contrib, tf_layers, variable_scope, checkpoints and upgrade, which they are parts of.
 HELPERS_OF_COMPAT = {
     "graph",
     "statistics",
@@ -55,7 +55,7 @@ HELPERS_OF_COMPAT = {
     "variable_store",
     "weight_losses",
 }
-HELPERS_OF_COMPAT |= {"checkpoint_file", "checkpoint_names", "checkpoint_values"}
+HELPERS_OF_COMPAT |= {"checkpoint_file", "checkpoint_names", "checkpoint_values", "reference"}
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names.split("|")}
 
 

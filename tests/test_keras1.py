@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 import reference
+import tfbn
 from tfbn.compat import BatchNormalization
 
 L = keras.layers
@@ -246,3 +247,10 @@ def test_wrong_shapes(arguments, shape, message):
     assert str(caught.value) == message
     assert not layer.built
     assert layer.weights == []
+
+
+def test_there_is_nothing_to_measure_in_modes_1_and_2():
+    model = keras.Sequential([keras.Input((3,)), BatchNormalization(mode=1, name="bn")])
+    reason = r"bn \(mode 1 normalises each sample by itself, at inference too\) needs no statistics\."
+    with pytest.raises(ValueError, match=rf"has no batch norm to measure: {reason}$"):
+        tfbn.recalibrate(model, np.zeros((4, 3)))

@@ -1,6 +1,7 @@
 """`tfbn upgrade`: old files become .keras files that predict the same, or nothing."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 
 from networks import relative_difference
 from tfbn.cli import main
+from tfbn.compat import load_model
 from tfbn.compat.upgrade import UpgradeError, upgrade
 
 DATA = Path(__file__).parent / "data" / "keras1"
@@ -42,9 +44,8 @@ def test_files_of_keras_1_become_keras_files_that_predict_the_same(run, name):
     result = run(f"{name}_full.h5", "new.keras", "--reference", f"{name}_ref.npz", *backend)
     assert result.exit_code == 0, result.output
     shown = " ".join(result.output.split())
-    assert "1 batch norms, written by Keras 1.2.2" in shown
     assert "Differs from the reference by at most" in shown
-    assert shown.endswith("Written to new.keras")
+    assert shown.endswith("Written to new.keras. It loads after: import tfbn.compat")
     x, y = known(name)
     assert relative_difference(keras.models.load_model("new.keras")(x, training=False), y) < CLOSE
 
@@ -56,48 +57,97 @@ def test_architecture_and_weights_in_two_files(run):
     assert relative_difference(keras.models.load_model("new.keras")(x), y) < CLOSE
 
 
+def test_what_a_batch_norm_was_and_became_is_shown(run):
+    shown = run("dense_mode1_full.h5", "new.keras").output
+    assert "1 batch norm, written by Keras 1.2.2, backend not told" in shown
+    row = next(line for line in shown.splitlines() if "batchnormalization_2" in line)
+    cells = [cell.strip() for cell in row.strip("│").split("│")]
+    assert cells == ["batchnormalization_2", "1", "", "compat.BatchNormalization(epsilon=0.001, mode=1)"]
+    assert "Not compared with what OLD predicted: pass --reference to prove it.\n" in shown
+    shown = run("dense_mode0_full.h5", "new0.keras", "--keras-version", "1.2.2").output
+    row = next(line for line in shown.splitlines() if "batchnormalization_1" in line)
+    cells = [cell.strip() for cell in row.strip("│").split("│")]
+    assert cells == ["batchnormalization_1", "0", "variance", "BatchNorm(epsilon=0.001)"]
+
+
 def test_predictions_that_differ_leave_nothing(run, tmp_path):
     x, y = known("dense_mode0")
     before = sorted(path.name for path in tmp_path.iterdir())
-    for wrong in (y * 1.001, np.full_like(y, np.nan), np.where(y == y.max(), np.inf, y)):
-        np.savez("wrong.npz", x=x, y=wrong)
-        result = run("dense_mode0_full.h5", "new.keras", "--reference", "wrong.npz")
-        assert result.exit_code == 1
-        assert result.output.startswith("Error: The loaded model differs from wrong.npz by ")
-        assert result.output.endswith("Nothing was written.\n")
-        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*before, "wrong.npz"])
     np.savez("wrong.npz", x=x, y=y * 1.001)
+    result = run("dense_mode0_full.h5", "new.keras", "--reference", "wrong.npz")
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: The loaded model differs from wrong.npz by 0.001 of the ")
+    assert result.output.endswith("Nothing was written.\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*before, "wrong.npz"])
     arguments = ["--reference", "wrong.npz", "--rtol", "0.01"]
     assert run("dense_mode0_full.h5", "new.keras", *arguments).exit_code == 0
 
 
+def test_predictions_of_mode_2_in_the_batches_that_predict_made(run):
+    model = load_model("dense_mode2_full.h5")
+    x = np.random.default_rng(0).normal(size=(80, 6)).astype("float32")
+    batches = [np.asarray(model(x[start : start + 32])) for start in (0, 32, 64)]
+    np.savez("ref.npz", x=x, y=np.concatenate(batches))
+    assert run("dense_mode2_full.h5", "a.keras", "--reference", "ref.npz").exit_code == 0
+    np.savez("ref.npz", x=x, y=np.asarray(model(x)))
+    assert run("dense_mode2_full.h5", "b.keras", "--reference", "ref.npz").exit_code == 0
+    np.savez("ref.npz", x=x, y=np.concatenate([np.asarray(model(one)) for one in (x[:40], x[40:])]))
+    assert run("dense_mode2_full.h5", "c.keras", "--reference", "ref.npz").exit_code == 1
+
+
 X, Y = known("dense_mode0")
+HOW = "In the old Keras: numpy.savez('ref.npz', x=x, y=model.predict(x))\n"
+NUMBERS = "values that are not all finite numbers.\n"
+MISSING = "ref.npz must hold x, y (inputs {}, then the outputs, in the model's order), and it holds"
+SHAPE = "Is it the reference of this model, with a row for each sample?\n"
 
 
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"a": X}, "Error: ref.npz must hold x, and it holds a."),
-        ({"x": X}, "Error: ref.npz must hold y, and it holds x."),
+        ({"a": X}, f"{MISSING} a. {HOW}"),
+        ({"x": X}, f"{MISSING} x. {HOW}"),
+        ({"x": X[:, :5], "y": Y}, f"ref.npz: x has the shape (32, 5), and should have (32, 6). {SHAPE}"),
+        ({"x": X, "y": Y[:5]}, f"ref.npz: y has the shape (5, 2), and should have (32, 2). {SHAPE}"),
+        ({"x": X, "y": Y[:, :1]}, f"ref.npz: y has the shape (32, 1), and should have (32, 2). {SHAPE}"),
+        ({"x": X[:0], "y": Y[:0]}, f"ref.npz: x has the shape (0, 6), and should have (0, 6). {SHAPE}"),
         (
-            {"x": X, "y": Y[:5]},
-            "Error: ref.npz has predictions of shapes [(5, 2)], and the model predicts [(None, 2)] for "
-            "32 samples.",
+            {"x": X, "y": Y * np.nan},
+            f"ref.npz: y holds float32 {NUMBERS}",
         ),
         (
-            {"x": X, "y": Y[:, :1]},
-            "Error: ref.npz has predictions of shapes [(32, 1)], and the model predicts [(None, 2)] for "
-            "32 samples.",
+            {"x": X.astype(str), "y": Y},
+            f"ref.npz: x holds <U32 {NUMBERS}",
         ),
-        ({"x": X, "y": np.array([{}], object)}, "Error: ref.npz cannot be read as an .npz file: "),
+        ({"x": X, "y": np.array([{}], object)}, "ref.npz cannot be read as numbers: "),
+        (b"text", f"ref.npz is no .npz file, or a damaged one. {HOW}"),
     ],
 )
 def test_references_that_do_not_fit(run, arrays, message):
-    np.savez("ref.npz", **arrays)
+    if isinstance(arrays, bytes):
+        Path("ref.npz").write_bytes(arrays)
+    else:
+        np.savez("ref.npz", **arrays)
     result = run("dense_mode0_full.h5", "new.keras", "--reference", "ref.npz")
     assert result.exit_code == 1
-    assert result.output.startswith(message)
+    inputs = re.search(r"inputs (\w+),", result.output)  # Keras numbers them by process
+    message = message.format(inputs[1] if inputs else "")
+    assert result.output.startswith(f"Error: {message}")
     assert not Path("new.keras").exists()
+
+
+def test_remedies_are_options_of_the_command(run):
+    output = run("conv_th_axis1_mode0_full.h5", "new.keras").output
+    assert "Pass --backend theano or --backend tensorflow" in output
+    assert "--weights FILE" in run("dense_mode0.json", "new.keras").output
+    config = json.loads(Path("dense_mode0.json").read_text())
+    config["config"].append({"class_name": "Lambda", "config": {"name": "twice", "function": "f"}})
+    Path("lambda.json").write_text(json.dumps(config))
+    output = run("lambda.json", "new.keras", "--weights", "dense_mode0_weights.h5").output
+    assert "custom_objects={'twice': function} to compat.load_model, in Python" in output
+    assert run("dense_mode0_full.h5", "new.keras", "--rtol", "0.1").output == (
+        "Error: --rtol is for --reference, which is missing.\n"
+    )
 
 
 def test_targets_that_are_refused(run):

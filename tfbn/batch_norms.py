@@ -66,6 +66,12 @@ def batch_norms(model: keras.layers.Layer, inside: bool = True) -> dict[str, Bat
     return found
 
 
+def unlike_batch_norms(model: keras.layers.Layer) -> dict[str, Any]:
+    """The layers by path that say by `unlike_batch_norm` why they are none (see `is_batch_norm`)."""
+    layers = layer_paths(model).items()
+    return {path: layer for path, layer in layers if getattr(layer, "unlike_batch_norm", None)}
+
+
 def inference_affine(layer: Batchnorm) -> tuple[np.ndarray, np.ndarray]:
     """The layer's scale and offset at inference, float64, one number per channel."""
     scale, offset = functional.scale_and_offset(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,13 +15,17 @@ from rich.console import Console
 from rich.table import Table
 
 from . import __version__
-from .compat.upgrade import CLOSE, UpgradeReport, upgrade
+from .compat.legacy import LegacyReport
+from .compat.upgrade import CLOSE, upgrade
 from .export import ExportReport, export
 from .export.staging import staged
 from .folding import FoldReport, fold
 
 MODEL = click.Path(exists=True, dir_okay=False, path_type=Path)
 OUT = click.Path(path_type=Path)
+
+# What messages for Python call an argument of `upgrade`.
+ARGUMENT = re.compile(r"\b(weights|keras_version|backend|custom_objects)=(?:'([^']*)'|\{[^}]*\})?")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -69,24 +74,43 @@ def fold_command(model: Path, out: Path, overwrite: bool) -> None:
 
 @main.command("upgrade")
 @click.argument("old", type=MODEL)
-@click.argument("new", type=OUT)
-@click.option("--weights", type=MODEL, help="HDF5 file with the weights, where OLD is JSON.")
-@click.option("--keras-version", metavar="X.Y.Z", help="The Keras that wrote OLD, if OLD does not say.")
-@click.option("--backend", type=click.Choice(["theano", "tensorflow"]), help="Its backend, likewise.")
-@click.option("--reference", type=MODEL, help="An .npz file: inputs x, and y, what OLD predicted.")
-@click.option("--rtol", default=CLOSE, show_default=True, help="Difference allowed, of the largest |y|.")
+@click.argument("new", type=OUT, metavar="NEW.keras")
+@click.option("--weights", type=MODEL, help="HDF5 file of the weights, if OLD is JSON.")
+@click.option("--keras-version", metavar="X.Y.Z", help="Keras that wrote OLD, if OLD does not say.")
+@click.option(
+    "--backend",
+    type=click.Choice(["theano", "tensorflow", "cntk"], case_sensitive=False),
+    help="Backend that it ran on, likewise.",
+)
+@click.option(
+    "--reference",
+    type=MODEL,
+    help="What OLD predicted. In the old Keras: numpy.savez('ref.npz', x=x, y=model.predict(x)).",
+)
+@click.option(
+    "--rtol", type=click.FloatRange(min=0), help=f"Allowed of the largest |y|, {CLOSE:g} if not told."
+)
 @click.option("--overwrite", is_flag=True, help="Replace a file that is already at NEW.")
-def upgrade_command(old: Path, new: Path, overwrite: bool, **arguments: Any) -> None:
-    """Write OLD, a model of Keras 1 or 2 (HDF5, or JSON with --weights), to NEW.keras."""
-    _check_keras_file(new, "NEW", overwrite)
-    with _one_line_errors():
-        report = upgrade(old, new, overwrite=overwrite, **arguments)
-    console = Console()
-    console.print(_upgrade_table(report))
-    if report.difference is not None:
-        shown = f"{report.difference:.2g} of the largest prediction, {report.samples} samples"
-        console.print(f"Differs from the reference by at most {shown}", highlight=False)
-    console.print(f"Written to {new}", highlight=False)
+def upgrade_command(old: Path, new: Path, rtol: float | None, **arguments: Any) -> None:
+    """Bring OLD, a model of Keras 1 or 2, to Keras 3.
+
+    OLD is HDF5, or JSON with --weights. What each batch norm was and became is shown; with --reference
+    the new model is compared with the old one's own predictions, and written only if they agree.
+    """
+    _check_keras_file(new, "NEW", arguments["overwrite"])
+    if rtol is not None and arguments["reference"] is None:
+        raise click.ClickException("--rtol is for --reference, which is missing.")
+    with _one_line_errors(options=True):
+        report = upgrade(old, new, rtol=CLOSE if rtol is None else rtol, **arguments)
+    console = Console(soft_wrap=True, highlight=False)
+    if report.legacy.batch_norms:
+        Console().print(_upgrade_table(report.legacy))
+    if report.difference is None:
+        console.print("Not compared with what OLD predicted: pass --reference to prove it.")
+    else:
+        off = f"{report.difference:.2g} of the largest prediction, in {report.samples} samples"
+        console.print(f"Differs from the reference by at most {off}.")
+    console.print(f"Written to {new}. It loads after: import tfbn.compat")
 
 
 def _check_keras_file(path: Path, name: str, overwrite: bool) -> None:
@@ -103,18 +127,34 @@ def _load(path: Path) -> keras.Model:
         raise click.ClickException(
             f"{path} cannot be loaded as a Keras model: it is no .keras (zip) file."
         )
-    with _one_line_errors(f"{path} cannot be loaded as a Keras model: "):
+    old = path.suffix in (".h5", ".hdf5")
+    hint = f" If Keras 1 or 2 wrote it: tfbn upgrade {path} NEW.keras" if old else ""
+    with _one_line_errors(f"{path} cannot be loaded as a Keras model: ", hint):
         return keras.models.load_model(path)
 
 
 @contextmanager
-def _one_line_errors(before: str = "") -> Iterator[None]:
-    """Answer whatever goes wrong in the block with one line and exit status 1."""
+def _one_line_errors(before: str = "", after: str = "", options: bool = False) -> Iterator[None]:
+    """Answer whatever goes wrong in the block with one line and exit status 1.
+
+    Args:
+        before, after: what stands around the error's message.
+        options: whether arguments in the message, `backend='theano'`, are the command's options.
+    """
     try:
         yield
     except Exception as error:
         message = " ".join(str(error).split()) or type(error).__name__
-        raise click.ClickException(before + message) from error
+        raise click.ClickException(
+            before + (ARGUMENT.sub(_option, message) if options else message) + after
+        ) from error
+
+
+def _option(argument: re.Match[str]) -> str:
+    name, value = argument.groups()
+    if name == "custom_objects":
+        return f"{argument[0]} to compat.load_model, in Python"
+    return f"--{name.replace('_', '-')} {value or 'FILE'}"
 
 
 def _fold_table(report: FoldReport) -> Table:
@@ -140,12 +180,12 @@ def _export_table(report: ExportReport) -> Table:
     return table
 
 
-def _upgrade_table(report: UpgradeReport) -> Table:
-    legacy = report.legacy
-    writer = f"Keras {legacy.keras_version or '(version not told)'}, {legacy.backend or 'any backend'}"
-    table = Table(title=f"{len(legacy.batch_norms)} batch norms, written by {writer}")
-    for column in ("batch norm", "mode", "stored", "epsilon", "became"):
-        table.add_column(column)
+def _upgrade_table(legacy: LegacyReport) -> Table:
+    count = len(legacy.batch_norms)
+    by = f"Keras {legacy.keras_version or 'of unknown version'}, backend {legacy.backend or 'not told'}"
+    table = Table(title=f"{count} batch norm{'s' * (count > 1)}, written by {by}")
+    for column in ("batch norm", "mode", "held a", "became"):
+        table.add_column(column, overflow="fold")
     for one in legacy.batch_norms:
-        table.add_row(one.path, str(one.mode), one.stored, f"{one.epsilon:g}", one.became)
+        table.add_row(one.path, str(one.mode), one.stored, one.became)
     return table

@@ -79,9 +79,9 @@ def load(
 
     def note(where: str, mode: int, stored: str, layer: Any) -> None:
         if type(layer) is BatchNorm:
-            became = f"tfbn.BatchNorm(epsilon={layer.epsilon:g}, unbiased={layer.unbiased})"
+            became = f"BatchNorm(epsilon={layer.epsilon:g}{', unbiased' * layer.unbiased})"
         else:
-            became = f"tfbn.compat.BatchNormalization(epsilon={layer.epsilon:g}, mode={mode})"
+            became = f"compat.BatchNormalization(epsilon={layer.epsilon:g}, mode={mode})"
         found.append(LegacyBatchNorm(where, mode, stored, layer.epsilon, became))
 
     try:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from ..batch_norms import batch_norms, layer_paths
+from ..batch_norms import batch_norms, layer_paths, unlike_batch_norms
 from ..cloning import Instead, check_built, is_open, rebuild
 from .affine import Scaled, rounded
 from .graph import Graph
@@ -106,13 +106,8 @@ def _assign(
 
 
 def _report(model: keras.Model, plan: Plan) -> FoldReport:
-    paths = layer_paths(model)
-    names = {id(layer): path for path, layer in paths.items()}
-    unlike = {
-        path: layer
-        for path, layer in paths.items()
-        if getattr(layer, "unlike_batch_norm", None) is not None
-    }
+    names = {id(layer): path for path, layer in layer_paths(model).items()}
+    unlike = unlike_batch_norms(model)
 
     def entry(path: str, layer: Any) -> Folded:
         kind = type(layer).__name__

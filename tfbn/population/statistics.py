@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..batch_norms import Batchnorm, batch_norms
+from ..batch_norms import Batchnorm, batch_norms, some, unlike_batch_norms
 from . import data as reading
 from .gauge import Gauge, gauged
 
@@ -170,10 +170,13 @@ def _measurable(model: keras.Model) -> dict[str, Batchnorm]:
     found = batch_norms(model)
     trainable = {path: layer for path, layer in found.items() if layer.trainable}
     if not trainable:
-        what = (
-            f"its {len(found)} are all frozen. Unfreeze those to be measured (layer.trainable = True)."
-            if found
-            else "it has none. Were they folded away? Measure before folding."
-        )
+        count, unlike = len(found), unlike_batch_norms(model)
+        if found:
+            what = f"its {count} are all frozen. Unfreeze those to be measured (layer.trainable = True)."
+        elif unlike:
+            reasons = [f"{path} ({layer.unlike_batch_norm})" for path, layer in unlike.items()]
+            what = f"{some(reasons)} needs no statistics."
+        else:
+            what = "it has none. Were they folded away? Measure before folding."
         raise ValueError(f"The model {model.name!r} has no batch norm to measure: {what}")
     return trainable
