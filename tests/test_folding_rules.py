@@ -570,6 +570,8 @@ def test_batch_norms_merge_where_they_cannot_go(kind):
         IMAGE, L.Activation("tanh"), kind(), kind(center=False, scale=False), L.Dense(3, name="dense")
     )
     check(randomize(model), folded=2, into=["dense"])
+    steps = (L.Conv2D(3, 2, name="conv"), kind(), kind(), L.Activation("tanh"))
+    check(randomize(functional(IMAGE, *steps)), folded=2, into=["conv"])
     model = functional(IMAGE, L.Activation("tanh"), kind(axis=1), kind(), L.ReLU())
     check(randomize(model), folded=0, reason="which is not the channel axis")
 
