@@ -109,6 +109,17 @@ def test_layers_of_integers_and_strings_keep_their_types():
     assert folded.layers[1].compute_dtype == model.layers[1].compute_dtype
 
 
+def test_a_model_inside_a_wrapper_keeps_the_type_of_its_input():
+    inner = keras.Sequential([keras.Input((4,)), L.Dense(3)])
+    model = chain((5, 4), L.TimeDistributed(inner), L.Dense(2), tfbn.BatchNorm())
+    folded, report = tfbn.fold(model, dtype="mixed_float16")
+    assert len(report.folded) == 1
+    (wrapper,) = (one for one in folded.layers if isinstance(one, L.TimeDistributed))
+    assert wrapper.layer.layers[0].compute_dtype == "float16"
+    x = reference.data((3, 5, 4))
+    assert relative_difference(folded(x), model(x)) < 1e-2
+
+
 @pytest.mark.parametrize("dtype", ["int8", "string", 16, "float8"])
 def test_other_types_are_refused(dtype):
     with pytest.raises(ValueError, match=f"dtype must be one of float16, .*, received {dtype!r}"):

@@ -365,6 +365,8 @@ def test_forwards_through_what_combines():
     check(model(lambda x, _: L.Average()([x, pool(x)])), folded=1, into=["conv"])
     check(model(lambda x, _: L.Maximum()([x, pool(x)]), positive=True), folded=1, into=["conv"])
     check(model(lambda x, _: L.Maximum()([x, pool(x)])), folded=0, reason="a negative scale")
+    shifted = model(lambda x, _: L.Maximum()([x, x + 1.0]), positive=True)
+    check(shifted, folded=0, reason="it would offset some inputs of 'maximum")
     check(model(lambda x, y: L.Concatenate()([y, x, pool(x)])), folded=1, into=["conv"])
     check(model(lambda x, y: L.Concatenate(axis=2)([x, pool(x)])), folded=1, into=["conv"])
     check(model(lambda x, y: L.Concatenate(axis=2)([y, x])), folded=0, reason="not the channel axis")
@@ -570,6 +572,8 @@ def test_batch_norms_merge_where_they_cannot_go(kind):
         IMAGE, L.Activation("tanh"), kind(), kind(center=False, scale=False), L.Dense(3, name="dense")
     )
     check(randomize(model), folded=2, into=["dense"])
+    steps = (L.Conv2D(3, 2, name="conv"), kind(), kind(), L.Activation("tanh"))
+    check(randomize(functional(IMAGE, *steps)), folded=2, into=["conv"])
     model = functional(IMAGE, L.Activation("tanh"), kind(axis=1), kind(), L.ReLU())
     check(randomize(model), folded=0, reason="which is not the channel axis")
 
@@ -681,6 +685,16 @@ def test_nested_models_with_several_inputs_and_outputs():
         one, two = inner(keras.tree.pack_sequence_as(structure, listed))
         model = keras.Model([x, y], [bn(name="outside")(one), two])
         check(weigh(model), folded=2, into=["inner/first", "y"])
+
+
+def test_outputs_of_a_nested_model_by_name():
+    a = keras.Input((4,))
+    outputs = {"y": L.Dense(5, name="first")(a), "x": L.Activation("tanh")(a)}
+    inner = keras.Model(a, outputs, name="inner")
+    x = keras.Input((4,))
+    named = inner(x)
+    model = keras.Model(x, {"p": bn()(named["y"]), "b": named["x"]})
+    check(weigh(model), folded=1, into=["inner/first"])
 
 
 def test_an_output_of_a_nested_model_that_nothing_reads_stays_what_it_is():
