@@ -85,6 +85,16 @@ def test_fold(run, model, tmp_path):
     assert run("fold", "m.keras", "folded").output == "Error: OUT must end in .keras, received folded.\n"
 
 
+def test_fold_to_another_precision(run, model, tmp_path):
+    assert run("fold", "m.keras", "half.keras", "--dtype", "float16").exit_code == 0
+    folded = keras.models.load_model(tmp_path / "half.keras")
+    assert {weight.dtype for weight in folded.weights} == {"float16"}
+    x = reference.data((3, 6, 6, 3))
+    assert relative_difference(folded(x), model(x)) < 1e-2  # 11 bits, sums of 27 products
+    assert run("fold", "m.keras", "odd.keras", "--dtype", "int7").exit_code == 1
+    assert not (tmp_path / "odd.keras").exists()
+
+
 def test_the_reason_is_shown_for_what_stays(run, tmp_path):
     chain((4,), L.Dense(3, activation="tanh", name="d"), tfbn.BatchNorm()).save(tmp_path / "m.keras")
     result = run("fold", "m.keras", "out.keras")

@@ -58,13 +58,14 @@ def export_command(model: Path, out: Path, no_fold: bool, overwrite: bool, versi
 @main.command("fold")
 @click.argument("model", type=MODEL)
 @click.argument("out", type=OUT)
+@click.option("--dtype", help="Precision of the result, as float16, rounded once.")
 @click.option("--overwrite", is_flag=True, help="Replace a file that is already at OUT.")
-def fold_command(model: Path, out: Path, overwrite: bool) -> None:
+def fold_command(model: Path, out: Path, dtype: str | None, overwrite: bool) -> None:
     """Write MODEL with its batch norms folded to OUT.keras."""
     _check_keras_file(out, "OUT", overwrite)
     loaded = _load(model)
     with _one_line_errors():
-        folded, report = fold(loaded)
+        folded, report = fold(loaded, dtype)
         with staged(out, overwrite) as staging:
             folded.save(staging)
     console = Console()
