@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,14 +99,16 @@ def upgrade(
 def _read(path: str | os.PathLike[str], model: keras.Model) -> tuple[Any, list[np.ndarray]]:
     """Inputs as the model takes them, and the predictions for each of its outputs."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (ValueError, EOFError, AttributeError) as error:  # what NumPy raises for other files
+    except (ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:  # what other files raise
         raise ValueError(f"{path} cannot be read as an .npz file: {error}") from error
     inputs = declared_inputs(model)
     x = _numbered(path, arrays, "x", len(tf.nest.flatten(inputs)))
     y = _numbered(path, arrays, "y", len(model.outputs))
     shapes = zip(y, model.outputs, strict=True)
+    if any(one.dtype.kind not in "fiub" for one in (*x, *y)) or 0 in {one.ndim for one in (*x, *y)}:
+        raise ValueError(f"{path} must hold arrays of numbers, with an axis of samples each.")
     if any(len(one) != len(x[0]) or one.shape[1:] != _shape(out, one) for one, out in shapes):
         raise ValueError(
             f"{path} has predictions of shapes {[one.shape for one in y]}, and the model predicts "

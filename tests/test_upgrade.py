@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import keras
+import legacy_files as files
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -145,3 +146,27 @@ def test_several_inputs_and_outputs(tmp_path):
         upgrade(tmp_path / "old.h5", tmp_path / "new.keras", **arguments)
     with pytest.raises(UpgradeError, match="allowed is 1e-05"):
         upgrade(tmp_path / "old.h5", tmp_path / "new.keras", overwrite=True, **arguments)
+
+
+@pytest.mark.parametrize("kind", ["truncated", "one array", "texts", "a number"])
+def test_references_that_are_none_are_named(run, kind):
+    x, y = known("dense_mode0")
+    np.savez("r.npz", x=x, y={"texts": np.full(y.shape, "a"), "a number": np.float32(1)}.get(kind, y))
+    if kind == "truncated":
+        Path("r.npz").write_bytes(Path("r.npz").read_bytes()[:-100])
+    if kind == "one array":
+        with open("r.npz", "wb") as file:
+            np.save(file, x)
+    with pytest.raises(ValueError, match=r"r\.npz (cannot be read|must hold arrays of numbers)"):
+        upgrade("dense_mode0_full.h5", "new.keras", reference="r.npz")
+    assert not Path("new.keras").exists()
+
+
+def test_models_of_a_fixed_batch_are_compared_on_such_a_batch(tmp_path):
+    layer = files.layer("SimpleRNN", "rnn", units=2, stateful=True, activation="tanh")
+    layer["config"] |= {"batch_input_shape": [3, 4, 1]}
+    weights = [("k", np.ones((1, 2))), ("r", np.ones((2, 2))), ("b", np.ones(2))]
+    config = {"class_name": "Sequential", "config": [layer], "keras_version": "2.2.4"}
+    path = files.write(tmp_path / "m.h5", config, [("rnn", weights)], "2.2.4", "tensorflow")
+    upgrade(path, tmp_path / "new.keras")
+    assert keras.models.load_model(tmp_path / "new.keras").input_shape == (3, 4, 1)
