@@ -14,12 +14,13 @@ from .architecture import (
     LayerConfig,
     ModelConfig,
     Reference,
+    calls,
     layer_config,
 )
 from .assignment import Assignment
 from .custom import custom_layer
 from .errors import LegacyModelError, UnsupportedLayerError
-from .fitting import assign, check_inputs, check_weights
+from .fitting import assign, check_inputs, check_states, check_weights
 from .order import in_order
 from .origin import Origin
 from .rows import Call, Made, Row, clean
@@ -31,6 +32,7 @@ _INITIAL_STATES = (
     keras.layers.SimpleRNN,
     keras.layers.Bidirectional,
 )
+_MOST_CALLS = 1 << 16  # Keras needs half a millisecond for one; models in use have some thousand
 
 
 class Builder:
@@ -41,6 +43,7 @@ class Builder:
         assignment: the arrays of each layer.
         custom: the caller's custom objects.
         note: takes (path, mode, stored, layer) of each batch norm.
+        masked: whether something in the model makes masks.
     """
 
     def __init__(
@@ -50,10 +53,12 @@ class Builder:
         origin: Origin,
         custom: Mapping[str, Any],
         note: Callable[..., None],
+        masked: bool,
     ) -> None:
         self._table, self._assignment, self._origin = table, assignment, origin
-        self._custom, self._note = custom, note
+        self._custom, self._note, self._masked = custom, note, masked
         self._made: dict[LayerConfig, Made] = {}
+        self._calls, self._steps = 0, 1
         self._first: dict[LayerConfig, list[tuple[int | None, ...]]] = {}
 
     def model(self, config: ModelConfig, shape: Any = None) -> keras.Model:
@@ -178,8 +183,18 @@ class Builder:
                 layer.path,
             )
         further = _further(layer, arguments or {})
+        self._count(layer, calls(layer))
         with _building(layer.path):
             return self._called(layer, made, tensors, further)
+
+    def _count(self, layer: LayerConfig, more: int) -> None:
+        """Bound the calls in models within, and in their steps, all of which Keras 3 goes through."""
+        self._calls += more * self._steps
+        if self._calls > _MOST_CALLS:
+            raise LegacyModelError(
+                f"calls more than {_MOST_CALLS} layers, those of models within and of steps each",
+                layer.path,
+            )
 
     def _called(
         self, layer: LayerConfig, made: Made, tensors: Tensors, further: dict[str, Any]
@@ -191,6 +206,8 @@ class Builder:
                 check_weights(one, tuple(shape), made.weights, layer.path)
             if isinstance(one, keras.Model):
                 check_inputs(one, x, layer.path)
+            if getattr(one, "stateful", False):
+                check_states(x, layer.path)
             if isinstance(one, _INITIAL_STATES) and isinstance(x, list):
                 x = one(x[0], initial_state=x[1:], **further)
             else:
@@ -209,9 +226,10 @@ class Builder:
             arrays,
             given,
             self._origin,
-            lambda raw, share, inner: self._inside(layer, raw, share, inner),
+            lambda raw, share, inner, steps=1: self._inside(layer, raw, share, inner, steps),
             lambda mode, stored, made: self._note(layer.path, mode, stored, made),
             self._custom,
+            self._masked,
         )
         custom = custom_layer(call)
         if custom is not None:
@@ -230,10 +248,15 @@ class Builder:
         raw: Any,
         arrays: list[np.ndarray],
         given: list[tuple[int | None, ...]],
+        steps: int,
     ) -> Made:
         layer = layer_config(raw, outer.path)
         self._assignment.inside(layer, arrays)
-        return self._make(layer, arrays, given)
+        self._steps *= steps
+        self._count(outer, calls(layer))
+        made = self._make(layer, arrays, given)
+        self._steps //= steps
+        return made
 
 
 def _further(layer: LayerConfig, arguments: Mapping[str, Any]) -> dict[str, Any]:
