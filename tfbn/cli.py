@@ -72,7 +72,9 @@ def fold_command(model: Path, out: Path, overwrite: bool) -> None:
 @click.argument("new", type=OUT)
 @click.option("--weights", type=MODEL, help="HDF5 file with the weights, where OLD is JSON.")
 @click.option("--keras-version", metavar="X.Y.Z", help="The Keras that wrote OLD, if OLD does not say.")
-@click.option("--backend", type=click.Choice(["theano", "tensorflow", "cntk"]), help="Its backend, likewise.")
+@click.option(
+    "--backend", type=click.Choice(["theano", "tensorflow", "cntk"]), help="Its backend, likewise."
+)
 @click.option("--reference", type=MODEL, help="An .npz file: inputs x, and y, what OLD predicted.")
 @click.option("--rtol", default=CLOSE, show_default=True, help="Difference allowed, of the largest |y|.")
 @click.option("--overwrite", is_flag=True, help="Replace a file that is already at NEW.")
