@@ -172,3 +172,14 @@ def test_calls_that_multiply(tmp_path, kind):
     path = files.write(tmp_path / "m.h5", make(20), [], "2.2.4", "tensorflow")
     with pytest.raises(compat.LegacyModelError, match="calls more than 65536 layers"):
         compat.load_model(path)
+
+
+def test_outputs_that_no_layer_has(tmp_path):
+    layers = [
+        files.source("x", 3),
+        (files.layer("Activation", "a", activation="tanh"), [[("x", 0, 1)]]),
+    ]
+    config = files.functional(layers, ["x"], ["a"])
+    path = files.write(tmp_path / "m.h5", config, [])
+    with pytest.raises(compat.LegacyModelError, match="a: names the output 1 of call 0 of 'x'"):
+        compat.load_model(path)

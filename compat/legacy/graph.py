@@ -10,13 +10,7 @@ import keras
 import numpy as np
 
 from . import values
-from .architecture import (
-    LayerConfig,
-    ModelConfig,
-    Reference,
-    calls,
-    layer_config,
-)
+from .architecture import LayerConfig, ModelConfig, Reference, calls, layer_config
 from .assignment import Assignment
 from .custom import custom_layer
 from .errors import LegacyModelError, UnsupportedLayerError
@@ -148,18 +142,14 @@ class Builder:
             if layer.class_name == "InputLayer":
                 outputs = [self._input(layer)]
             else:
-                outputs = self._apply(layer, [tensors[one] for one in call.inputs], call.arguments)
+                taken = _outputs(call.inputs, tensors, layer.path)
+                outputs = self._apply(layer, taken, call.arguments)
             for output, tensor in enumerate(outputs):
                 tensors[Reference(layer.name or "", number, output)] = tensor
-        for one in (*config.inputs, *config.outputs):
-            if one not in tensors:
-                raise LegacyModelError(
-                    f"names the output {one.output} of call {one.call} of {one.layer!r}, which is none",
-                    config.name or "model",
-                )
+        part = config.name or "model"
+        ends = [_outputs(each, tensors, part) for each in (config.inputs, config.outputs)]
         if any(named[name].class_name != "InputLayer" for name in sources):
             raise LegacyModelError("input_layers names other layers", config.name or "model")
-        ends = [[tensors[one] for one in each] for each in (config.inputs, config.outputs)]
         inputs, outputs = (each[0] if len(each) == 1 else each for each in ends)
         with _building(config.name or "model"):
             return keras.Model(inputs, outputs, name=None if config.name is None else clean(config.name))
@@ -257,6 +247,15 @@ class Builder:
         made = self._make(layer, arrays, given)
         self._steps //= steps
         return made
+
+
+def _outputs(references: tuple[Reference, ...], tensors: dict[Reference, Any], part: str) -> Tensors:
+    for one in references:
+        if one not in tensors:
+            raise LegacyModelError(
+                f"names the output {one.output} of call {one.call} of {one.layer!r}, which is none", part
+            )
+    return [tensors[one] for one in references]
 
 
 def _further(layer: LayerConfig, arguments: Mapping[str, Any]) -> dict[str, Any]:
