@@ -48,7 +48,7 @@ class Reference:
                 f"{path} must hold {asked} (inputs {order}, then the outputs, in the model's order), "
                 f"and it holds {', '.join(arrays) or 'nothing'}. {HOW}"
             )
-        count = len(arrays[names["x"][0]])
+        count = next(iter(arrays[names["x"][0]].shape), 0)
         for letter, each in tensors.items():
             for name, tensor in zip(names[letter], each, strict=True):
                 _check(path, name, arrays[name], tensor, count)

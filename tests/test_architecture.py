@@ -36,7 +36,7 @@ COMPAT_ORDER = [
 ]
 # Inside compat/legacy, likewise.
 LEGACY_ORDER = [
-    "errors|report|own_layers",
+    "errors|report|own_layers|masks",
     "heaps|architecture|origin|shapes",
     "hdf5|statistics|values",
     "files|rows",
@@ -218,4 +218,5 @@ def test_every_module_has_its_tests():
     parts = {part for parts in COMPAT_ORDER for part in parts.split("|")} - {"legacy"}
     assert parts - HELPERS_OF_COMPAT <= tested
     whole = {"files", "genuine", "keras1_layers", "keras2", "models", "statistics", "hostile"}
+    whole |= {"details", "masks"}
     assert {name.removeprefix("legacy_") for name in tested if name.startswith("legacy_")} == whole

@@ -207,7 +207,7 @@ def mutated(config, rng):
         elif kind == 2:
             parent[path[-1]] = json.loads(json.dumps(source))
         else:
-            parent[path[-1]] = rng.choice(HOSTILE)
+            parent[path[-1]] = json.loads(json.dumps(rng.choice(HOSTILE)))  # which stay as they are
     return config
 
 

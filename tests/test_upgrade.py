@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import keras
+import legacy_files as files
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -120,6 +121,8 @@ SHAPE = "Is it the reference of this model, with a row for each sample?\n"
             f"ref.npz: x holds <U32 {NUMBERS}",
         ),
         ({"x": X, "y": np.array([{}], object)}, "ref.npz cannot be read as numbers: "),
+        ({"x": X, "y": np.float32(1)}, f"ref.npz: y has the shape (), and should have (32, 2). {SHAPE}"),
+        ({"x": np.float32(1), "y": Y}, f"ref.npz: x has the shape (), and should have (0, 6). {SHAPE}"),
         (b"text", f"ref.npz is no .npz file, or a damaged one. {HOW}"),
     ],
 )
@@ -195,3 +198,13 @@ def test_several_inputs_and_outputs(tmp_path):
         upgrade(tmp_path / "old.h5", tmp_path / "new.keras", **arguments)
     with pytest.raises(UpgradeError, match="allowed is 1e-05"):
         upgrade(tmp_path / "old.h5", tmp_path / "new.keras", overwrite=True, **arguments)
+
+
+def test_models_of_a_fixed_batch_are_compared_on_such_a_batch(tmp_path):
+    layer = files.layer("SimpleRNN", "rnn", units=2, stateful=True, activation="tanh")
+    layer["config"] |= {"batch_input_shape": [3, 4, 1]}
+    weights = [("k", np.ones((1, 2))), ("r", np.ones((2, 2))), ("b", np.ones(2))]
+    config = {"class_name": "Sequential", "config": [layer], "keras_version": "2.2.4"}
+    path = files.write(tmp_path / "m.h5", config, [("rnn", weights)], "2.2.4", "tensorflow")
+    upgrade(path, tmp_path / "new.keras")
+    assert keras.models.load_model(tmp_path / "new.keras").input_shape == (3, 4, 1)

@@ -170,18 +170,38 @@ def layer_config(raw: Any, path: str, depth: int = 0) -> LayerConfig:
     return LayerConfig(kind, name, config, path, calls, None, branches)
 
 
+def calls(layer: LayerConfig) -> int:
+    """How many calls of layers a call of this one is, those in models within counted each time."""
+    if layer.model is None:
+        return 1
+    return sum(calls(one) * max(len(one.calls), 1) for one in layer.model.layers)
+
+
 def looks_like_keras2(raw: Any) -> bool:
     """Whether a JSON object without a version has what only Keras 2 wrote."""
+    return any(not _KERAS2_KEYS.isdisjoint(one) for one in _objects(raw))
+
+
+def makes_masks(raw: Any) -> bool:
+    """Whether a JSON object has a layer of Keras that makes masks."""
+    return any(
+        one.get("class_name") == "Masking"
+        or one.get("name") == "Masking"
+        or one.get("mask_zero") is True
+        for one in _objects(raw)
+    )
+
+
+def _objects(raw: Any) -> Iterator[dict[str, Any]]:
+    """All objects in a JSON value."""
     todo = [raw]
     while todo:
         one = todo.pop()
         if isinstance(one, dict):
-            if not _KERAS2_KEYS.isdisjoint(one):
-                return True
+            yield one
             todo += one.values()
         elif isinstance(one, list):
             todo += one
-    return False
 
 
 def listed(model: ModelConfig) -> Iterator[LayerConfig]:

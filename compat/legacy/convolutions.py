@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from .own_layers import TheanoPooling
+from .own_layers import CornerUpSampling2D, TheanoPooling
 from .rows import Call, Made, Row, part_name
 
 L = keras.layers
@@ -56,7 +56,7 @@ def _placed(row: Row, call: Call, arguments: dict[str, Any], weights: list[np.nd
         after.append(L.Permute(back, name=part_name(name, "channels_first")))
         arguments = arguments | {"data_format": "channels_last"}
     if margins is not None:
-        given = {} if rank == 1 else {"data_format": arguments["data_format"]}
+        given = {"data_format": "channels_last" if rank == 1 else arguments["data_format"]}
         padding = margins[0] if rank == 1 else margins
         before.append(_PADDING[rank](padding, name=part_name(name, "padding"), **given))
         arguments = arguments | {"padding": "valid"}
@@ -164,6 +164,22 @@ def separable1(row: Row, call: Call, arguments: dict[str, Any]) -> Made:
     if arguments["data_format"] == "channels_first":
         weights[:2] = [np.transpose(one, (2, 3, 1, 0)) for one in weights[:2] if one.ndim == 4]
     return _placed(row, call, arguments, weights)
+
+
+def upsampling(row: Row, call: Call, arguments: dict[str, Any]) -> Made:
+    """UpSampling2D, whose bilinear pixels lay elsewhere before TensorFlow 1.15."""
+    origin, layer = call.origin, row.layer
+    if arguments.get("interpolation") == "bilinear":
+        if not origin.release or (origin.inside_tensorflow and origin.release[:2] == (2, 2)):
+            raise call.unsupported(
+                "interpolates as TensorFlow 1.14 did, or as 1.15 and later do, which the file does not "
+                "tell. Pass custom_objects={'UpSampling2D': keras.layers.UpSampling2D} for the latter"
+            )
+        if origin.release[:2] < ((2, 2) if origin.inside_tensorflow else (2, 4)):
+            if origin.backend != "tensorflow":
+                raise call.unsupported("'bilinear' is known of the TensorFlow backend only")
+            layer = CornerUpSampling2D
+    return Made([layer(**arguments)])
 
 
 def pooling(row: Row, call: Call, arguments: dict[str, Any]) -> Made:

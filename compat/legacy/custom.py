@@ -41,5 +41,7 @@ def custom_layer(call: Call) -> Made | None:
         )
     shapes = ("batch_input_shape", "input_shape", "input_dtype")
     config = {key: value for key, value in layer.config.items() if key not in shapes}
+    if name is not None:
+        config["name"] = name
     kind: type[keras.layers.Layer] = found
     return Made([kind.from_config(config)], weights=call.arrays)

@@ -11,6 +11,8 @@ from . import shapes as weight_shapes
 from .errors import LegacyModelError
 from .rows import Made
 
+_MOST_STATES = 1 << 16
+
 
 def check_weights(
     layer: Any, shape: tuple[int | None, ...], weights: list[np.ndarray], part: str
@@ -37,6 +39,13 @@ def check_inputs(model: keras.Model, given: Any, part: str) -> None:
     )
     if not fits:
         raise LegacyModelError(f"takes tensors of shapes {declared}, and is called on {shapes}", part)
+
+
+def check_states(given: Any, part: str) -> None:
+    """Refuse batches of a size that a stateful layer cannot have a state for each sample of."""
+    batch = (given[0] if isinstance(given, list) else given).shape[0]
+    if batch is not None and batch > _MOST_STATES:
+        raise LegacyModelError(f"is stateful for batches of {batch}, more than {_MOST_STATES}", part)
 
 
 def assign(layer: Any, made: Made, part: str) -> None:

@@ -10,16 +10,11 @@ import keras
 import numpy as np
 
 from . import values
-from .architecture import (
-    LayerConfig,
-    ModelConfig,
-    Reference,
-    layer_config,
-)
+from .architecture import LayerConfig, ModelConfig, Reference, calls, layer_config
 from .assignment import Assignment
 from .custom import custom_layer
 from .errors import LegacyModelError, UnsupportedLayerError
-from .fitting import assign, check_inputs, check_weights
+from .fitting import assign, check_inputs, check_states, check_weights
 from .order import in_order
 from .origin import Origin
 from .rows import Call, Made, Row, clean
@@ -31,6 +26,7 @@ _INITIAL_STATES = (
     keras.layers.SimpleRNN,
     keras.layers.Bidirectional,
 )
+_MOST_CALLS = 1 << 16  # Keras needs half a millisecond for one; models in use have some thousand
 
 
 class Builder:
@@ -41,6 +37,7 @@ class Builder:
         assignment: the arrays of each layer.
         custom: the caller's custom objects.
         note: takes (path, mode, stored, layer) of each batch norm.
+        masked: whether something in the model makes masks.
     """
 
     def __init__(
@@ -50,10 +47,12 @@ class Builder:
         origin: Origin,
         custom: Mapping[str, Any],
         note: Callable[..., None],
+        masked: bool,
     ) -> None:
         self._table, self._assignment, self._origin = table, assignment, origin
-        self._custom, self._note = custom, note
+        self._custom, self._note, self._masked = custom, note, masked
         self._made: dict[LayerConfig, Made] = {}
+        self._calls, self._steps = 0, 1
         self._first: dict[LayerConfig, list[tuple[int | None, ...]]] = {}
 
     def model(self, config: ModelConfig, shape: Any = None) -> keras.Model:
@@ -143,18 +142,14 @@ class Builder:
             if layer.class_name == "InputLayer":
                 outputs = [self._input(layer)]
             else:
-                outputs = self._apply(layer, [tensors[one] for one in call.inputs], call.arguments)
+                taken = _outputs(call.inputs, tensors, layer.path)
+                outputs = self._apply(layer, taken, call.arguments)
             for output, tensor in enumerate(outputs):
                 tensors[Reference(layer.name or "", number, output)] = tensor
-        for one in (*config.inputs, *config.outputs):
-            if one not in tensors:
-                raise LegacyModelError(
-                    f"names the output {one.output} of call {one.call} of {one.layer!r}, which is none",
-                    config.name or "model",
-                )
+        part = config.name or "model"
+        ends = [_outputs(each, tensors, part) for each in (config.inputs, config.outputs)]
         if any(named[name].class_name != "InputLayer" for name in sources):
             raise LegacyModelError("input_layers names other layers", config.name or "model")
-        ends = [[tensors[one] for one in each] for each in (config.inputs, config.outputs)]
         inputs, outputs = (each[0] if len(each) == 1 else each for each in ends)
         with _building(config.name or "model"):
             return keras.Model(inputs, outputs, name=None if config.name is None else clean(config.name))
@@ -178,8 +173,18 @@ class Builder:
                 layer.path,
             )
         further = _further(layer, arguments or {})
+        self._count(layer, calls(layer))
         with _building(layer.path):
             return self._called(layer, made, tensors, further)
+
+    def _count(self, layer: LayerConfig, more: int) -> None:
+        """Bound the calls in models within, and in their steps, all of which Keras 3 goes through."""
+        self._calls += more * self._steps
+        if self._calls > _MOST_CALLS:
+            raise LegacyModelError(
+                f"calls more than {_MOST_CALLS} layers, those of models within and of steps each",
+                layer.path,
+            )
 
     def _called(
         self, layer: LayerConfig, made: Made, tensors: Tensors, further: dict[str, Any]
@@ -191,6 +196,8 @@ class Builder:
                 check_weights(one, tuple(shape), made.weights, layer.path)
             if isinstance(one, keras.Model):
                 check_inputs(one, x, layer.path)
+            if getattr(one, "stateful", False):
+                check_states(x, layer.path)
             if isinstance(one, _INITIAL_STATES) and isinstance(x, list):
                 x = one(x[0], initial_state=x[1:], **further)
             else:
@@ -209,9 +216,10 @@ class Builder:
             arrays,
             given,
             self._origin,
-            lambda raw, share, inner: self._inside(layer, raw, share, inner),
+            lambda raw, share, inner, steps=1: self._inside(layer, raw, share, inner, steps),
             lambda mode, stored, made: self._note(layer.path, mode, stored, made),
             self._custom,
+            self._masked,
         )
         custom = custom_layer(call)
         if custom is not None:
@@ -230,10 +238,24 @@ class Builder:
         raw: Any,
         arrays: list[np.ndarray],
         given: list[tuple[int | None, ...]],
+        steps: int,
     ) -> Made:
         layer = layer_config(raw, outer.path)
         self._assignment.inside(layer, arrays)
-        return self._make(layer, arrays, given)
+        self._steps *= steps
+        self._count(outer, calls(layer))
+        made = self._make(layer, arrays, given)
+        self._steps //= steps
+        return made
+
+
+def _outputs(references: tuple[Reference, ...], tensors: dict[Reference, Any], part: str) -> Tensors:
+    for one in references:
+        if one not in tensors:
+            raise LegacyModelError(
+                f"names the output {one.output} of call {one.call} of {one.layer!r}, which is none", part
+            )
+    return [tensors[one] for one in references]
 
 
 def _further(layer: LayerConfig, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -49,6 +49,7 @@ _ACTIVATION = {"activation": Key("activation", V.activation)}
 _INIT = {"init": Key("kernel_initializer", V.initializer1)}
 _LINEAR = _INIT | _ACTIVATION | _kernel("W:kernel", "b:bias")
 _ORDERING = Key("data_format", V.renamed({"th": "channels_first", "tf": "channels_last"}), REQUIRED)
+_LAST = {"data_format": "channels_last"}  # Keras 3 has a global default
 _BORDER = Key("padding", V.choice("valid", "same"), "valid")
 _DENSE = Row(L.Dense, {"output_dim": Key("units", V.size, REQUIRED)} | _LINEAR, _weights("W", "b"))
 
@@ -101,12 +102,14 @@ def _pool(layer: type, rank: int) -> Row:
             "strides": Key("strides", V.maybe(V.sizes(rank)), None),
             "dim_ordering": _ORDERING,
         }
-    return Row(layer, keys, finish=pooling, more={"data_format": "channels_last"})
+    return Row(layer, keys, finish=pooling, more=_LAST)
 
 
 def _images(layer: type, old: str, new: str, read: V.Reader, default: Any, rank: int) -> Row:
     keys = {old: Key(new, read, default)}
-    return Row(layer, keys | ({"dim_ordering": _ORDERING} if rank > 1 else {}))
+    if rank > 1:
+        return Row(layer, keys | {"dim_ordering": _ORDERING})
+    return Row(layer, keys, more=_LAST if layer is L.ZeroPadding1D else {})
 
 
 def _dropout(layer: type, ordering: bool = False, name: str = "p", new: str = "rate") -> Row:
@@ -163,7 +166,7 @@ TABLE: dict[str, Row] = {
         L.ActivityRegularization, {name: Key(name, V.number, 0.0) for name in ("l1", "l2")}
     ),
     "Masking": Row(L.Masking, {"mask_value": Key("mask_value", V.number, 0.0)}),
-    "Flatten": Row(L.Flatten, more={"data_format": "channels_last"}),  # never reordered in Keras 1
+    "Flatten": Row(L.Flatten, more=_LAST),  # never reordered in Keras 1
     "Reshape": Row(L.Reshape, {"target_shape": Key("target_shape", V.shape, REQUIRED)}),
     "Permute": Row(
         L.Permute, {"dims": Key("dims", lambda dims: [V.size(one) for one in dims], REQUIRED)}
@@ -211,7 +214,9 @@ TABLE: dict[str, Row] = {
     },
     **{
         f"Global{kind}Pooling{rank}D": Row(
-            getattr(L, f"Global{kind}Pooling{rank}D"), {"dim_ordering": _ORDERING} if rank > 1 else {}
+            getattr(L, f"Global{kind}Pooling{rank}D"),
+            {"dim_ordering": _ORDERING} if rank > 1 else {},
+            more=_LAST,
         )
         for kind in ("Max", "Average")
         for rank in (1, 2, 3)

@@ -9,7 +9,8 @@ import keras
 
 from ...layer import BatchNorm
 from . import keras1_table, own_layers, values
-from .convolutions import convolution, pooling
+from .convolutions import convolution, pooling, upsampling
+from .merges import merging
 from .norms import keras2_batch_norm
 from .recurrent import bidirectional, cudnn
 from .rows import REQUIRED, Key, Names, Row
@@ -153,7 +154,7 @@ _BATCH_NORM = Row(
 
 def _sided(name: str, kind: str, rank: int) -> Row:
     keys = {name: Key(name, V.margins(rank), REQUIRED)}
-    return Row(getattr(L, f"{kind}{rank}D"), keys | (_FORMAT if rank > 1 else {}))
+    return Row(getattr(L, f"{kind}{rank}D"), keys | (_FORMAT if (kind, rank) != ("Cropping", 1) else {}))
 
 
 _POOLS = [(kind, rank) for kind in ("Max", "Average") for rank in (1, 2, 3)]
@@ -225,8 +226,8 @@ TABLE: dict[str, Row] = {
         | _of("beta", "gamma"),
         _affine(False),
     ),
-    **{name: Row(getattr(L, name)) for name in _MERGES},
-    "Concatenate": Row(L.Concatenate, _same(V.integer, "axis", default=-1)),
+    **{name: Row(getattr(L, name), finish=merging) for name in _MERGES},
+    "Concatenate": Row(L.Concatenate, _same(V.integer, "axis", default=-1), finish=merging),
     "Dot": Row(L.Dot, _same(V.axes, "axes") | _optional(V.flag, "normalize")),
     "Merge": keras1_table.TABLE["Merge"],
     **{f"ZeroPadding{rank}D": _sided("padding", "ZeroPadding", rank) for rank in (1, 2, 3)},
@@ -237,6 +238,7 @@ TABLE: dict[str, Row] = {
         _same(V.sizes(2), "size", default=2)
         | _FORMAT
         | _optional(V.choice("nearest", "bilinear"), "interpolation"),
+        finish=upsampling,
     ),
     "UpSampling3D": Row(L.UpSampling3D, _same(V.sizes(3), "size", default=2) | _FORMAT),
     "ReLU": Row(
@@ -253,5 +255,5 @@ TABLE: dict[str, Row] = {
         | _optional(V.maybe(lambda axes: [V.integer(axis) for axis in axes]), "shared_axes"),
         _names("alpha"),
     ),
-    "Rescaling": Row(L.Rescaling, _same(V.number, "scale", "offset", default=0.0)),
+    "Rescaling": Row(L.Rescaling, _same(V.number, "scale") | _same(V.number, "offset", default=0.0)),
 }

@@ -10,7 +10,7 @@ import keras
 
 from ...layer import BatchNorm
 from . import files, keras1_table, keras2_table
-from .architecture import looks_like_keras2, model_config
+from .architecture import looks_like_keras2, makes_masks, model_config
 from .assignment import Assignment
 from .errors import LegacyModelError
 from .graph import Builder
@@ -96,7 +96,8 @@ def load(
         table = (keras1_table if known.generation == 1 else keras2_table).TABLE
         config = model_config(file.config)
         assignment = Assignment(table, file, config)
-        model = Builder(table, assignment, known, custom_objects or {}, note).model(config)
+        masked = bool(custom_objects) or makes_masks(file.config)
+        model = Builder(table, assignment, known, custom_objects or {}, note, masked).model(config)
     except LegacyModelError as error:
         error.path = path
         raise

@@ -1,4 +1,4 @@
-"""The Merge layer of Keras 1 in its modes."""
+"""Merging layers, and the Merge of Keras 1 in its modes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from .masks import MERGES
 from .own_layers import Cosine
 from .rows import Call, Made, Row
 from .values import integer
@@ -21,9 +22,9 @@ def merge(row: Row, call: Call, arguments: dict[str, Any]) -> Made:
     if len(call.shapes) < 2:
         raise call.unsupported("merges less than two tensors")
     if mode in _PLAIN:
-        return Made([_PLAIN[mode](**arguments)])
+        return merging(Row(_PLAIN[mode]), call, arguments)
     if mode == "concat":
-        return Made([L.Concatenate(axis=concat_axis, **arguments)])
+        return merging(Row(L.Concatenate), call, arguments | {"axis": concat_axis})
     if len(call.shapes) > 2:
         raise call.unsupported(f"mode {mode!r} takes two tensors")
     if isinstance(dot_axes, int):
@@ -33,6 +34,11 @@ def merge(row: Row, call: Call, arguments: dict[str, Any]) -> Made:
     ranks = [len(shape) for shape in call.shapes]
     axes = [axis % rank for axis, rank in zip(dot_axes, ranks, strict=True)]
     return Made([L.Dot(axes=axes, **arguments)])
+
+
+def merging(row: Row, call: Call, arguments: dict[str, Any]) -> Made:
+    """A merging layer; one of ours where there are masks to merge."""
+    return Made([(MERGES[row.layer] if call.masked else row.layer)(**arguments)])
 
 
 def dot_axes(value: Any) -> int | list[int]:

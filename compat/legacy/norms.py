@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from ...layer import BatchNorm
 from .. import keras1, keras1_names
 from . import statistics
@@ -26,10 +24,7 @@ def keras1_batch_norm(row: Row, call: Call, arguments: dict[str, Any]) -> Made:
     if mode:
         layer = keras1.BatchNormalization(mode=mode, **arguments)
         call.note(mode, "", layer)
-        weights = call.arrays
-        if len(weights) == 2:  # releases that stored no statistics in modes 1 and 2
-            weights = [*weights, np.zeros_like(weights[0]), np.ones_like(weights[0])]
-        return Made([layer], weights=weights)
+        return Made([layer], weights=call.arrays)
     rule = statistics.formula(call.origin, part)
     *affine, deviation = call.arrays
     variance, epsilon = statistics.modern(rule, deviation, arguments["epsilon"], part)
@@ -49,6 +44,10 @@ def keras2_batch_norm(row: Row, call: Call, arguments: dict[str, Any]) -> Made:
     """`tfbn.BatchNorm`, with `unbiased` as that release trained."""
     axis, rank = arguments["axis"], len(call.shape)
     axes = len(axis) if isinstance(axis, list) else 1
+    if call.layer.class_name == "SyncBatchNormalization":
+        arguments["synchronized"] = True
+    if arguments.get("synchronized"):
+        rank = 0  # no kernel of tf.keras fused it, of any rank
     arguments["unbiased"] = statistics.unbiased(call.origin, rank, axes, call.layer.path)
     layer = keras_layer(row.layer, arguments)
     call.note(0, "variance", layer)

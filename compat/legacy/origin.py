@@ -101,7 +101,8 @@ def _release(versions: dict[str, str]) -> tuple[str | None, Release]:
             raise LegacyModelError(
                 f"the versions contradict each other: {_said(versions)}", "keras_version"
             )
-        if len(numbers) > len(release):
+        # What statistics hold is up to the release that wrote the weights, which come last.
+        if len(numbers) > len(release) or (where.startswith("weights") and len(numbers) == len(release)):
             text, release = stated, numbers
     return text, release
 

@@ -121,6 +121,21 @@ def _product(x: tf.Tensor, y: tf.Tensor, first: int, second: int) -> tf.Tensor:
 
 
 @keras.saving.register_keras_serializable(package="tfbn")
+class CornerUpSampling2D(keras.layers.UpSampling2D):
+    """Bilinear upsampling up to Keras 2.3 and TensorFlow 1.14: pixel i comes from i / size.
+
+    That of today comes from (i + 0.5) / size - 0.5.
+    """
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        first = self.data_format == "channels_first"
+        x = tf.transpose(inputs, (0, 2, 3, 1)) if first else inputs
+        x = tf.compat.v1.image.resize_bilinear(x, tf.shape(x)[1:3] * self.size)
+        x = tf.cast(x, inputs.dtype)
+        return tf.transpose(x, (0, 3, 1, 2)) if first else x
+
+
+@keras.saving.register_keras_serializable(package="tfbn")
 class TheanoPooling(keras.layers.Layer):
     """Pooling of border_mode "same" on Theano, whose windows lie otherwise than TensorFlow's.
 

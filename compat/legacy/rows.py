@@ -61,18 +61,20 @@ class Call:
         arrays: its weights as the file has them.
         shapes: of its inputs.
         origin: who wrote it.
-        inside: makes the layer or model within a wrapper: (raw, arrays, shapes) -> `Made`.
+        inside: makes the layer or model within a wrapper: (raw, arrays, shapes, steps=1) -> `Made`.
         note: takes what the report says of a batch norm.
         custom: the caller's custom objects.
+        masked: whether something in the model makes masks.
     """
 
     layer: LayerConfig
     arrays: list[np.ndarray]
     shapes: list[tuple[int | None, ...]]
     origin: Origin
-    inside: Callable[[Any, list[np.ndarray], list[tuple[int | None, ...]]], Made]
+    inside: Callable[..., Made]
     note: Callable[..., None]
     custom: Mapping[str, Any]
+    masked: bool
 
     @property
     def shape(self) -> tuple[int | None, ...]:

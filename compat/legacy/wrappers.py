@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
+import keras
+
+from .architecture import makes_masks
 from .rows import Call, Made, Row, part_name
 
 _MOST_STEPS = 4096  # Keras 3 calls the layer once for each known step
@@ -17,10 +19,17 @@ def time_distributed(row: Row, call: Call, arguments: dict[str, Any]) -> Made:
         raise call.unsupported(f"needs inputs of three axes, and has some of shape {shape}")
     if isinstance(inner, dict) and inner.get("class_name") in BATCH_NORMS:
         return _batch_norm(inner, call)
-    steps = math.prod(one or 1 for one in shape[1 : 1 + _depth(call.layer.config)])
+    steps = shape[1] or 1
     if steps > _MOST_STEPS:
         raise call.unsupported(f"has {steps} steps, which Keras 3 would write out one by one")
-    made = call.inside(inner, call.arrays, [(shape[0], *shape[2:])])
+    made = call.inside(inner, call.arrays, [(shape[0], *shape[2:])], steps)
+    model = isinstance(made.holder, keras.Model)
+    vectors = model and all(len(one.shape) == 2 for one in made.holder.outputs)
+    if call.origin.generation == 2 and makes_masks(inner) and not vectors:
+        raise call.unsupported(
+            "makes a mask at each step, which Keras 3 forgets. If no layer after it uses masks, set "
+            "mask_zero to false in the JSON"
+        )
     name, rest = arguments.pop("name"), arguments
     layers = [
         row.layer(
@@ -32,15 +41,6 @@ def time_distributed(row: Row, call: Call, arguments: dict[str, Any]) -> Made:
 
 
 BATCH_NORMS = tuple(f"BatchNormalization{version}" for version in ("", "V1", "V2"))
-
-
-def _depth(config: dict[str, Any]) -> int:
-    """How many such layers are in each other."""
-    found, inner = 1, config.get("layer")
-    while isinstance(inner, dict) and inner.get("class_name") == "TimeDistributed":
-        config = inner["config"] if isinstance(inner.get("config"), dict) else {}
-        found, inner = found + 1, config.get("layer")
-    return found
 
 
 def _batch_norm(inner: dict[str, Any], call: Call) -> Made:

@@ -45,7 +45,7 @@ def check(model: keras.Model, samples: Any) -> Any:
 
 
 def draw(model: keras.Model) -> Any:
-    """Four samples to a model's input specification, the same ones each time.
+    """Four samples, or as many as are declared, to a model's inputs, the same ones each time.
 
     Standard normal numbers, 0 or 1 for integers and booleans, 32 for axes of unknown size.
 
@@ -77,7 +77,7 @@ def first(samples: Any) -> Any:
 
 
 def _draw(rng: np.random.Generator, tensor: keras.KerasTensor) -> np.ndarray:
-    shape = [DRAWN_BATCH, *(size or DRAWN_SIZE for size in tensor.shape[1:])]
+    shape = [tensor.shape[0] or DRAWN_BATCH, *(size or DRAWN_SIZE for size in tensor.shape[1:])]
     dtype = tf.as_dtype(tensor.dtype)
     if dtype.is_floating:
         return rng.standard_normal(shape).astype(dtype.as_numpy_dtype)
