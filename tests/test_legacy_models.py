@@ -472,8 +472,8 @@ def test_the_loaded_model_is_one_of_keras3(tmp_path):
         "bn2",
         "mode1",
     ]
-    assert [one.became.split("(")[0] for one in report.batch_norms] == ["tfbn.BatchNorm"] * 2 + [
-        "tfbn.compat.BatchNormalization"
+    assert [one.became.split("(")[0] for one in report.batch_norms] == ["BatchNorm"] * 2 + [
+        "compat.BatchNormalization"
     ]
     assert str(report).splitlines()[0] == "Keras 1.2.2, backend theano, 3 batch norms"
     assert len(str(report).splitlines()) == 4

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,34 +54,50 @@ def read(path: str, weights: str | None) -> LegacyFile:
     """
     versions: dict[str, str] = {}
     backends: dict[str, str] = {}
-    whole = _kind(path) == "hdf5"
-    if whole:
-        with Archive(path) as archive:
-            text = archive.text(archive.root, "model_config")
-            if text is None:
-                raise LegacyModelError(
-                    "holds weights and no architecture. Pass the JSON that model.to_json() made as the "
-                    "path, and this file as weights=",
-                    "model_config",
-                )
-            _origin(archive, versions, backends, "")
-            config = parse(text, "model_config")
-    else:
+    with _named_in_errors(path):
+        config = _architecture(path, versions, backends)
+        for where, found in (("keras_version", versions), ("backend", backends)):
+            if isinstance(config.get(where), str):
+                found.setdefault("JSON", config[where])
+        if weights is None and not h5py.is_hdf5(path):
+            raise LegacyModelError(
+                "this is an architecture without weights. Pass their HDF5 file as weights="
+            )
+    weights = path if weights is None else weights
+    with _named_in_errors(weights):
+        return _with_weights(weights, config, versions, backends)
+
+
+@contextmanager
+def _named_in_errors(path: str) -> Iterator[None]:
+    try:
+        yield
+    except LegacyModelError as error:
+        error.path = path
+        raise
+
+
+def _architecture(path: str, versions: dict[str, str], backends: dict[str, str]) -> dict[str, Any]:
+    if _kind(path) == "json":
         with open(path, "rb") as stream:
-            config = parse(stream.read(), "JSON")
-    for where, found in (("keras_version", versions), ("backend", backends)):
-        if isinstance(config.get(where), str):
-            found.setdefault("JSON", config[where])
-    if weights is None and not whole:
-        raise LegacyModelError("is an architecture without weights. Pass their HDF5 file as weights=")
-    return _with_weights(path if weights is None else weights, config, versions, backends)
+            return parse(stream.read(), "JSON")
+    with Archive(path) as archive:
+        text = archive.text(archive.root, "model_config")
+        if text is None:
+            raise LegacyModelError(
+                "the file holds weights and no architecture. Pass the JSON that model.to_json() made as "
+                "the path, and this file as weights=",
+                "model_config",
+            )
+        _origin(archive, versions, backends, "")
+        return parse(text, "model_config")
 
 
 def _with_weights(
     path: str, config: dict[str, Any], versions: dict[str, str], backends: dict[str, str]
 ) -> LegacyFile:
     if _kind(path) != "hdf5":
-        raise LegacyModelError(f"{path!r} is no HDF5 file", "weights")
+        raise LegacyModelError("this is no HDF5 file, as weights= must be")
     with Archive(path) as archive:
         group = archive.group(archive.root, "model_weights")
         group = archive.root if group is None else group
@@ -147,25 +165,18 @@ def parse(text: str | bytes, part: str) -> dict[str, Any]:
         if isinstance(value, str):  # json.dump(model.to_json(), file) writes a text within a text
             value = json.loads(value)
     except (ValueError, RecursionError) as error:
-        raise LegacyModelError(f"is no JSON ({error}). Pass what model.to_json() made", part) from error
-    level = [value]
-    for _ in range(_DEEPEST):
-        level = (
-            [
-                inner
-                for one in level
-                for inner in (one.values() if isinstance(one, dict) else one)
-                if isinstance(inner, (dict, list))
-            ]
-            if isinstance(value, dict)
-            else []
-        )
-        if not level:
-            break
-    if level:
-        raise LegacyModelError(f"is nested more than {_DEEPEST} levels deep", part)
+        text = "neither HDF5 nor JSON" if part == "JSON" else "no JSON"
+        raise LegacyModelError(
+            f"this is {text} ({error}). Pass what model.to_json() made", part
+        ) from error
     if not isinstance(value, dict):
         raise LegacyModelError(f"is no JSON object but {type(value).__name__}", part)
+    level: list[Any] = [value]
+    for _ in range(_DEEPEST):
+        members = [one.values() if isinstance(one, dict) else one for one in level]
+        level = [one for each in members for one in each if isinstance(one, (dict, list))]
+    if level:
+        raise LegacyModelError(f"is nested more than {_DEEPEST} levels deep", part)
     return value
 
 
@@ -173,27 +184,28 @@ def _kind(path: str) -> str:
     """Which of "hdf5" and "json" a file is; an error for what is neither."""
     if os.path.isdir(path):
         raise LegacyModelError(
-            f"{path!r} is a folder. Load a SavedModel with keras.layers.TFSMLayer, "
-            "a TF1 checkpoint with tfbn.compat.load_checkpoint"
+            "this is a folder, and should be HDF5, or JSON with weights. Load a SavedModel with "
+            "keras.layers.TFSMLayer, a TF1 checkpoint with tfbn.compat.load_checkpoint"
         )
     if not os.path.exists(path):
         if os.path.exists(f"{path}.index"):
             raise LegacyModelError(
-                f"{path!r} is a TensorFlow checkpoint. Use tfbn.compat.load_checkpoint, or "
+                "this is a TensorFlow checkpoint. Use tfbn.compat.load_checkpoint, or "
                 "load_weights of a model that you make"
             )
-        raise LegacyModelError(f"there is no file {path!r}")
+        raise LegacyModelError("there is no such file")
     try:
         with open(path, "rb") as stream:
             start = stream.read(4)
     except OSError as error:
-        raise LegacyModelError(f"{path!r} cannot be read: {error}") from error
+        raise LegacyModelError(f"cannot be read: {error.strerror}") from error
     if start == b"PK\x03\x04":
         raise LegacyModelError(
-            f"{path!r} is a zip archive, as the .keras files of Keras 3 are. Use keras.models.load_model"
+            "this is a zip archive, as .npz files are, and the .keras files of Keras 3, which "
+            "keras.models.load_model reads as they are"
         )
     if path.endswith(".index"):
         raise LegacyModelError(
-            f"{path!r} belongs to a TensorFlow checkpoint. Use tfbn.compat.load_checkpoint"
+            "this belongs to a TensorFlow checkpoint. Use tfbn.compat.load_checkpoint"
         )
     return "hdf5" if h5py.is_hdf5(path) else "json"

@@ -99,7 +99,7 @@ def load(
         masked = bool(custom_objects) or makes_masks(file.config)
         model = Builder(table, assignment, known, custom_objects or {}, note, masked).model(config)
     except LegacyModelError as error:
-        error.path = path
+        error.path = error.path or path
         raise
     return model, LegacyReport(known.text, known.backend, tuple(found))
 
