@@ -131,7 +131,7 @@ _RECURRENT = {
     **_kernel("W:kernel", "U:recurrent", "b:bias", bias=False),
 }
 _GATED = _RECURRENT | {
-    "inner_activation": Key("recurrent_activation", V.activation, own_layers.hard_sigmoid)
+    "inner_activation": Key("recurrent_activation", V.activation, own_layers.legacy_hard_sigmoid)
 }
 _FORGET = {"forget_bias_init": Key("forget_bias", V.choice("one", "zero", "uniform", "normal"), "one")}
 _INNER = {"layer": Key("layer", lambda layer: layer, REQUIRED)}

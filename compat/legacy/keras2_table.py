@@ -132,7 +132,7 @@ _RECURRENT = (
 )
 _PLAIN_RECURRENT = _RECURRENT | _LINEAR
 _GATED = _PLAIN_RECURRENT | {
-    "recurrent_activation": Key("recurrent_activation", V.activation, own_layers.hard_sigmoid)
+    "recurrent_activation": Key("recurrent_activation", V.activation, own_layers.legacy_hard_sigmoid)
 }
 _FORGET = _optional(V.flag, "unit_forget_bias")
 _CELLS = _names("kernel", "recurrent_kernel", "bias")

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 
 @keras.saving.register_keras_serializable(package="tfbn")
-def hard_sigmoid(x: Any) -> Any:
+def legacy_hard_sigmoid(x: Any) -> Any:
     """The piecewise linear sigmoid of Keras 1 and 2, of slope 0.2; Keras 3's has 1/6."""
     return keras.ops.clip(0.2 * x + 0.5, 0.0, 1.0)
 

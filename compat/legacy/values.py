@@ -15,7 +15,7 @@ import keras
 from ..keras1_names import INITIALIZERS as KERAS1_INITIALIZERS
 from ..keras1_names import regularizer as keras1_regularizer
 from .architecture import MOST
-from .own_layers import hard_sigmoid
+from .own_layers import legacy_hard_sigmoid
 
 A, C, I, R = keras.activations, keras.constraints, keras.initializers, keras.regularizers  # noqa: E741
 Reader = Callable[[Any], Any]
@@ -24,7 +24,7 @@ Reader = Callable[[Any], Any]
 ACTIVATIONS: dict[str, Callable[..., Any]] = {
     **{name: getattr(A, name) for name in ("linear", "relu", "elu", "selu", "tanh", "sigmoid")},
     **{name: getattr(A, name) for name in ("softmax", "softplus", "softsign", "exponential", "gelu")},
-    **{"swish": A.silu, "silu": A.silu, "relu6": A.relu6, "hard_sigmoid": hard_sigmoid},
+    **{"swish": A.silu, "silu": A.silu, "relu6": A.relu6, "hard_sigmoid": legacy_hard_sigmoid},
 }
 
 
