@@ -337,6 +337,14 @@ def test_the_offset_of_sums_of_sums():
     check(weigh(model, positive=True), folded=1, into="abcd")
 
 
+@pytest.mark.parametrize("combine", [L.Add, L.Concatenate])
+def test_one_tensor_is_not_mapped_in_two_ways(combine):
+    inputs = keras.Input(IMAGE)
+    x = L.Conv2D(4, 2)(inputs)
+    model = keras.Model(inputs, bn()(combine()([x, x])))
+    check(weigh(model), folded=0, reason="map one tensor in two ways")
+
+
 def test_a_product_takes_the_scale_into_one_factor():
     model = branches(L.Multiply(), L.Activation("sigmoid"), lambda x: x)
     check(weigh(model, offset=False), folded=1, into="b")
