@@ -571,6 +571,12 @@ def test_what_einsum_dense_refuses():
     check(weigh(behind), folded=0, reason="applies its own activation (tanh)")
 
 
+def test_an_einsum_dense_whose_last_axes_have_no_letters():
+    layer = L.EinsumDense("ab...,bc->ac...", output_shape=5)
+    model = functional((9, 4), layer, bn(axis=1), L.Activation("tanh"))
+    check(weigh(model), folded=0, reason="have no letters")
+
+
 def test_an_einsum_dense_of_a_diagonal():
     diagonal = lambda: L.EinsumDense("ab,bb->ab", output_shape=4)  # noqa: E731
     model = functional((4,), L.Activation("tanh"), bn(), diagonal(), bn(), L.Activation("tanh"))
