@@ -146,3 +146,19 @@ def test_a_batch_norm_whose_folded_weights_do_not_fit_stays():
     folded, report = tfbn.fold(model, dtype="float16")
     assert "the folded kernel of 'dense' is not finite in float16" in report.kept[0].reason
     assert folded.get_layer("bn").compute_dtype == "float16"
+
+
+@pytest.mark.parametrize("kind", [L.Dense, L.Rescaling])
+def test_what_mixed_precision_would_cast_to_infinity_stays(kind):
+    # The batch norm itself computes in float32.
+    keras.config.set_dtype_policy("mixed_float16")
+    first = kind(4 if kind is L.Dense else 1.0, name="first")
+    model = chain((4,), first, tfbn.BatchNorm(name="bn", epsilon=1e-12))
+    if kind is L.Dense:
+        first.set_weights([np.eye(4), np.zeros(4)])
+    values = ([1.0] * 4, [0.5] * 4, [0.0] * 4, [1e-11, 1, 1, 1])
+    model.get_layer("bn").set_weights([np.array(one) for one in values])
+    x = 1e-6 * reference.data((5, 4))
+    folded, report = tfbn.fold(model)
+    assert "of 'first' is not finite in float16" in report.kept[0].reason
+    assert relative_difference(folded(x), model(x)) < 1e-2

@@ -189,6 +189,17 @@ def test_a_subclass_is_not_crossed():
     check(weigh(functional(IMAGE, L.Conv2D(4, 2), Pool(2), bn())), folded=0, reason="'pool' (Pool) can")
 
 
+@pytest.mark.parametrize("used", [0, 1])
+def test_several_tensors_at_once_are_not_crossed(used):
+    a, b = keras.Input((4,)), keras.Input((4,))
+    both = L.Identity()([bn()(L.Activation("tanh")(a)), L.Activation("tanh")(b)])
+    model = keras.Model([a, b], L.Dense(3)(both[used]))  # the other output is not in the graph
+    check(weigh(model), folded=0, reason="(Identity) is called on several tensors at once")
+    both = L.Identity()([L.Dense(4)(a), L.Dense(4)(b)])
+    model = keras.Model([a, b], bn()(both[used]))
+    check(weigh(model), folded=0, reason="is called on several tensors at once")
+
+
 def test_dropout_that_drops_is_not_crossed():
     drop = L.GaussianNoise(1e-9)  # so little that the outputs can be compared
     model = functional(IMAGE, L.Conv2D(4, 2), lambda x: drop(x, training=True), bn())
@@ -326,6 +337,14 @@ def test_the_offset_of_sums_of_sums():
     check(weigh(model, positive=True), folded=1, into="abcd")
 
 
+@pytest.mark.parametrize("combine", [L.Add, L.Concatenate])
+def test_one_tensor_is_not_mapped_in_two_ways(combine):
+    inputs = keras.Input(IMAGE)
+    x = L.Conv2D(4, 2)(inputs)
+    model = keras.Model(inputs, bn()(combine()([x, x])))
+    check(weigh(model), folded=0, reason="map one tensor in two ways")
+
+
 def test_a_product_takes_the_scale_into_one_factor():
     model = branches(L.Multiply(), L.Activation("sigmoid"), lambda x: x)
     check(weigh(model, offset=False), folded=1, into="b")
@@ -400,6 +419,16 @@ def test_batch_norms_that_agree_go_together():
 
     check(model(alike=True), folded=2, into=["conv"])
     check(model(alike=False), folded=0, reason="used by more than this batch norm: by 'b' too")
+
+
+def test_the_reason_of_another_batch_norm_is_not_its_own():
+    inputs = keras.Input(IMAGE)
+    x = L.Conv2D(4, 2, name="conv")(inputs)
+    training = bn(name="b")(x, training=True)
+    model = weigh(keras.Model(inputs, [bn(name="a")(x), training]))
+    reasons = {entry.path: entry.reason for entry in tfbn.fold(model)[1].kept}
+    assert "used by more than this batch norm: by 'b' too" in reasons["a"]
+    assert "called with training=True" in reasons["b"]
 
 
 @pytest.mark.parametrize("alike", [True, False])
@@ -542,6 +571,18 @@ def test_what_einsum_dense_refuses():
     check(weigh(behind), folded=0, reason="applies its own activation (tanh)")
 
 
+def test_an_einsum_dense_whose_last_axes_have_no_letters():
+    layer = L.EinsumDense("ab...,bc->ac...", output_shape=5)
+    model = functional((9, 4), layer, bn(axis=1), L.Activation("tanh"))
+    check(weigh(model), folded=0, reason="have no letters")
+
+
+def test_an_einsum_dense_of_a_diagonal():
+    diagonal = lambda: L.EinsumDense("ab,bb->ab", output_shape=4)  # noqa: E731
+    model = functional((4,), L.Activation("tanh"), bn(), diagonal(), bn(), L.Activation("tanh"))
+    check(weigh(model), folded=0, reason="takes a diagonal")
+
+
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
 def test_a_layers_own_activation(activation):
     model = functional(
@@ -640,6 +681,18 @@ def test_normalization():
     check(weigh(model(axis=1), positive=True), folded=0, reason="does not normalise just the last axis")
 
 
+@pytest.mark.parametrize(
+    ("dtype", "deviation"), [("float32", 1e-8), ("float32", 1e21), ("mixed_float16", 1e-3)]
+)
+def test_a_deviation_that_a_normalization_cannot_have(dtype, deviation):
+    # Keras divides by 1e-7 where it is less, and float16 has no digits of its square.
+    keras.config.set_dtype_policy(dtype)
+    layer = L.Normalization(mean=[0.0] * 4, variance=[1.0] * 4)
+    model = weigh(functional((4,), layer, tfbn.BatchNorm(epsilon=1e-14), L.ReLU()), positive=True)
+    model.layers[-2].set_weights([np.full(4, one) for one in (0.1 / deviation, 0.5, 0.0, 1e-2)])
+    check(model, folded=0, reason="too small or too large", tolerance=1e-2)
+
+
 # Nested models.
 
 
@@ -715,3 +768,6 @@ def test_inputs_matched_by_name_are_not_followed():
     outputs = inner({"b": L.Dense(4, name="y")(y), "a": L.Dense(4, name="x")(x)})
     model = keras.Model([x, y], outputs)
     check(weigh(model), folded=0, reason="it normalises an input of the model")
+    inner = keras.Model([a, b], [bn()(L.Dense(5, name="first")(a)), b], name="inner")
+    model = keras.Model([x, y], inner({"b": L.Dense(4, name="y")(y), "a": x}))
+    check(weigh(model), folded=1, into=["inner/first"])

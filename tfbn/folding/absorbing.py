@@ -59,7 +59,7 @@ class Absorber(ABC):
 
     @abstractmethod
     def write(self, layer: keras.layers.Layer, change: Change) -> Written:
-        """The layer's new state."""
+        """The layer's new state, or StaysError if the layer cannot have it."""
 
 
 @dataclass(frozen=True)

@@ -81,12 +81,19 @@ class Crossing(ABC):
 
 
 class Unchanged(Crossing):
-    """The same map on both sides, under conditions."""
+    """The same map on both sides of one tensor, under conditions."""
 
     def __init__(self, *conditions: Condition) -> None:
         self.conditions = conditions
 
     def backward(self, call: Call, affine: Affine) -> list[Maps]:
+        if (
+            len(call.inputs) > 1
+        ):  # as Identity may be; which of its outputs belongs to which is not known
+            raise StaysError(
+                f"{call.layer.name!r} ({type(call.layer).__name__}) is called on several tensors at "
+                "once; call it on each"
+            )
         for condition in self.conditions:
             condition(call, affine)
         return [[affine]]

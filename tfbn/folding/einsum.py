@@ -77,6 +77,10 @@ def letters(layer: keras.layers.Layer) -> tuple[str, str, str]:
     """The letters of input, kernel and output, without the ellipsis that may stand before them."""
     inputs, output = layer.equation.replace(" ", "").split("->")
     source, kernel = inputs.split(",")
+    if any(
+        part.count(letter) > 1 for part in (source, kernel, output) for letter in part if letter != "."
+    ):
+        raise StaysError(f"{layer.name!r} ({layer.equation}) takes a diagonal")
     if source.endswith("..."):
         raise StaysError(f"the last axes of {layer.name!r} ({layer.equation}) have no letters")
     return source.removeprefix("..."), kernel, output.removeprefix("...")

@@ -184,11 +184,12 @@ class Backward(Move):
 
     def _alike(self, call: Call, affine: Affine) -> bool:
         """Whether a call is of another batch norm that computes the same."""
-        return (
-            is_batch_norm(call.layer)
-            and call.dtype == self.dtype
-            and self.state.normalized(call).equals(affine)
-        )
+        if not is_batch_norm(call.layer) or call.dtype != self.dtype:
+            return False
+        try:
+            return self.state.normalized(call).equals(affine)
+        except StaysError:  # a reason of the other one
+            return False
 
     def _check_left_alone(self) -> None:
         for call, maps in self.crossed.items():

@@ -8,7 +8,7 @@ import numpy as np
 from ..axes import channel_axes
 from ..batch_norms import inference_affine
 from .absorbing import Absorber, Change, Written, arrays, spread
-from .affine import Affine, StaysError
+from .affine import Affine, StaysError, rounded
 from .graph import Call
 
 
@@ -90,6 +90,12 @@ class Standardized(Absorber):
         deviation = np.maximum(np.sqrt(_flat(layer.variance)), keras.config.epsilon())
         affine = changed(Affine(1 / deviation, -_flat(layer.mean) / deviation), change)
         mean, variance = -affine.offset / affine.scale, affine.scale**-2
+        kept = np.asarray(rounded(variance, layer.compute_dtype), "float64")
+        if (1 / affine.scale < keras.config.epsilon()).any() or not np.allclose(kept, variance, 0.01, 0):
+            raise StaysError(
+                f"{layer.name!r} would divide by a number too small or too large for it: it replaces "
+                f"those below {keras.config.epsilon()}, and computes in {layer.compute_dtype}"
+            )
         return Written({"mean": mean.tolist(), "variance": variance.tolist()})
 
     def _check(self, call: Call) -> None:

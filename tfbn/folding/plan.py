@@ -7,6 +7,7 @@ from collections import defaultdict
 import keras
 
 from ..batch_norms import Batchnorm, is_batch_norm
+from ..cloning import is_open
 from .affine import StaysError
 from .graph import Graph
 from .moves import Backward, Forward, Move, State
@@ -79,7 +80,12 @@ class Plan:
 
 def _tied(graph: Graph) -> dict[int, str]:
     """Layers with a weight that another layer has too, by `id`, and the reason to leave them alone."""
-    layers = {id(call.layer): call.layer for call in graph.calls if hasattr(call.layer, "weights")}
+    layers = {
+        id(call.layer): call.layer
+        for call in graph.calls
+        # An open model has no weights but those of its layers, whose calls are here too.
+        if hasattr(call.layer, "weights") and not is_open(call.layer)
+    }
     owners: dict[int, list[keras.layers.Layer]] = defaultdict(list)
     for layer in layers.values():
         for weight in layer.weights:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -10,7 +10,8 @@ import numpy as np
 
 from ..batch_norms import batch_norms, layer_paths, unlike_batch_norms
 from ..cloning import Instead, check_built, is_open, rebuild
-from .affine import Scaled, rounded
+from .absorbing import Change
+from .affine import Scaled, StaysError, rounded
 from .graph import Graph
 from .plan import Plan
 from .precision import check_fit, floating_policy, with_policy
@@ -20,8 +21,8 @@ from .rules import ABSORBERS
 HIDDEN = "it is inside a layer whose graph Keras does not show"
 
 
-class _OverflowError(Exception):
-    """The new weights of a layer do not fit their type."""
+class _UnfitError(Exception):
+    """A layer, and why it cannot take up what was planned."""
 
 
 def fold(model: keras.Model, dtype: str | None = None) -> tuple[keras.Model, FoldReport]:
@@ -59,7 +60,7 @@ def fold(model: keras.Model, dtype: str | None = None) -> tuple[keras.Model, Fol
         plan = Plan(Graph(model), banned)
         try:
             return _build(model, plan, policy), _report(model, plan)
-        except _OverflowError as reason:
+        except _UnfitError as reason:
             layer, why = reason.args
             banned[id(layer)] = why
 
@@ -75,11 +76,10 @@ def _build(model: keras.Model, plan: Plan, policy: str | None) -> keras.Model:
             return Instead.NOTHING
         if id(layer) not in plan.state.changes:
             return Instead.COPY
-        written = ABSORBERS[type(layer)].write(layer, plan.state.changes[id(layer)])
-        new = type(layer).from_config(adapt(layer.get_config()) | written.config)
-        new.build_from_config(layer.get_build_config())
-        _assign(layer, new, written.weights)
-        return new
+        try:
+            return _written(layer, plan.state.changes[id(layer)], adapt)
+        except StaysError as reason:
+            raise _UnfitError(layer, str(reason)) from None
 
     folded, clones = rebuild(model, choose, adapt)
     if policy is not None:
@@ -89,20 +89,32 @@ def _build(model: keras.Model, plan: Plan, policy: str | None) -> keras.Model:
     return folded
 
 
-def _assign(
-    old: keras.layers.Layer, new: keras.layers.Layer, weights: Mapping[str, np.ndarray | Scaled]
-) -> None:
+def _written(
+    layer: keras.layers.Layer, change: Change, adapt: Callable[[dict[str, Any]], dict[str, Any]]
+) -> keras.layers.Layer:
+    """A layer that has taken up a change; StaysError if its new numbers are too large for its types."""
+    written = ABSORBERS[type(layer)].write(layer, change)
+    new = type(layer).from_config(adapt(layer.get_config()) | written.config)
+
+    def fitting(name: str, value: np.ndarray, dtype: str) -> np.ndarray:
+        value = value if value.dtype == dtype else rounded(value, dtype)
+        if not np.isfinite(value).all():
+            raise StaysError(f"the folded {name} of {layer.name!r} is not finite in {dtype}")
+        return value
+
+    for name, number in written.config.items():
+        if not isinstance(number, str):
+            fitting(name, np.asarray(number, "float64"), new.compute_dtype)
+    new.build_from_config(layer.get_build_config())
     for variable in new.weights:
-        value = weights[variable.name]
+        value = written.weights[variable.name]
         if isinstance(value, Scaled):
             value = value.rounded(variable.dtype)
         else:
             value = rounded(np.broadcast_to(value, variable.shape), variable.dtype)
-        if not np.isfinite(value).all():
-            raise _OverflowError(
-                old, f"the folded {variable.name} of {old.name!r} is not finite in {variable.dtype}"
-            )
-        variable.assign(value)
+        variable.assign(fitting(variable.name, value, variable.dtype))
+        fitting(variable.name, value, new.compute_dtype)  # to which Keras casts it in each call
+    return new
 
 
 def _report(model: keras.Model, plan: Plan) -> FoldReport:
