@@ -75,11 +75,26 @@ class Builder:
         )()
 
     def step(self):
-        kind = self.pick(["bn", "bn", "bn", "linear", "linear", "crossed", "merge", "other", "again"])
+        kinds = [
+            "bn",
+            "bn",
+            "linear",
+            "crossed",
+            "merge",
+            "merge",
+            "other",
+            "again",
+            "through",
+            "through",
+        ]
+        kind = self.pick(kinds)
         if kind == "merge":
             self.tensors.append(self.merged(self.tensor(), self.tensor()))
         elif kind == "other":
             self.tensors.append(self.other(self.tensor()))
+        elif kind == "through":  # with something between a batch norm and what may take it up
+            first, last = self.pick([(self.linear, self.batch_norm), (self.batch_norm, self.linear)])
+            self.tensors.append(last()(self.crossed()(first()(self.tensor()))))
         elif kind == "again" and self.layers:
             self.tensors.append(self.pick(self.layers)(self.tensor()))
         else:
@@ -92,6 +107,8 @@ class Builder:
         own = {"axis": self.axis}
         return self.pick(
             [
+                lambda: self.normal_of(L.Add()([self.linear_of(x), self.linear_of(y)])),
+                lambda: self.normal_of(L.Subtract()([self.linear_of(x), self.linear_of(y)])),
                 lambda: L.Add()([x, y]),
                 lambda: x + y,
                 lambda: L.Subtract()([x, y]),

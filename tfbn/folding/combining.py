@@ -47,7 +47,8 @@ class Alike(Crossing):
 
     def forward(self, call: Call, maps: Maps) -> Affine:
         affines = whole(call, maps)
-        same(call, affines), same(call, affines, "offset")
+        same(call, affines)
+        same(call, affines, "offset")
         for condition in self.conditions:
             condition(call, affines[0])
         return affines[0]
