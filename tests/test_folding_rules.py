@@ -12,6 +12,8 @@ from networks import FLOAT32, randomize, relative_difference
 from tfbn.batch_norms import batch_norms
 from tfbn.folding.rules import CROSSINGS
 
+pytestmark = pytest.mark.slow
+
 L = keras.layers
 IMAGE = (9, 8, 4)
 

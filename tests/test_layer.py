@@ -290,10 +290,13 @@ def test_first_and_second_gradients_of_any_shape_in_any_mode(data):
             both = tf.function(both, jit_compile=mode == "jit", input_signature=signature)
         return both(x)
 
-    for got, want in zip(slopes(x, mode), slopes(tf.cast(x, tf.float64), "eager"), strict=True):
-        # Second gradients divide by the variance, at least 0.1, again and again.
-        tolerance = 1e-3 * max(1.0, np.abs(want).max(initial=0))
-        np.testing.assert_allclose(got, want, rtol=0, atol=tolerance)
+    found, wanted = slopes(x, mode), slopes(tf.cast(x, tf.float64), "eager")
+    for order in (slice(0, 3), slice(3, 6)):
+        # Those of x, gamma and beta are sums of the same terms, which cancel in some of them; second
+        # gradients divide by the variance, at least 0.1, again and again.
+        tolerance = 1e-4 * max(1.0, *(np.abs(one).max(initial=0) for one in wanted[order]))
+        for got, want in zip(found[order], wanted[order], strict=True):
+            np.testing.assert_allclose(got, want, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("axis", [-1, 1, [1, 2]])

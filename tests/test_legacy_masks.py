@@ -7,6 +7,8 @@ import tf_keras
 
 from tfbn import compat
 
+pytestmark = pytest.mark.slow
+
 L = tf_keras.layers
 RANDOM = np.random.default_rng(3)
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}  # float32 computations in the same order, but for fused ones
