@@ -14,6 +14,12 @@ def run(*arguments, cwd):
     )
 
 
+def run_main(name, cwd, arguments="", settings=""):
+    """The `main` of an example, `example` in the settings that are made before."""
+    code = f"import sys; sys.path.insert(0, {str(ROOT / 'examples')!r}); import {name} as example"
+    return run("-c", f"{code}; {settings}sys.exit(example.main({arguments}))", cwd=cwd)
+
+
 def test_the_digits_example(tmp_path):
     done = run(ROOT / "examples" / "digits.py", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -26,16 +32,13 @@ def test_the_digits_example(tmp_path):
 
 
 def test_the_digits_example_fails_when_a_comparison_does(tmp_path):
-    code = f"import sys; sys.path.insert(0, {str(ROOT / 'examples')!r}); import digits"
-    code += "; digits.CLOSE = 0.0; sys.exit(digits.main(epochs=1))"
-    done = run("-c", code, cwd=tmp_path)
+    done = run_main("digits", tmp_path, "epochs=1", "example.CLOSE = 0.0; ")
     assert done.returncode == 1
     assert "A comparison failed." in done.stdout
 
 
 def migrate(cwd, settings=""):
-    code = f"import sys; sys.path.insert(0, {str(ROOT / 'examples')!r}); import migrate_slim"
-    return run("-c", f"{code}; {settings}sys.exit(migrate_slim.main(steps=60, epochs=1))", cwd=cwd)
+    return run_main("migrate_slim", cwd, "steps=60, epochs=1", settings)
 
 
 def test_the_migration_example(tmp_path):
@@ -49,7 +52,7 @@ def test_the_migration_example(tmp_path):
 
 
 def test_the_migration_example_fails_when_a_comparison_does(tmp_path):
-    done = migrate(tmp_path, "migrate_slim.CLOSE = -1.0; ")
+    done = migrate(tmp_path, "example.CLOSE = -1.0; ")
     assert done.returncode == 1
     assert "A comparison failed." in done.stdout
 
@@ -60,20 +63,14 @@ def test_the_readme_example(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def upgrade(cwd, settings=""):
-    code = f"import sys; sys.path.insert(0, {str(ROOT / 'examples')!r})"
-    code += "; import upgrade_emotion_model as example"
-    return run("-c", f"{code}; {settings}sys.exit(example.main())", cwd=cwd)
-
-
 def test_the_example_of_a_legacy_file(tmp_path):
-    done = upgrade(tmp_path)
+    done = run_main("upgrade_emotion_model", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "14 of 14 batch norms folded" in done.stdout
     assert "All comparisons hold." in done.stdout
 
 
 def test_the_example_of_a_legacy_file_fails_when_a_comparison_does(tmp_path):
-    done = upgrade(tmp_path, "example.CLOSE = -1.0; ")
+    done = run_main("upgrade_emotion_model", tmp_path, settings="example.CLOSE = -1.0; ")
     assert done.returncode == 1
     assert "A comparison failed." in done.stdout

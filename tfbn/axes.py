@@ -46,3 +46,12 @@ def along(per_channel: tf.Tensor, axis: Axis, rank: int) -> tf.Tensor:
         return per_channel
     sizes = iter(tf.unstack(tf.shape(per_channel), num=len(axes)))
     return tf.reshape(per_channel, [next(sizes) if one in axes else 1 for one in range(rank)])
+
+
+def bias_may_be_misplaced(shape: Sequence[int | None]) -> bool:
+    """Whether Keras may add the bias of a channels-first convolution along the last axis of its output.
+
+    Keras 3.15 guesses a bias's axis by its length, and takes the last one where that is as long as the
+    channels, or may be.
+    """
+    return shape[-1] is None or shape[-1] == shape[1]

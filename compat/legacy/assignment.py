@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ...batch_norms import some
 from .architecture import LayerConfig, ModelConfig, layer_config, listed
 from .errors import LegacyModelError, UnsupportedLayerError
 from .files import LayerWeights, LegacyFile
@@ -115,9 +116,8 @@ def _in_order(slots: Slots) -> Slots:
     return sorted(slots, key=lambda slot: not slot[1])
 
 
-def _some(names: Any) -> str:
-    names = list(names)
-    return ", ".join(map(str, names[:8])) + (", …" if len(names) > 8 else "") or "none"
+def _some(names: Iterable[Any]) -> str:
+    return some([str(one) for one in names], most=8) or "none"
 
 
 def _other_number(layer: LayerConfig, slots: Slots, found: Sequence[str]) -> LegacyModelError:

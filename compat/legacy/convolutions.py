@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from ...axes import bias_may_be_misplaced
 from .own_layers import CornerUpSampling2D, TheanoPooling
 from .rows import Call, Made, Row, part_name
 
@@ -50,7 +51,6 @@ def _placed(row: Row, call: Call, arguments: dict[str, Any], weights: list[np.nd
     after: list[Any] = []
     first = arguments["data_format"] == "channels_first"
     if first and (rank == 1 or _bias_misplaced(row, call, arguments)):
-        # Keras adds a bias along the last axis where that may be as long as the channels.
         there, back = (*range(2, rank + 2), 1), (rank + 1, *range(1, rank + 1))
         before.append(L.Permute(there, name=part_name(name, "channels_last")))
         after.append(L.Permute(back, name=part_name(name, "channels_first")))
@@ -65,12 +65,11 @@ def _placed(row: Row, call: Call, arguments: dict[str, Any], weights: list[np.nd
 
 
 def _bias_misplaced(row: Row, call: Call, arguments: dict[str, Any]) -> bool:
-    """Whether Keras 3 may add the bias along the last axis: where that is as long as the channels."""
+    """Whether the layer has a bias, and Keras 3 may add it along the wrong axis."""
     if not arguments.get("use_bias", True):
         return False
     probe = row.layer(**(arguments | {"name": None}))
-    shape = probe.compute_output_shape(call.shape)
-    return shape[-1] is None or shape[-1] == shape[1]
+    return bias_may_be_misplaced(probe.compute_output_shape(call.shape))
 
 
 def _backend(call: Call, why: str) -> str:

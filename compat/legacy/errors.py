@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class LegacyModelError(ValueError):
     """A model of Keras 1 or 2 cannot be loaded; nothing of it was returned.
@@ -22,3 +25,20 @@ class LegacyModelError(ValueError):
 
 class UnsupportedLayerError(LegacyModelError):
     """A layer, or a setting of one, that Keras 3 has nothing for."""
+
+
+@contextmanager
+def translated(part: str, problem: str) -> Iterator[None]:
+    """Turn whatever a library raises into a `LegacyModelError`.
+
+    Args:
+        part: of the file.
+        problem: the message, with `{}` for what the library said, of which a part is enough.
+    """
+    try:
+        yield
+    except LegacyModelError:
+        raise
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"[:1400]
+        raise LegacyModelError(problem.format(said), part) from error

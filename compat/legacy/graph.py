@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
@@ -13,7 +13,7 @@ from . import values
 from .architecture import LayerConfig, ModelConfig, Reference, calls, layer_config
 from .assignment import Assignment
 from .custom import custom_layer
-from .errors import LegacyModelError, UnsupportedLayerError
+from .errors import LegacyModelError, UnsupportedLayerError, translated
 from .fitting import assign, check_inputs, check_states, check_weights
 from .order import in_order
 from .origin import Origin
@@ -284,14 +284,6 @@ def _input_type(layer: LayerConfig) -> str | None:
         raise LegacyModelError(f"dtype={stated!r} {error}"[:300], layer.path) from error
 
 
-@contextmanager
-def _building(part: str) -> Iterator[None]:
-    """Turn whatever Keras raises of settings that do not fit into our error."""
-    try:
-        yield
-    except LegacyModelError:
-        raise
-    except Exception as error:
-        raise LegacyModelError(
-            f"Keras cannot make it so: {type(error).__name__}: {error}"[:1500], part
-        ) from error
+def _building(part: str) -> AbstractContextManager[None]:
+    """What Keras raises of settings that do not fit."""
+    return translated(part, "Keras cannot make it so: {}")

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import h5py
 import numpy as np
 
 from . import heaps
-from .errors import LegacyModelError
+from .errors import LegacyModelError, translated
 
 _MOST_STRINGS = 1 << 20
 _MOST_DIGITS = 6  # chunks of an attribute: name0, name1, … as Keras splits long ones
@@ -156,16 +155,9 @@ def _strings(value: Any, part: str) -> list[str]:
     return found
 
 
-@contextmanager
-def _reading(part: str) -> Iterator[None]:
-    """Turn what h5py raises of a damaged file, which is nearly anything, into our error."""
-    try:
-        yield
-    except LegacyModelError:
-        raise
-    except Exception as error:
-        raise LegacyModelError(
-            f"cannot be read as HDF5 ({type(error).__name__}: {error}). The file is damaged or "
-            "incomplete: copy it again",
-            part,
-        ) from error
+def _reading(part: str) -> AbstractContextManager[None]:
+    """What h5py raises of a damaged file is nearly anything."""
+    return translated(
+        part,
+        "cannot be read as HDF5 ({}). The file is damaged or incomplete: copy it again",
+    )

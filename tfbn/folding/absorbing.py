@@ -17,6 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from ..axes import bias_may_be_misplaced
 from .affine import Affine, Scaled, StaysError
 from .crossing import check_no_offset, check_not_negative
 from .graph import Call
@@ -140,8 +141,7 @@ class Linear(Absorber):
         layer, output = call.layer, call.outputs[0].shape
         first = self.images and layer.data_format == "channels_first"
         biased = layer.use_bias or affine.offset.any()
-        if first and biased and output[-1] in (None, output[1]):
-            # Keras 3.15 guesses a bias's axis by its length, and takes the last one here.
+        if first and biased and bias_may_be_misplaced(output):
             raise StaysError(
                 f"the last axis of {layer.name!r}'s output may be as long as its channels, and Keras "
                 "would add a bias along that one; channels last, or another size, can be folded"

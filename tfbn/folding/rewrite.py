@@ -96,15 +96,14 @@ def _written(
     written = ABSORBERS[type(layer)].write(layer, change)
     new = type(layer).from_config(adapt(layer.get_config()) | written.config)
 
-    def fitting(name: str, value: np.ndarray, dtype: str) -> np.ndarray:
+    def check(name: str, value: np.ndarray, dtype: str) -> None:
         value = value if value.dtype == dtype else rounded(value, dtype)
         if not np.isfinite(value).all():
             raise StaysError(f"the folded {name} of {layer.name!r} is not finite in {dtype}")
-        return value
 
     for name, number in written.config.items():
         if not isinstance(number, str):
-            fitting(name, np.asarray(number, "float64"), new.compute_dtype)
+            check(name, np.asarray(number, "float64"), new.compute_dtype)
     new.build_from_config(layer.get_build_config())
     for variable in new.weights:
         value = written.weights[variable.name]
@@ -112,8 +111,10 @@ def _written(
             value = value.rounded(variable.dtype)
         else:
             value = rounded(np.broadcast_to(value, variable.shape), variable.dtype)
-        variable.assign(fitting(variable.name, value, variable.dtype))
-        fitting(variable.name, value, new.compute_dtype)  # to which Keras casts it in each call
+        # The second is what Keras casts it to in each call.
+        for one in dict.fromkeys((variable.dtype, new.compute_dtype)):
+            check(variable.name, value, one)
+        variable.assign(value)
     return new
 
 
