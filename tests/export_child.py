@@ -19,6 +19,6 @@ def export_forever(path, offsets, ready):
     """Export a model of each offset in turn; set the event after the first."""
     models = [small_model(offset) for offset in offsets]
     while True:
-        for model in models:
-            tfbn.export(model, path, overwrite=True)
+        for model, freeze in zip(models, (True, False), strict=True):
+            tfbn.export(model, path, overwrite=True, freeze=freeze)
             ready.set()

@@ -194,7 +194,7 @@ def test_opaque_models_are_never_half_folded(outermost, tmp_path, unchanged):
         with pytest.raises((TypeError, ValueError), match=remedy):
             tfbn.export(model, tmp_path / "m", samples=x)
         assert everything(tmp_path) == {}
-        assert tfbn.export(model, tmp_path / "m", fold=False, samples=x).fold is None
+        assert tfbn.export(model, tmp_path / "m", fold=False, samples=x, freeze=False).fold is None
     saved = tf.saved_model.load(str(tmp_path / "m")).variables
     values = [sorted(one.numpy().ravel().tolist() for one in some) for some in (saved, model.variables)]
     assert values[0] == values[1]
@@ -259,7 +259,7 @@ def disk_full(*arguments, **keywords):
     raise OSError(28, "No space left on device")
 
 
-def disk_full_after_some_files(model, path, specification):
+def disk_full_after_some_files(model, path, *rest):
     path.mkdir()
     (path / "saved_model.pb").write_bytes(b"half")
     disk_full()

@@ -40,7 +40,14 @@ def main() -> None:
 @click.option("--no-fold", is_flag=True, help="Leave the batch norms where they are.")
 @click.option("--overwrite", is_flag=True, help="Replace a SavedModel that is already there.")
 @click.option("--version", type=click.IntRange(min=0), help="Write OUT/VERSION, for TensorFlow Serving.")
-def export_command(model: Path, out: Path, no_fold: bool, overwrite: bool, version: int | None) -> None:
+@click.option(
+    "--freeze/--no-freeze",
+    default=None,
+    help="Weights as constants: sooner answers, more memory. Up to 128 MB they are unless told.",
+)
+def export_command(
+    model: Path, out: Path, no_fold: bool, overwrite: bool, version: int | None, freeze: bool | None
+) -> None:
     """Write MODEL as a folded, verified SavedModel to OUT."""
     if version is not None:
         out = out / str(version)
@@ -48,7 +55,7 @@ def export_command(model: Path, out: Path, no_fold: bool, overwrite: bool, versi
         raise click.ClickException(f"{out} exists already. Pass --overwrite to replace it.")
     loaded = _load(model)
     with _one_line_errors():
-        report = export(loaded, out, fold=not no_fold, overwrite=overwrite)
+        report = export(loaded, out, fold=not no_fold, overwrite=overwrite, freeze=freeze)
     console = Console()
     if report.fold is not None:
         console.print(_fold_table(report.fold))
@@ -175,6 +182,7 @@ def _export_table(report: ExportReport) -> Table:
     table.add_row("largest difference", f"{report.difference:.3g}")
     table.add_row("relative to the outputs", f"{report.relative_difference:.3g}")
     table.add_row("compared on", f"{report.samples} samples, and one alone")
+    table.add_row("weights", report.weights)
     for title, tensors in (("input", report.inputs), ("output", report.outputs)):
         for name, (shape, dtype) in tensors.items():
             table.add_row(f"{title} {name!r}", f"{dtype} {shape}")

@@ -25,6 +25,8 @@ class ExportReport:
             reloaded SavedModel.
         relative_difference: the same divided by the largest absolute value of that output.
         samples: number of samples compared.
+        reason_for_variables: why the weights are variables of the SavedModel; `""` where they are
+            constants of its graph.
         inputs, outputs: shape (the batch size is `None`) and type of the signature's tensors by name.
     """
 
@@ -33,14 +35,26 @@ class ExportReport:
     difference: float
     relative_difference: float
     samples: int
+    reason_for_variables: str
     inputs: Specification
     outputs: Specification
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the weights are constants of the SavedModel's graph."""
+        return not self.reason_for_variables
+
+    @property
+    def weights(self) -> str:
+        """What the weights are, in words."""
+        return "constants" if self.frozen else f"variables: {self.reason_for_variables}"
 
     def __str__(self) -> str:
         lines = [
             f"SavedModel {self.path}",
             f"  differs from the model by at most {self.difference:.2g} "
             f"({self.relative_difference:.2g} relative) on {self.samples} samples",
+            f"  weights are {self.weights}",
         ]
         lines += [f"  input {name!r}: {dtype} {shape}" for name, (shape, dtype) in self.inputs.items()]
         lines += [f"  output {name!r}: {dtype} {shape}" for name, (shape, dtype) in self.outputs.items()]

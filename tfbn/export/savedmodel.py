@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import keyword
 import os
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,20 +14,15 @@ import tensorflow as tf
 
 from .. import folding
 from ..batch_norms import batch_norms, layer_paths, warn_if_never_updated
-from ..cloning import check_built, declared_inputs, is_open
+from ..cloning import check_built
+from . import freezing, signature
 from . import samples as sampling
-from .report import ExportError, ExportReport, Specification
+from .report import ExportError, ExportReport
 from .staging import staged
-
-SIGNATURE = "serving_default"
 
 # What rounding does to a deep network's outputs, relative to the largest of them, by the coarsest
 # type that a layer computes in: its unit roundoff times 100 (float32) or about 20 (the short types).
 TOLERANCES = {"float64": 1e-5, "float32": 1e-5, "float16": 1e-2, "bfloat16": 1e-1}
-
-# What Keras calls an input that was given no name, before and after saving: a counter, another in each
-# process, on which no client should depend.
-AUTOMATIC_NAME = re.compile(r"(keras_tensor|input_layer)(_\d+)?")
 
 # What a SavedModel's folder may hold; anything else in it is somebody's.
 SAVED_MODEL_FILES = {"saved_model.pb", "saved_model.pbtxt", "fingerprint.pb", "keras_metadata.pb"}
@@ -46,6 +39,7 @@ def export(
     atol: float = 0.0,
     rtol: float | None = None,
     samples: Any = None,
+    freeze: bool | None = None,
 ) -> ExportReport:
     """Write a model as a SavedModel with a serving signature, and prove that it is the same function.
 
@@ -73,13 +67,17 @@ def export(
         samples: inputs to compare on, structured as the model's, at least one. By default four are
             drawn to the model's input specification: standard normal numbers, 0 or 1
             for integers and booleans, 32 for unknown sizes.
+        freeze: whether the weights become constants of the SavedModel's graph: it answers sooner, and
+            takes more memory to serve; it holds nothing to train on. By default weights of up to 128 MB
+            in all do, unless a call writes to them or a layer needs them as variables.
 
     Returns:
         An `ExportReport`.
 
     Raises:
         TypeError, ValueError: as `tfbn.fold`; a model that does not run on the samples or gives
-            values that are not finite; samples that cannot be drawn.
+            values that are not finite; samples that cannot be drawn; weights that cannot be constants
+            with `freeze=True`: above 2 GB, written to by a call, or needed as variables by a layer.
         FileExistsError: `path` is taken, and `overwrite` is false or it is not just a SavedModel.
         OSError: `path` cannot be written.
         ExportError: the reloaded model differs by more than `atol + rtol · max|output|`.
@@ -89,6 +87,7 @@ def export(
     """
     target = _check_target(path, overwrite)
     check_built(model, "export", "export")
+    freezing.reason_for_variables(model, freeze)  # Before any work: it may be impossible.
     # A layer around TF1 code warns by itself.
     warn_if_never_updated(batch_norms(model, inside=False))
     with staged(target, overwrite) as staging:
@@ -96,13 +95,13 @@ def export(
         inputs = sampling.draw(model) if samples is None else sampling.check(model, samples)
         batches = [(batch, _run(model, batch)) for batch in (inputs, sampling.first(inputs))]
         sizes = {name: _size(array) for name, array in batches[0][1].items()}
-        specification = _specification(model, inputs)
+        specification = signature.specification(model, inputs)
         allowed = (atol, TOLERANCES[_coarsest_dtype(model)] if rtol is None else rtol)
-        _write(served, staging, specification)
-        signature = tf.saved_model.load(str(staging)).signatures[SIGNATURE]
+        reason = _write(served, staging, specification, freeze)
+        loaded = tf.saved_model.load(str(staging)).signatures[signature.NAME]
         names = [one.name for one in tf.nest.flatten(specification)]
         differences = [
-            _difference(_serve(signature, names, batch), expected, sizes, *allowed)
+            _difference(_serve(loaded, names, batch), expected, sizes, *allowed)
             for batch, expected in batches
         ]
         _check_target(path, overwrite)  # Again: something may have come there meanwhile.
@@ -113,8 +112,9 @@ def export(
         difference=float(absolute),
         relative_difference=float(relative),
         samples=len(tf.nest.flatten(inputs)[0]),
-        inputs=_described(signature.structured_input_signature[1]),
-        outputs=_described(signature.structured_outputs),
+        inputs=signature.described(loaded.structured_input_signature[1]),
+        outputs=signature.described(loaded.structured_outputs),
+        reason_for_variables=reason,
     )
 
 
@@ -149,7 +149,7 @@ def _run(model: keras.Model, inputs: Any) -> Outputs:
             "Pass samples=, a small batch of inputs that it takes. (It must run on any batch size, "
             "one included.)"
         ) from error
-    arrays = {name: tf.convert_to_tensor(one).numpy() for name, one in _flat(outputs).items()}
+    arrays = {name: tf.convert_to_tensor(one).numpy() for name, one in signature.flat(outputs).items()}
     for name, array in arrays.items():
         if _is_number(array) and not np.isfinite(_wide(array)).all():
             raise ValueError(
@@ -157,17 +157,6 @@ def _run(model: keras.Model, inputs: Any) -> Outputs:
                 "compared. Pass samples= that give finite outputs, or mend the weights."
             )
     return arrays
-
-
-def _flat(outputs: Any, name: str = "") -> dict[str, tf.Tensor]:
-    """Outputs by name, as Keras and TensorFlow name them; deeper ones by their path, `y_0`."""
-    if isinstance(outputs, Mapping):
-        parts = [(f"{name}_{key}" if name else str(key), one) for key, one in outputs.items()]
-    elif isinstance(outputs, (list, tuple)):
-        parts = [(f"{name or 'output'}_{number}", one) for number, one in enumerate(outputs)]
-    else:
-        return {name or "output_0": outputs}
-    return {path: leaf for key, one in parts for path, leaf in _flat(one, key).items()}
 
 
 def _is_number(array: np.ndarray) -> bool:
@@ -187,38 +176,16 @@ def _coarsest_dtype(model: keras.Model) -> str:
     return max(dtypes & TOLERANCES.keys(), key=TOLERANCES.__getitem__, default="float32")
 
 
-def _specification(model: keras.Model, inputs: Any) -> Any:
-    """The signature's inputs: named, with a free batch size, structured as the model's."""
-    tensors = declared_inputs(model) if is_open(model) else inputs
-    several = len(tf.nest.flatten(tensors)) > 1
-    names: list[str] = []
+def _write(model: keras.Model, path: Path, specification: Any, freeze: bool | None) -> str:
+    """Write the SavedModel; return why its weights are variables, `""` if they are constants."""
 
-    def specify(tensor: Any) -> tf.TensorSpec:
-        name = getattr(tensor, "name", None)
-        if name is None or AUTOMATIC_NAME.fullmatch(name):
-            name = f"inputs_{len(names)}" if several else "inputs"
-        # TensorFlow makes them Python arguments, and compares them without regard to case.
-        name = re.sub(r"\W", "_", name, flags=re.ASCII)
-        if not re.match("[A-Za-z]", name) or keyword.iskeyword(name) or name == "self":
-            name = f"input_{name}"
-        if name.lower() in map(str.lower, names):
-            name = f"{name}_{len(names)}"
-        names.append(name)
-        return tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype, name=name)
-
-    return tf.nest.map_structure(specify, tensors)
-
-
-def _write(model: keras.Model, path: Path, specification: Any) -> None:
     def serve(inputs: Any) -> Any:
         outputs = model(inputs, training=False)
         inside = outputs.values() if isinstance(outputs, Mapping) else outputs
         nested = isinstance(outputs, (Mapping, list, tuple)) and any(map(tf.nest.is_nested, inside))
-        return _flat(outputs) if nested else outputs
+        return signature.flat(outputs) if nested else outputs
 
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    archive.add_endpoint("serve", serve, input_signature=[specification])
+    archive, reason = freezing.archive(model, serve, specification, freeze)
     with _quiet():
         try:
             archive.write_out(str(path))
@@ -226,6 +193,7 @@ def _write(model: keras.Model, path: Path, specification: Any) -> None:
             raise OSError(
                 f"The SavedModel cannot be written: {error.message}. Make room, or choose another path."
             ) from error
+    return reason
 
 
 @contextlib.contextmanager
@@ -240,9 +208,9 @@ def _quiet() -> Iterator[None]:
             keras.config.enable_interactive_logging()
 
 
-def _serve(signature: Any, names: list[str], inputs: Any) -> Outputs:
+def _serve(loaded: Any, names: list[str], inputs: Any) -> Outputs:
     tensors = map(tf.constant, tf.nest.flatten(inputs))
-    outputs = signature(**dict(zip(names, tensors, strict=True)))
+    outputs = loaded(**dict(zip(names, tensors, strict=True)))
     return {name: tensor.numpy() for name, tensor in outputs.items()}
 
 
@@ -271,7 +239,3 @@ def _difference(
         absolute = max(absolute, difference)
         relative = max(relative, difference / size if size else 0.0)
     return absolute, relative
-
-
-def _described(tensors: dict[str, tf.TensorSpec]) -> Specification:
-    return {name: (tuple(one.shape), one.dtype.name) for name, one in sorted(tensors.items())}

@@ -1,0 +1,57 @@
+"""Names, shapes and types of what the SavedModel takes and returns."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from ..cloning import declared_inputs, is_open
+from .report import Specification
+
+NAME = "serving_default"
+
+# What Keras calls an input that was given no name, before and after saving: a counter, another in each
+# process, on which no client should depend.
+AUTOMATIC_NAME = re.compile(r"(keras_tensor|input_layer)(_\d+)?")
+
+
+def specification(model: keras.Model, inputs: Any) -> Any:
+    """The signature's inputs: named, with a free batch size, structured as the model's."""
+    tensors = declared_inputs(model) if is_open(model) else inputs
+    several = len(tf.nest.flatten(tensors)) > 1
+    names: list[str] = []
+
+    def specify(tensor: Any) -> tf.TensorSpec:
+        name = getattr(tensor, "name", None)
+        if name is None or AUTOMATIC_NAME.fullmatch(name):
+            name = f"inputs_{len(names)}" if several else "inputs"
+        # TensorFlow makes them Python arguments, and compares them without regard to case.
+        name = re.sub(r"\W", "_", name, flags=re.ASCII)
+        if not re.match("[A-Za-z]", name) or keyword.iskeyword(name) or name == "self":
+            name = f"input_{name}"
+        if name.lower() in map(str.lower, names):
+            name = f"{name}_{len(names)}"
+        names.append(name)
+        return tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype, name=name)
+
+    return tf.nest.map_structure(specify, tensors)
+
+
+def flat(outputs: Any, name: str = "") -> dict[str, tf.Tensor]:
+    """Outputs by name, as Keras and TensorFlow name them; deeper ones by their path, `y_0`."""
+    if isinstance(outputs, Mapping):
+        parts = [(f"{name}_{key}" if name else str(key), one) for key, one in outputs.items()]
+    elif isinstance(outputs, (list, tuple)):
+        parts = [(f"{name or 'output'}_{number}", one) for number, one in enumerate(outputs)]
+    else:
+        return {name or "output_0": outputs}
+    return {path: leaf for key, one in parts for path, leaf in flat(one, key).items()}
+
+
+def described(tensors: dict[str, tf.TensorSpec]) -> Specification:
+    return {name: (tuple(one.shape), one.dtype.name) for name, one in sorted(tensors.items())}
