@@ -22,7 +22,7 @@ SIGNATURES = {
     "recalibrate": "model, data, steps=None, verbose='auto'",
     "convert": "model, to=<class 'tfbn.layer.BatchNorm'>",
     "fold": "model, dtype=None",
-    "export": "model, path, fold=True, overwrite=False, atol=0.0, rtol=None, samples=None",
+    "export": "model, path, fold=True, overwrite=False, atol=0.0, rtol=None, samples=None, freeze=None",
 }
 
 
