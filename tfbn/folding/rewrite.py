@@ -104,7 +104,7 @@ def _written(
     for name, number in written.config.items():
         if not isinstance(number, str):
             check(name, np.asarray(number, "float64"), new.compute_dtype)
-    new.build_from_config(layer.get_build_config())
+    _build_blank(new, layer.get_build_config())
     for variable in new.weights:
         value = written.weights[variable.name]
         if isinstance(value, Scaled):
@@ -116,6 +116,16 @@ def _written(
             check(variable.name, value, one)
         variable.assign(value)
     return new
+
+
+def _build_blank(layer: keras.layers.Layer, config: Any) -> None:
+    """Build with zeros: random weights take time and memory, and are written over."""
+    own = {name: one for name, one in vars(layer).items() if name.endswith("_initializer")}
+    for name in own:
+        setattr(layer, name, keras.initializers.Zeros())
+    layer.build_from_config(config)
+    for name, initializer in own.items():
+        setattr(layer, name, initializer)
 
 
 def _report(model: keras.Model, plan: Plan) -> FoldReport:
