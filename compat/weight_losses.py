@@ -36,7 +36,7 @@ def reads_of(loss: tf.Tensor, handles: Iterable[str]) -> list[tf.Tensor] | None:
     return list(reads.values()) or None
 
 
-class WeightLoss:
+class WeightLoss(keras.regularizers.Regularizer):
     """A loss as a Keras regularizer: computed without a call of the layer, with gradients.
 
     It is a pure function of the weights' values, so no variable of one replica is caught in it.

@@ -142,6 +142,25 @@ class Counter(L.Layer):
         return x + 0.0
 
 
+class Metric(L.Layer):
+    """Counts in a metric, which is no weight of the model."""
+
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.count = keras.metrics.Sum(name="count")
+
+    def call(self, x):
+        self.count.update_state(1.0)
+        return x + 0.0
+
+
+class Random(L.Layer):
+    """Draws from Keras' global generator."""
+
+    def call(self, x):
+        return x + 1e-9 * keras.random.normal((4,))
+
+
 class Handle(L.Layer):
     """Needs its weight as TensorFlow's own variable."""
 
@@ -152,54 +171,132 @@ class Handle(L.Layer):
         return x * self.scale.value.read_value()
 
 
+class Raw(L.Layer):
+    """Has a variable that Keras does not know."""
+
+    def build(self, shape):
+        self.scale = tf.Variable(tf.ones(shape[-1]), name="raw")
+
+    def call(self, x):
+        return x * self.scale
+
+
+class Traced(L.Layer):
+    """Calls a tf.function, which keeps its traces."""
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(shape[-1],), initializer="ones", name="scale")
+
+    @tf.function
+    def scaled(self, x):
+        return x * self.scale
+
+    def call(self, x):
+        return self.scaled(x)
+
+
 @keras.saving.register_keras_serializable("test_freezing")
 def network(x):
     return x @ tf.compat.v1.get_variable("w", [4, 2])
 
 
-@pytest.mark.parametrize(
-    ("layer", "reason"),
-    [
-        (Counter, "cannot be constants: a call writes to counter/count."),
-        (Handle, "cannot be constants: Exception .* object has no attribute 'read_value'"),
-        (
-            lambda name: VariableScopeLayer(network, name=name),
-            "cannot be constants: Exception .* 'counter' does not support stateless_call.* itself.$",
-        ),
-    ],
-)
-def test_layers_that_need_variables_keep_them(layer, reason, tmp_path):
+NEEDY = {
+    "counter": (Counter, "a call writes to .*count"),
+    "metric": (Metric, "a call writes to .*count"),
+    "random": (Random, "a call writes to .*seed"),
+    "handle": (Handle, "object has no attribute 'read_value'"),
+    "raw": (Raw, "a layer reads variables that are not Keras' own: raw"),
+    "traced": (Traced, "a layer calls a tf.function"),
+    "tf1": (lambda: VariableScopeLayer(network), "a layer calls a tf.function"),
+}
+
+
+@pytest.mark.parametrize("name", NEEDY)
+def test_layers_that_need_variables_keep_them(name, tmp_path):
+    make, reason = NEEDY[name]
     inputs = keras.Input((4,), name="x")
-    model = randomize(keras.Model(inputs, layer(name="counter")(inputs)))
+    model = randomize(keras.Model(inputs, make()(inputs)))
     with pytest.raises(
-        ValueError, match=f"The weights of 'functional.*{reason.strip('$')}.*Leave freeze= out"
+        ValueError, match=f"the weights of 'func.* cannot be .*{reason}.* Leave freeze= out"
     ):
-        tfbn.export(model, tmp_path / "m", freeze=True)
+        tfbn.export(model, tmp_path / "m", fold=False, freeze=True)
     assert list(tmp_path.iterdir()) == []
-    report = tfbn.export(model, tmp_path / "m")
+    report = tfbn.export(model, tmp_path / "m", fold=False)
     assert not report.frozen
     assert re.search(reason, report.reason_for_variables)
     x = reference.data((5, 4))
     assert relative_difference(answer(tmp_path / "m", x), model(x)) < 1e-6
-    if layer is Counter:
-        loaded = load(tmp_path / "m")
-        (count,) = loaded.variables
-        before = float(count)
-        for _ in range(3):
-            loaded.signatures["serving_default"](x=tf.zeros((1, 4)))
-        assert float(count) == before + 3
+
+
+@pytest.mark.parametrize("make", [Counter, Metric])
+def test_what_a_call_writes_goes_on(make, tmp_path):
+    inputs = keras.Input((4,), name="x")
+    tfbn.export(keras.Model(inputs, make()(inputs)), tmp_path / "m")
+    loaded = load(tmp_path / "m")
+    signature = loaded.signatures["serving_default"]
+    count = max(signature.variables, key=lambda one: one.numpy())
+    before = float(count)
+    for _ in range(3):
+        signature(x=tf.zeros((1, 4)))
+    assert float(count) == before + 3
+
+
+class Net(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = L.Dense(2)
+
+    @tf.function
+    def call(self, x, training=False):
+        return self.dense(x)
+
+
+def test_the_model_lives_on(tmp_path):
+    # What it keeps of its traces must not hold the constants of the first export.
+    model, x = Net(), reference.data((2, 4))
+    model(x)
+    tfbn.export(model, tmp_path / "m", fold=False, samples=x)
+    model.dense.set_weights([np.full((4, 2), 5.0), np.zeros(2)])
+    five = reference.data((5, 4))
+    want = 5 * five.sum(1, keepdims=True) * [1, 1]
+    np.testing.assert_allclose(model(five), want, rtol=1e-5)
+    np.testing.assert_allclose(model.predict(five, verbose=0), want, rtol=1e-5)
+    tfbn.export(model, tmp_path / "m", fold=False, samples=x, overwrite=True)
+    served = load(tmp_path / "m").signatures["serving_default"](inputs=tf.constant(five))["output_0"]
+    np.testing.assert_allclose(served, want, rtol=1e-5)
+    model.compile("sgd", "mse")
+    model.fit(five, want + 1, verbose=0)
+    assert not (model.dense.kernel.numpy() == 5).all()
+
+
+class Losing(keras.Model):
+    """Returns what its layer added as a loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = L.Dense(3, activity_regularizer="l2")
+
+    def call(self, x):
+        y = self.dense(x)
+        return y + keras.ops.sum(self.losses[0])
+
+
+def test_losses_are_there_as_in_the_model(tmp_path):
+    model, x = Losing(), reference.data((4, 4))
+    model(x)
+    assert tfbn.export(model, tmp_path / "m", fold=False, samples=x).frozen
 
 
 def test_large_weights_stay_variables(model, tmp_path, monkeypatch):
     bytes_ = 4 * tfbn.fold(model)[0].count_params()
-    monkeypatch.setattr(freezing, "AUTOMATIC", bytes_)
+    monkeypatch.setattr(freezing, "AUTOMATIC_BYTES", bytes_)
     assert tfbn.export(model, tmp_path / "a").frozen
-    monkeypatch.setattr(freezing, "AUTOMATIC", bytes_ - 1)
+    monkeypatch.setattr(freezing, "AUTOMATIC_BYTES", bytes_ - 1)
     report = tfbn.export(model, tmp_path / "b")
     message = "they are 0 MB, above 0 MB; freeze=True makes them constants all the same"
     assert report.reason_for_variables == message
     assert tfbn.export(model, tmp_path / "c", freeze=True).frozen
-    monkeypatch.setattr(freezing, "POSSIBLE", bytes_ - 1)
+    monkeypatch.setattr(freezing, "POSSIBLE_BYTES", bytes_ - 1)
     assert tfbn.export(model, tmp_path / "d").reason_for_variables == "they are 0 MB, above 0 MB"
     monkeypatch.setattr(tfbn.folding, "fold", None)  # before any work
     with pytest.raises(ValueError, match=r"are 0\.0 GB, .* holds at most 0\.0 GB of constants\. Leave"):
