@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 WHEEL_VENV := .venv-wheel
 OLDEST_VENV := .venv-oldest
 # The oldest versions that the tests pass on; setup.cfg's floors are these.
-OLDEST := tensorflow==2.16.1 keras==3.5.0
+OLDEST := tensorflow==2.16.1 keras==3.15.0
 EXTRAS_bench := bench
 EXTRAS_demo := demo
 EXTRAS_test := demo,test

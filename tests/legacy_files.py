@@ -3,17 +3,7 @@
 import json
 
 import h5py
-import keras
 import numpy as np
-import pytest
-
-
-def skip_where_output_padding_is_never_0():
-    """Keras 3.5 refuses an output_padding that is 0 along an axis; load_model hands its error on."""
-    try:
-        keras.layers.Conv2DTranspose(1, 1, output_padding=0)
-    except ValueError:
-        pytest.skip("this release of Keras wants an output_padding above 0")
 
 
 def write(path, config, weights, version="1.2.2", backend=None, *, whole=True, numbered=False):

@@ -78,7 +78,6 @@ def test_there_and_back_is_the_same_model():
 
 
 def test_a_model_converted_back_loads_without_tfbn(tmp_path):
-    # Keras 3.5 cannot load a model with a layer that is called twice, its own included.
     model = chain((8, 8, 3), L.Conv2D(4, 3), tfbn.BatchNorm(), L.ReLU())
     back = tfbn.convert(model, to=STOCK)
     back.save(tmp_path / "m.keras")

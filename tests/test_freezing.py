@@ -246,6 +246,9 @@ class Net(keras.Model):
         super().__init__()
         self.dense = L.Dense(2)
 
+    def build(self, shape):
+        self.dense.build(shape)
+
     @tf.function
     def call(self, x, training=False):
         return self.dense(x)

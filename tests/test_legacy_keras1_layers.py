@@ -28,8 +28,6 @@ def loaded(tmp_path, class_name, config, x, weights, backend):
     ids=[case[0] for case in legacy_cases.CASES],
 )
 def test_it_computes_what_keras1_did(tmp_path, class_name, config, x, weights, answer, backend):
-    if class_name == "Deconvolution2D":
-        files.skip_where_output_padding_is_never_0()
     model = loaded(tmp_path, class_name, config, x, weights, backend)
     wanted = answer(x, *weights)
     found = model(np.asarray(x, "float32" if x.dtype.kind == "f" else "int32"), training=False)

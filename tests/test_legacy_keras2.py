@@ -175,8 +175,6 @@ MODELS = {
 @pytest.fixture(scope="module", params=MODELS)
 def original(request, tmp_path_factory):
     """A model of tf_keras with random weights, its files, inputs, and what it predicts."""
-    if request.param == "images":
-        files.skip_where_output_padding_is_never_0()
     model, inputs = MODELS[request.param]()
     model.set_weights(
         [

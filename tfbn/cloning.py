@@ -62,8 +62,7 @@ def is_open(model: object) -> bool:
 def functional_class() -> type[keras.Model]:
     """The class behind `keras.Model(inputs, outputs)`, which has no public name."""
     x = keras.Input((1,), name="tfbn_probe")
-    # Not the input itself: Keras 3.10 takes it for an output that is connected to nothing.
-    return type(keras.Model(x, keras.layers.Identity()(x), name="tfbn_probe"))
+    return type(keras.Model(x, x, name="tfbn_probe"))
 
 
 def rebuild(
@@ -147,9 +146,7 @@ def _input_like(model: keras.Model, tensor: keras.KerasTensor) -> keras.KerasTen
     """A new symbolic input: sparse, optional and named as the model's."""
     for layer in model.layers:
         if isinstance(layer, keras.layers.InputLayer) and layer.output is tensor:
-            # Keras 3.5 leaves `optional` out of the configuration.
-            config = layer.get_config() | {"optional": layer.optional}
-            return type(layer).from_config(config).output
+            return type(layer).from_config(layer.get_config()).output
     shape = {"batch_shape": tensor.shape, "dtype": tensor.dtype, "sparse": tensor.sparse}
     return keras.Input(**shape, name=tensor.name)
 
