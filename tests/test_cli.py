@@ -49,6 +49,42 @@ def test_export(run, model, tmp_path):
     assert "batch norms folded" not in unfolded.output
 
 
+@pytest.mark.parametrize(
+    ("option", "text"), [("--freeze", "constants"), ("--no-freeze", "variables: freeze")]
+)
+def test_export_of_constants_and_variables(option, text, run, model):
+    result = run("export", "m.keras", "out", option)
+    assert result.exit_code == 0, result.output
+    assert text in result.output
+
+
+def test_export_compares_on_samples(run, tmp_path):
+    inputs = keras.Input((1,), dtype="string", name="a word")
+    keras.Model(inputs, L.StringLookup(vocabulary=["a", "b"])(inputs)).save(tmp_path / "m.keras")
+    refused = run("export", "m.keras", "out")
+    assert refused.exit_code == 1
+    assert "of type string. Pass --samples FILE, a small batch" in refused.output
+    np.savez(tmp_path / "x.npz", a_word=np.array([["a"], ["z"], ["b"]]))
+    result = run("export", "m.keras", "out", "--samples", "x.npz")
+    assert result.exit_code == 0, result.output
+    assert "3 samples" in result.output
+    a, b = keras.Input((2,), name="a"), keras.Input((2,), name="b")
+    keras.Model([a, b], L.Subtract()([a, b])).save(tmp_path / "two.keras")
+    np.savez(tmp_path / "x.npz", b=np.ones((5, 2)), a=np.zeros((5, 2)))
+    assert "5 samples" in run("export", "two.keras", "two", "--samples", "x.npz").output
+    np.savez(tmp_path / "x.npz", b=np.ones((5, 2)), c=np.zeros((5, 2)))
+    refused = run("export", "two.keras", "three", "--samples", "x.npz")
+    assert refused.exit_code == 1
+    assert "A dict of arrays named a, b will do" in refused.output
+
+
+def test_fold_does_not_replace_what_it_reads(run, model, tmp_path):
+    before = (tmp_path / "m.keras").read_bytes()
+    refused = run("fold", "m.keras", "./m.keras", "--overwrite")
+    assert refused.output == "Error: m.keras is MODEL itself, which could not be trained then.\n"
+    assert (tmp_path / "m.keras").read_bytes() == before
+
+
 def test_versions_lie_side_by_side_as_tensorflow_serving_wants_them(run, model, tmp_path):
     for version in ("1", "2"):
         result = run("export", "m.keras", "out", "--version", version)
@@ -91,7 +127,7 @@ def test_fold_to_another_precision(run, model, tmp_path):
     assert {weight.dtype for weight in folded.weights} == {"float16"}
     x = reference.data((3, 6, 6, 3))
     assert relative_difference(folded(x), model(x)) < 1e-2  # 11 bits, sums of 27 products
-    assert run("fold", "m.keras", "odd.keras", "--dtype", "int7").exit_code == 1
+    assert run("fold", "m.keras", "odd.keras", "--dtype", "int7").exit_code == 2
     assert not (tmp_path / "odd.keras").exists()
 
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 import reference
 import tfbn
 from networks import chain, randomize, relative_difference
-from tfbn.export import savedmodel, staging
+from tfbn.export import comparison, savedmodel, staging
 
 L = keras.layers
 
@@ -132,10 +132,10 @@ def test_strings_and_complex_numbers_are_compared(tmp_path):
     assert tfbn.export(keras.Model(inputs, words), tmp_path / "m").difference == 0
     imaginary = {"o": np.array([1 + 5j])}, {"o": np.array([1 + 0j])}
     with pytest.raises(tfbn.ExportError, match="differs from the model's by 5,"):
-        savedmodel._difference(*imaginary, {"o": 1.0}, 0, 1e-5)
+        comparison.difference(*imaginary, {"o": 1.0}, 0, 1e-5)
     strings = {"o": np.array([b"a"], object)}, {"o": np.array([b"b"], object)}
     with pytest.raises(tfbn.ExportError, match="'s o differs"):
-        savedmodel._difference(*strings, {"o": 0.0}, 0, 1e-5)
+        comparison.difference(*strings, {"o": 0.0}, 0, 1e-5)
 
 
 def test_mixed_precision_has_its_own_tolerance(tmp_path):
@@ -223,9 +223,7 @@ def test_overwrite_replaces_savedmodels_only(model, tmp_path):
     (tmp_path / "m" / "notes.txt").write_text("years of work")
     before = everything(tmp_path)
     for path in (tmp_path, tmp_path / "thesis.tex", tmp_path / "m"):
-        with pytest.raises(
-            FileExistsError, match="is not just a SavedModel .* so overwrite=True does not"
-        ):
+        with pytest.raises(FileExistsError, match="is not just a SavedModel .* so it is not replaced"):
             tfbn.export(model, path, overwrite=True)
     assert everything(tmp_path) == before
     (tmp_path / "empty").mkdir()
@@ -272,7 +270,7 @@ def disk_full_after_some_files(model, path, *rest):
         for existing in (False, True)
         for rest in (
             (tfbn.folding, "fold", wrong_fold, tfbn.ExportError),
-            (savedmodel, "_serve", interrupted, KeyboardInterrupt),
+            (comparison, "serve", interrupted, KeyboardInterrupt),
             (savedmodel, "_write", disk_full_after_some_files, OSError),
             (staging, "_replace", disk_full, OSError),
         )
@@ -310,7 +308,7 @@ def test_a_difference_above_the_tolerance_is_an_error_with_the_numbers(model, tm
         ),
         (
             {"samples": np.ones((0, 8, 8, 3), "float32")},
-            r"at least one, received sizes \[0\]\. Pass a small",
+            r"at least one, received 0 for x\. Pass a small",
         ),
         ({"samples": np.full((2, 8, 8, 3), np.nan)}, "output_0 is NaN or infinite on the sample inputs"),
     ],
@@ -319,6 +317,64 @@ def test_samples_that_prove_nothing_are_refused(model, arguments, message, tmp_p
     with pytest.raises(ValueError, match=f"(?s){message}"):
         tfbn.export(model, tmp_path / "m", **arguments)
     assert everything(tmp_path) == {}
+
+
+@pytest.mark.parametrize("structure", [list, tuple, lambda tensors: {"a": tensors[0], "b b": tensors[1]}])
+def test_samples_in_the_structure_of_the_model_or_by_name(structure, tmp_path):
+    a, b = keras.Input((3,), name="a"), keras.Input((2,), name="b b")
+    model = keras.Model(structure([a, b]), L.Concatenate()([a, b]))
+    x = reference.data((5, 3)), reference.data((5, 2))
+    for samples in (structure(x), {"b_b": x[1], "a": x[0]}):
+        assert tfbn.export(model, tmp_path / "m", overwrite=True, samples=samples).samples == 5
+    for wrong, message in (
+        (structure([x[0], x[1][:2]]), "received 5 for a, 2 for b_b"),
+        ([*x, x[0]], "received a list of 3 where a .* A dict of arrays named a, b_b will do"),
+        ({"a": x[0]}, "received a dict of a where"),
+        (x[0], "received an array where"),
+    ):
+        with pytest.raises(ValueError, match=f"^samples .*{message}"):
+            tfbn.export(model, tmp_path / "m", overwrite=True, samples=wrong)
+
+
+def test_outputs_that_hardly_vary_prove_little(tmp_path):
+    layer = L.Dense(2, kernel_initializer=keras.initializers.Constant(1e-6), bias_initializer="ones")
+    model = keras.Sequential([keras.Input((3,)), layer])
+    report = tfbn.export(model, tmp_path / "m")
+    assert 0 < report.spread < 1e-4
+    assert "the outputs hardly vary among the samples" in str(report)
+    report = tfbn.export(model, tmp_path / "m", overwrite=True, samples=1e6 * reference.data((5, 3)))
+    assert report.spread > 0.1
+    assert "outputs hardly" not in str(report)
+    one = tfbn.export(model, tmp_path / "m", overwrite=True, samples=np.ones((1, 3)))
+    assert one.spread is None
+    assert "outputs hardly" not in str(one)
+
+
+def test_arguments_that_make_no_sense_are_refused_before_any_work(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(tfbn.folding, "fold", None)
+    for arguments, error, message in (
+        ({"rtol": -1}, ValueError, "atol and rtol must be 0 or more, received 0.0 and -1"),
+        ({"atol": np.nan}, ValueError, "atol and rtol must be 0 or more"),
+        ({"freeze": "no"}, TypeError, "freeze must be True, False or None, received 'no'"),
+    ):
+        with pytest.raises(error, match=message):
+            tfbn.export(model, tmp_path / "m", **arguments)
+    inputs = keras.Input((5, 4), batch_size=1)
+    stateful = keras.Model(inputs, L.LSTM(3, stateful=True, name="lstm")(inputs))
+    with pytest.raises(ValueError, match=r"'lstm' \(LSTM\) is stateful, .* Make it with stateful=False"):
+        tfbn.export(stateful, tmp_path / "m")
+    with pytest.raises(
+        ValueError, match=r"which is a directory, received .*m\.tflite\. Leave \.tflite out"
+    ):
+        tfbn.export(model, tmp_path / "m.tflite")
+
+
+def test_a_savedmodel_holds_no_other(model, tmp_path):
+    tfbn.export(model, tmp_path / "m")
+    before = everything(tmp_path)
+    with pytest.raises(FileExistsError, match=r"m is a SavedModel itself\. Choose a path beside it"):
+        tfbn.export(model, tmp_path / "m" / "2")
+    assert everything(tmp_path) == before
 
 
 def test_what_cannot_be_exported(tmp_path):

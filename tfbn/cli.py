@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 import keras
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -20,12 +21,17 @@ from .compat.upgrade import CLOSE, upgrade
 from .export import ExportReport, export
 from .export.staging import staged
 from .folding import FoldReport, fold
+from .folding.precision import POLICIES
+from .messages import one_line
 
 MODEL = click.Path(exists=True, dir_okay=False, path_type=Path)
 OUT = click.Path(path_type=Path)
 
-# What messages for Python call an argument of `upgrade`.
-ARGUMENT = re.compile(r"\b(weights|keras_version|backend|custom_objects)=(?:'([^']*)'|\{[^}]*\})?")
+# What messages for Python call an argument of `export` or `upgrade`.
+ARGUMENT = re.compile(
+    r"\b(samples|weights|keras_version|backend|custom_objects|fold|freeze|overwrite)="
+    r"(?:'([^']*)'|\{[^}]*\}|(True|False)\b)?"
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,23 +45,27 @@ def main() -> None:
 @click.argument("out", type=OUT)
 @click.option("--no-fold", is_flag=True, help="Leave the batch norms where they are.")
 @click.option("--overwrite", is_flag=True, help="Replace a SavedModel that is already there.")
+@click.option(
+    "--samples", type=MODEL, help="NPZ file of inputs to compare on, by name: numpy.savez('x.npz', x=x)."
+)
 @click.option("--version", type=click.IntRange(min=0), help="Write OUT/VERSION, for TensorFlow Serving.")
 @click.option(
     "--freeze/--no-freeze",
     default=None,
-    help="Weights as constants: sooner answers, more memory. Up to 128 MB they are unless told.",
+    help="Weights as constants: sooner answers, more memory. Up to 40 MB they are unless told.",
 )
 def export_command(
-    model: Path, out: Path, no_fold: bool, overwrite: bool, version: int | None, freeze: bool | None
+    model: Path, out: Path, no_fold: bool, samples: Path | None, version: int | None, **arguments: Any
 ) -> None:
     """Write MODEL as a folded, verified SavedModel to OUT."""
     if version is not None:
         out = out / str(version)
-    if out.exists() and not overwrite:
+    if out.exists() and not arguments["overwrite"]:
         raise click.ClickException(f"{out} exists already. Pass --overwrite to replace it.")
     loaded = _load(model)
-    with _one_line_errors():
-        report = export(loaded, out, fold=not no_fold, overwrite=overwrite, freeze=freeze)
+    with _one_line_errors(options=True):
+        given = None if samples is None else _arrays(samples)
+        report = export(loaded, out, fold=not no_fold, samples=given, **arguments)
     console = Console()
     if report.fold is not None:
         console.print(_fold_table(report.fold))
@@ -65,11 +75,17 @@ def export_command(
 @main.command("fold")
 @click.argument("model", type=MODEL)
 @click.argument("out", type=OUT)
-@click.option("--dtype", help="Precision of the result, as float16, rounded once.")
+@click.option(
+    "--dtype",
+    type=click.Choice(POLICIES),
+    help="Precision of the result; folded weights are rounded once.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace a file that is already at OUT.")
 def fold_command(model: Path, out: Path, dtype: str | None, overwrite: bool) -> None:
     """Write MODEL with its batch norms folded to OUT.keras."""
     _check_keras_file(out, "OUT", overwrite)
+    if out.exists() and out.samefile(model):
+        raise click.ClickException(f"{out} is MODEL itself, which could not be trained then.")
     loaded = _load(model)
     with _one_line_errors():
         folded, report = fold(loaded, dtype)
@@ -130,6 +146,13 @@ def _check_keras_file(path: Path, name: str, overwrite: bool) -> None:
         raise click.ClickException(f"{path} exists already. Pass --overwrite to replace it.")
 
 
+def _arrays(path: Path) -> dict[str, Any] | Any:
+    """What an NPZ file holds; the array itself if it is the only one."""
+    with np.load(path) as file:
+        arrays = dict(file)
+    return next(iter(arrays.values())) if len(arrays) == 1 else arrays
+
+
 def _load(path: Path) -> keras.Model:
     if path.suffix == ".keras" and not zipfile.is_zipfile(path):
         raise click.ClickException(
@@ -152,14 +175,16 @@ def _one_line_errors(before: str = "", after: str = "", options: bool = False) -
     try:
         yield
     except Exception as error:
-        message = " ".join(str(error).split()) or type(error).__name__
+        message = one_line(error)
         raise click.ClickException(
             before + (ARGUMENT.sub(_option, message) if options else message) + after
         ) from error
 
 
 def _option(argument: re.Match[str]) -> str:
-    name, value = argument.groups()
+    name, value, flag = argument.groups()
+    if flag or name == "freeze":
+        return f"--{'no-' * (flag == 'False')}{name}"
     if name == "custom_objects":
         return f"{argument[0]} to compat.load_model, in Python"
     return f"--{name.replace('_', '-')} {value or 'FILE'}"

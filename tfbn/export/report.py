@@ -7,6 +7,9 @@ from pathlib import Path
 
 from ..folding import FoldReport
 
+# Of a spread: 100 times the difference that is usually allowed.
+HARDLY = 1e-3
+
 Specification = dict[str, tuple[tuple[int | None, ...], str]]
 
 
@@ -25,6 +28,8 @@ class ExportReport:
             reloaded SavedModel.
         relative_difference: the same divided by the largest absolute value of that output.
         samples: number of samples compared.
+        spread: how far apart their outputs are, relative to the largest absolute value, in the output
+            that varies least; `None` with one sample.
         reason_for_variables: why the weights are variables of the SavedModel; `""` where they are
             constants of its graph.
         inputs, outputs: shape (the batch size is `None`) and type of the signature's tensors by name.
@@ -35,6 +40,7 @@ class ExportReport:
     difference: float
     relative_difference: float
     samples: int
+    spread: float | None
     reason_for_variables: str
     inputs: Specification
     outputs: Specification
@@ -49,11 +55,20 @@ class ExportReport:
         """What the weights are, in words."""
         return "constants" if self.frozen else f"variables: {self.reason_for_variables}"
 
+    def _doubts(self) -> list[str]:
+        if self.spread is None or self.spread >= HARDLY:
+            return []
+        return [
+            f"  the outputs hardly vary among the samples ({self.spread:.1g} relative), so that shows "
+            "little: pass samples= on which they do"
+        ]
+
     def __str__(self) -> str:
         lines = [
             f"SavedModel {self.path}",
             f"  differs from the model by at most {self.difference:.2g} "
             f"({self.relative_difference:.2g} relative) on {self.samples} samples",
+            *self._doubts(),
             f"  weights are {self.weights}",
         ]
         lines += [f"  input {name!r}: {dtype} {shape}" for name, (shape, dtype) in self.inputs.items()]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from ..batch_norms import some
 from ..cloning import declared_inputs, is_open
+from . import signature
 
 # For axes of unknown size: large enough for the strides and windows of most image models.
 DRAWN_SIZE = 32
@@ -23,25 +26,58 @@ def check(model: keras.Model, samples: Any) -> Any:
     Raises:
         ValueError: another structure than the model's; no sample, or not the same number in each.
     """
-    if not is_open(model):
-        given = tf.nest.map_structure(_in_float_type, samples)
-    else:
+    if is_open(model):
         declared = declared_inputs(model)
-        if not tf.nest.is_nested(declared):
-            samples = np.asarray(samples)
-        elif len(tf.nest.flatten(declared)) == 1 and not tf.nest.is_nested(samples):
-            samples = tf.nest.pack_sequence_as(declared, [samples])
-        try:
-            given = tf.nest.map_structure(_as_declared, declared, samples)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"samples are not structured as the model's inputs: {error}") from error
-    sizes = {one.shape[0] if one.ndim else 0 for one in tf.nest.flatten(given)}
-    if len(sizes) != 1 or 0 in sizes:
+        names = [one.name for one in tf.nest.flatten(signature.specification(model, None))]
+        given = tf.nest.map_structure(_as_declared, declared, _arranged(declared, names, samples))
+    else:
+        given = tf.nest.map_structure(_in_float_type, samples)
+        names = [f"input {number}" for number in range(len(tf.nest.flatten(given)))]
+    sizes = [one.shape[0] if one.ndim else 0 for one in tf.nest.flatten(given)]
+    if len(set(sizes)) != 1 or 0 in sizes:
+        listed = ", ".join(f"{size} for {name}" for name, size in zip(names, sizes, strict=True))
         raise ValueError(
             "samples must hold the same number of samples for each input, at least one, received "
-            f"sizes {sorted(sizes)}. Pass a small batch of the model's inputs."
+            f"{listed or 'none'}. Pass a small batch of the model's inputs."
         )
     return given
+
+
+def _arranged(declared: Any, names: list[str], samples: Any) -> Any:
+    """Samples in the declared structure, given so or as a dict by the signature's names."""
+    if isinstance(samples, Mapping) and samples.keys() == set(names):
+        return tf.nest.pack_sequence_as(declared, [samples[name] for name in names])
+    if len(names) == 1 and not tf.nest.is_nested(samples):
+        return tf.nest.pack_sequence_as(declared, [samples])
+
+    def leaves(declared: Any, samples: Any) -> list[Any]:
+        """In the order of `tf.nest`. A list may stand for a tuple, and both for an array."""
+        if isinstance(declared, Mapping):
+            fits = isinstance(samples, Mapping) and samples.keys() == declared.keys()
+            parts = [(declared[key], samples[key]) for key in sorted(declared)] if fits else []
+        elif isinstance(declared, (list, tuple)):
+            fits = isinstance(samples, (list, tuple)) and len(samples) == len(declared)
+            parts = list(zip(declared, samples, strict=True)) if fits else []
+        elif not isinstance(samples, Mapping):
+            return [np.asarray(samples)]
+        else:
+            fits, parts = False, []
+        if not fits:
+            raise ValueError(
+                f"samples are not structured as the model's inputs: received {_kind(samples)} where "
+                f"{_kind(declared)} is. A dict of arrays named {some(names)} will do."
+            )
+        return [leaf for part in parts for leaf in leaves(*part)]
+
+    return tf.nest.pack_sequence_as(declared, leaves(declared, samples))
+
+
+def _kind(structure: Any) -> str:
+    if isinstance(structure, Mapping):
+        return f"a dict of {some([str(key) for key in structure])}"
+    if isinstance(structure, (list, tuple)):
+        return f"a {type(structure).__name__} of {len(structure)}"
+    return "an array" if hasattr(structure, "shape") else f"a {type(structure).__name__}"
 
 
 def draw(model: keras.Model) -> Any:
