@@ -74,29 +74,41 @@ def of(name: str, size: int) -> keras.Model:
 
 
 def compared(name: str, size: int, rounds: int) -> list[Row]:
-    """What `tfbn.export` writes against what Keras does, and against that with constants."""
+    """What `tfbn.export` writes, as it is and with constants, against Keras' own and that frozen."""
     x = tf.constant(np.random.default_rng(0).uniform(0, 1, (BATCH, size, size, 3)), tf.float32)
     model = of(name, size)
+    title = f"{name} at {size} px"
     with tempfile.TemporaryDirectory() as folder:
-        ours, peer = (Path(folder) / kind for kind in ("ours", "peer"))
-        tfbn.export(model, ours, rtol=1e-4)  # random weights amplify rounding in the deepest of them
+        ours, constants, peer = (Path(folder) / kind for kind in ("ours", "constants", "peer"))
+        # Random weights amplify rounding in the deepest of them.
+        report = tfbn.export(model, ours, rtol=1e-4)
+        tfbn.export(model, constants, rtol=1e-4, freeze=True)
         model.export(str(peer), verbose=False)
-        subject = served(ours, x)
-        title = f"{name} at {size} px served"
-        found = [
-            compare(f"{title}, folded vs not", subject, served(peer, x), rounds),
-            compare(f"{title}, folded vs frozen", subject, frozen(peer, x), rounds),
-        ]
+        plain, subject = served(peer, x), served(constants, x)
+        default = subject if report.frozen else served(ours, x)
+        found = [compare(f"{title}, exported", default, plain, rounds)]
+        found += [compare(f"{title}, with freeze=True", subject, plain, rounds)][: not report.frozen]
+        found.append(compare(f"{title}, against frozen", subject, frozen(peer, x), rounds))
     keras.backend.clear_session()
     return found
 
 
+def mean(found: list[Row], kinds: tuple[str, ...], name: str) -> Row:
+    """The geometric mean of the networks' ratios, each in its last row of these kinds."""
+    last = {row.name.split(",")[0]: row.ratio for row in found if row.name.endswith(kinds)}
+    return Row(
+        f"geometric mean of {len(last)}, {name}", 1.0, float(np.exp(np.mean(np.log([*last.values()]))))
+    )
+
+
 def rows(rounds: int) -> list[Row]:
-    found = [row for name in MODELS for row in compared(name, SIZE, rounds)]
-    for kind in ("not", "frozen"):
-        ratios = [row.ratio for row in found if row.name.endswith(f"folded vs {kind}")]
-        mean = float(np.exp(np.mean(np.log(ratios))))
-        found.append(Row(f"geometric mean of {len(ratios)}, folded vs {kind}", 1.0, mean))
+    networks = [row for name in MODELS for row in compared(name, SIZE, rounds)]
+    found = [
+        *networks,
+        mean(networks, ("exported",), "exported"),
+        mean(networks, ("exported", "freeze=True"), "with freeze=True"),
+        mean(networks, ("frozen",), "against frozen"),
+    ]
     for name in ("MobileNetV2", "ResNet50"):
         found += [row for size in OTHER_SIZES for row in compared(name, size, rounds)]
     model = of("MobileNetV2", 96)

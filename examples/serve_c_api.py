@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-# TF_DataType of c/tf_datatype.h, but strings, which lie otherwise in memory.
+# TF_DataType of c/tf_datatype.h, but strings, which lie otherwise in memory, and bfloat16, which NumPy
+# has not.
 DTYPES = {1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 8: "complex64"}
 DTYPES |= {9: "int64", 10: "bool", 17: "uint16", 18: "complex128", 19: "float16", 22: "uint32"}
 CODES = {name: code for code, name in DTYPES.items()}
@@ -132,6 +133,8 @@ class SavedModel:
     def tensor_of(self, array: np.ndarray) -> int:
         """A new TF_Tensor with the array's values."""
         array = np.asarray(array, order="C")
+        if array.dtype.name not in CODES:
+            raise ValueError(f"Arrays of {', '.join(CODES)} are taken, received {array.dtype.name}.")
         shape = (c_int64 * array.ndim)(*array.shape)
         tensor = self.library.TF_AllocateTensor(CODES[array.dtype.name], shape, array.ndim, array.nbytes)
         ctypes.memmove(self.library.TF_TensorData(c_void_p(tensor)), array.ctypes.data, array.nbytes)
@@ -146,5 +149,7 @@ class SavedModel:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit("usage: python examples/serve_c_api.py SAVED_MODEL INPUTS.npz OUTPUTS.npz")
     with np.load(sys.argv[2]) as inputs:
         np.savez(sys.argv[3], **SavedModel(sys.argv[1])(**inputs))

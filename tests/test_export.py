@@ -319,7 +319,9 @@ def test_samples_that_prove_nothing_are_refused(model, arguments, message, tmp_p
     assert everything(tmp_path) == {}
 
 
-@pytest.mark.parametrize("structure", [list, tuple, lambda tensors: {"a": tensors[0], "b b": tensors[1]}])
+@pytest.mark.parametrize(
+    "structure", [list, tuple, lambda tensors: {"a": tensors[0], "b b": tensors[1]}]
+)
 def test_samples_in_the_structure_of_the_model_or_by_name(structure, tmp_path):
     a, b = keras.Input((3,), name="a"), keras.Input((2,), name="b b")
     model = keras.Model(structure([a, b]), L.Concatenate()([a, b]))

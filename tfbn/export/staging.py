@@ -77,7 +77,7 @@ def _clear_errors(target: Path) -> Iterator[None]:
         ancestor = next(one for one in target.parents if one.exists())
         raise OSError(
             error.errno,
-            f"{target} cannot be written: {error.strerror} at {ancestor}. Choose another path",
+            f"{target} cannot be written: {error.strerror} at {ancestor}. Choose another path.",
         ) from error
 
 
