@@ -71,7 +71,7 @@ LINEAR = {label: rest for label, *rest in linear_layers()}
 
 
 def test_every_rule_is_tested():
-    elsewhere = {L.EinsumDense, L.Rescaling, L.Normalization, *KINDS}  # in test_folding_rules
+    elsewhere = {L.EinsumDense, L.Rescaling, L.Normalization, *KINDS}  # in test_folding_rules, _einsum
     assert {type(make()) for make, *_ in LINEAR.values()} | elsewhere == ABSORBERS.keys()
 
 
