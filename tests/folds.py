@@ -32,6 +32,14 @@ def weigh(model, positive=False, offset=True):
     return model
 
 
+def alike(model, *names):
+    """In all channels of the batch norms the first one's weights of these names."""
+    for layer in batch_norms(model).values():
+        for weight in (getattr(layer, name) for name in names):
+            weight.assign(np.full(weight.shape, np.ravel(weight)[0]))
+    return model
+
+
 def check(model, folded, into=None, reason=None, tolerance=FLOAT32):
     """Fold, compare the outputs, the count, and where the batch norms went or why they stay."""
     x = [reference.data((5, *one.shape[1:])) + number for number, one in enumerate(model.inputs)]
