@@ -8,7 +8,7 @@ import pytest
 
 import reference
 import tfbn
-from folds import IMAGE, bn, check, functional, weigh
+from folds import IMAGE, alike, bn, check, functional, weigh
 from networks import FLOAT32, randomize, relative_difference
 from tfbn.batch_norms import batch_norms
 from tfbn.folding.rules import CROSSINGS
@@ -533,6 +533,26 @@ def test_batch_norms_merge_where_they_cannot_go(kind):
     check(randomize(model), folded=0, reason="which is not the channel axis")
 
 
+@pytest.mark.parametrize("kind", [tfbn.BatchNorm, L.BatchNormalization])
+def test_a_batch_norm_without_gamma_and_beta_gets_both(kind):
+    last = kind(name="b", center=False, scale=False)
+    model = functional(IMAGE, L.Activation("tanh"), bn(), last, L.ReLU())
+    check(weigh(model), folded=1, into="b")
+
+
+def test_batch_norms_of_several_axes_merge():
+    several = lambda name: bn(axis=[1, 3], name=name)  # noqa: E731
+    model = functional(IMAGE, L.Activation("tanh"), several("a"), several("b"), L.ReLU())
+    check(weigh(model), folded=1, into="b")
+    check(alike(model, "gamma", "beta", "moving_mean", "moving_variance"), folded=1, into="b")
+
+
+def test_a_batch_norm_in_training_takes_nothing_up():
+    training = lambda x: bn(name="b")(x, training=True)  # noqa: E731
+    model = functional(IMAGE, L.Activation("tanh"), bn(), training, L.ReLU())
+    check(weigh(model), folded=0, reason="forwards, 'b' is called with training=True")
+
+
 @pytest.mark.skipif(
     "renorm" not in inspect.signature(L.BatchNormalization).parameters,
     reason="before Keras 3.15 it has no renorm",
@@ -576,10 +596,21 @@ def test_rescaling(scale):
     check(weigh(model), folded=0, reason="which is not the channel axis")
 
 
-def test_rescaling_that_depends_on_the_configuration(monkeypatch):
-    model = weigh(functional(IMAGE, L.Rescaling(2.0), bn(), L.ReLU()))
+@pytest.mark.parametrize("arguments", [{"scale": [[1.0, 2, 3, 4]]}, {"scale": 2.0, "offset": [[1.0]]}])
+def test_rescaling_along_several_axes(arguments):
+    model = functional(IMAGE, L.Rescaling(**arguments), bn(), L.ReLU())
+    check(weigh(model), folded=0, reason="scales along several axes")
+
+
+@pytest.mark.parametrize("scale", [2.0, [0.5, -2.0, 3.0, 0.1]])
+def test_rescaling_that_depends_on_the_configuration(scale, monkeypatch):
+    model = weigh(functional(IMAGE, L.Rescaling(scale, name="rescaling"), bn(), L.ReLU()))
     monkeypatch.setattr(keras.config, "image_data_format", lambda: "channels_first")
     assert "image_data_format" in tfbn.fold(model)[1].kept[0].reason
+    alike(model, "gamma", "beta", "moving_mean", "moving_variance")
+    new, report = tfbn.fold(model)
+    assert len(report.folded) == (scale == 2.0)
+    assert np.ndim(new.get_layer("rescaling").scale) == np.ndim(scale)
 
 
 def test_normalization():
@@ -593,6 +624,20 @@ def test_normalization():
         check(weigh(model(**arguments), positive=True), folded=1, into=["normalization"])
     check(weigh(model()), folded=0, reason="cannot take up a scale that is not positive")
     check(weigh(model(axis=1), positive=True), folded=0, reason="does not normalise just the last axis")
+    check(weigh(model(invert=True), positive=True), folded=0, reason="not normalise just the last axis")
+
+
+def test_statistics_of_a_normalization_that_are_alike_or_zero():
+    def model(*variance):
+        layer = L.Normalization(mean=[1.0, 2, 3, 4], variance=variance)
+        return weigh(functional(IMAGE, layer, bn(name="bn"), L.ReLU()), positive=True)
+
+    check(alike(model(2.0, 2, 2, 2), "gamma", "moving_variance"), folded=1)
+    zero = model(0.0, 1, 2, 3)
+    zero.get_layer("bn").set_weights([np.full(4, one) for one in (0.5, 1.0, 2.0, 1.0)])
+    check(zero, folded=1)
+    zero.get_layer("bn").gamma.assign([0.5, 1, 0, 1])
+    check(zero, folded=0, reason="cannot take up a scale that is not positive")
 
 
 @pytest.mark.parametrize(
