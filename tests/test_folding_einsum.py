@@ -100,6 +100,9 @@ def test_a_single_output():
         model = functional((4,), *steps)
         check(weigh(model), folded=0, reason="a size that it does not know")
         check(weigh(model, offset=False), folded=1)
+    inputs = keras.Input(batch_shape=(5, 4))  # of which another size may follow all the same
+    model = keras.Model(inputs, bn()(L.Reshape((1,))(number()(inputs))))
+    check(weigh(model), folded=0, reason="a size that it does not know")
 
 
 def test_lora_weights_of_an_einsum_dense_are_left_alone():
