@@ -92,23 +92,29 @@ def test_inputs_without_a_name_are_called_inputs(tmp_path):
 
 
 def test_names_that_python_arguments_cannot_hold(tmp_path):
-    names = ["class", "self", "1st", "_x", "ünï", "B", "b", "a-b", "a_b"]
+    names = ["input_layer", "input_layer_x", "class", "self", "1st"]
+    names += ["_x", "ünï", "B", "b", "a-b", "a_b", "a_b_12", "a b"]
     inputs = [keras.Input((2,), name=name) for name in names]
-    model = keras.Model(inputs, L.Add()(inputs))
-    report = tfbn.export(model, tmp_path / "m")
+    report = tfbn.export(keras.Model(inputs, L.Add()(inputs)), tmp_path / "m")
     assert len(report.inputs) == len(names)
-    assert {"input_class", "input_self", "input_1st", "B", "a_b"} <= report.inputs.keys()
+    assert {
+        "inputs_0",
+        "input_layer_x",
+        "input_class",
+        "input_self",
+        "input_1st",
+    } <= report.inputs.keys()
 
 
 def test_nested_outputs_are_named_by_their_path(tmp_path):
     inputs = keras.Input((4,), name="x")
     x = L.Dense(2)(inputs)
-    model = keras.Model(inputs, [x, [x * 2, L.Dense(3)(x)]])
+    model = keras.Model(inputs, [x, (x * 2, {"y": L.Dense(3)(x)})])
     report = tfbn.export(model, tmp_path / "m")
-    assert report.outputs.keys() == {"output_0", "output_1_0", "output_1_1"}
+    assert report.outputs.keys() == {"output_0", "output_1_0", "output_1_1_y"}
     data = reference.data((3, 4))
     got = serve(tmp_path / "m", tmp_path, x=data)
-    assert relative_difference(got["output_1_1"], model(data)[1][1]) < 1e-6
+    assert relative_difference(got["output_1_1_y"], model(data)[1][1]["y"]) < 1e-6
 
 
 def test_samples_as_numpy_makes_them(model, tmp_path):
