@@ -11,6 +11,8 @@ import pytest
 import tf1_programs
 from hypothesis import settings
 
+pytest.register_assert_rewrite("folds")
+
 # A run finds what the run before found; `pytest --hypothesis-profile=explore` looks further.
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None)

@@ -38,15 +38,22 @@ def model(tmp_path):
 def test_export(run, model, tmp_path):
     result = run("export", "m.keras", "out")
     assert result.exit_code == 0, result.output
-    for text in ("1 of 1 batch norms folded", "conv", "SavedModel out", "float32 (None, 6, 6, 3)"):
+    for text in (
+        "1 of 1 batch norms folded",
+        "conv",
+        "SavedModel out",
+        "float32 (None, 6, 6, 3)",
+        "constants",
+    ):
         assert text in result.output
     assert (tmp_path / "out" / "saved_model.pb").is_file()
     refused = run("export", "m.keras", "out")
     assert refused.exit_code == 1
     assert refused.output == "Error: out exists already. Pass --overwrite to replace it.\n"
-    unfolded = run("export", "m.keras", "out", "--overwrite", "--no-fold")
+    unfolded = run("export", "m.keras", "out", "--overwrite", "--no-fold", "--no-freeze")
     assert unfolded.exit_code == 0
     assert "batch norms folded" not in unfolded.output
+    assert "variables: freeze=False" in unfolded.output
 
 
 @pytest.mark.parametrize(
@@ -86,18 +93,18 @@ def test_fold_does_not_replace_what_it_reads(run, model, tmp_path):
 
 
 def test_versions_lie_side_by_side_as_tensorflow_serving_wants_them(run, model, tmp_path):
-    for version in ("1", "2"):
+    for version in ("0", "1", "2"):
         result = run("export", "m.keras", "out", "--version", version)
         assert result.exit_code == 0, result.output
         assert f"SavedModel out/{version}" in result.output
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["1", "2"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0", "1", "2"]
     assert (tmp_path / "out" / "2" / "saved_model.pb").is_file()
     refused = run("export", "m.keras", "out", "--version", "2")
     assert refused.output == "Error: out/2 exists already. Pass --overwrite to replace it.\n"
     assert run("export", "m.keras", "out", "--version", "2", "--overwrite").exit_code == 0
     for wrong in ("-1", "next", "1.5"):
         assert run("export", "m.keras", "out", "--version", wrong).exit_code == 2
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["1", "2"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0", "1", "2"]
 
 
 def test_fold(run, model, tmp_path):

@@ -79,42 +79,38 @@ def test_several_inputs_and_outputs_keep_their_names(tmp_path):
         assert relative_difference(got[name], want) < 1e-5
 
 
-def test_inputs_without_a_name_are_called_inputs(tmp_path):
-    model = keras.Sequential([keras.Input((3,), batch_size=2), L.Dense(2), tfbn.BatchNorm()])
-    report = tfbn.export(model, tmp_path / "m")
-    assert report.inputs == {"inputs": ((None, 3), "float32")}
-    inputs = [keras.Input((3,)), keras.Input((3,))]
-    two = keras.Model(inputs, L.Add()(inputs))
-    assert tfbn.export(two, tmp_path / "n").inputs.keys() == {"inputs_0", "inputs_1"}
-    two.save(tmp_path / "two.keras")
-    loaded = keras.models.load_model(tmp_path / "two.keras")
-    assert tfbn.export(loaded, tmp_path / "o").inputs.keys() == {"inputs_0", "inputs_1"}
-
-
-def test_names_that_python_arguments_cannot_hold(tmp_path):
-    names = ["class", "self", "1st", "_x", "ünï", "B", "b", "a-b", "a_b"]
-    inputs = [keras.Input((2,), name=name) for name in names]
-    model = keras.Model(inputs, L.Add()(inputs))
-    report = tfbn.export(model, tmp_path / "m")
-    assert len(report.inputs) == len(names)
-    assert {"input_class", "input_self", "input_1st", "B", "a_b"} <= report.inputs.keys()
-
-
 def test_nested_outputs_are_named_by_their_path(tmp_path):
     inputs = keras.Input((4,), name="x")
     x = L.Dense(2)(inputs)
-    model = keras.Model(inputs, [x, [x * 2, L.Dense(3)(x)]])
+    model = keras.Model(inputs, [x, (x * 2, {"y": L.Dense(3)(x)})])
     report = tfbn.export(model, tmp_path / "m")
-    assert report.outputs.keys() == {"output_0", "output_1_0", "output_1_1"}
+    assert report.outputs.keys() == {"output_0", "output_1_0", "output_1_1_y"}
     data = reference.data((3, 4))
     got = serve(tmp_path / "m", tmp_path, x=data)
-    assert relative_difference(got["output_1_1"], model(data)[1][1]) < 1e-6
+    assert relative_difference(got["output_1_1_y"], model(data)[1][1]["y"]) < 1e-6
+    report = tfbn.export(keras.Model(inputs, {"y": [x, x * 2]}), tmp_path / "n")
+    assert report.outputs.keys() == {"y_0", "y_1"}
 
 
 def test_samples_as_numpy_makes_them(model, tmp_path):
     x = reference.data((2, 8, 8, 3), dtype="float64")
     for number, samples in enumerate((x, x.round().astype(int), x.tolist(), tf.constant(x))):
         assert tfbn.export(model, tmp_path / str(number), samples=samples).samples == 2
+
+
+def test_keras_prints_nothing_of_the_path_on_the_way(model, tmp_path, capsys):
+    assert keras.config.is_interactive_logging_enabled()
+    tfbn.export(model, tmp_path / "m")
+    assert capsys.readouterr().out == ""
+    assert keras.config.is_interactive_logging_enabled()
+
+
+def test_a_model_that_does_not_take_one_sample_is_refused(tmp_path):
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.ops.reshape(inputs, (-1, 2, 4)))
+    with pytest.raises(ValueError, match=r"(?s)does not run .* on any batch size, one included"):
+        tfbn.export(model, tmp_path / "m")
+    assert everything(tmp_path) == {}
 
 
 def test_a_small_output_of_the_one_sample_is_no_failure(tmp_path):

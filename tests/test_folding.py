@@ -71,7 +71,7 @@ LINEAR = {label: rest for label, *rest in linear_layers()}
 
 
 def test_every_rule_is_tested():
-    elsewhere = {L.EinsumDense, L.Rescaling, L.Normalization, *KINDS}  # in test_folding_rules
+    elsewhere = {L.EinsumDense, L.Rescaling, L.Normalization, *KINDS}  # in test_folding_rules, _einsum
     assert {type(make()) for make, *_ in LINEAR.values()} | elsewhere == ABSORBERS.keys()
 
 
@@ -450,13 +450,13 @@ def test_the_folded_model_saves_and_loads_without_tfbn(tmp_path):
 
 
 @pytest.mark.parametrize("make", [L.Conv2D, L.SeparableConv2D])
-def test_a_folded_layer_keeps_its_configuration(make):
+def test_a_folded_layer_keeps_its_configuration(make, monkeypatch):
     names = [name for name in make(5, 3).get_config() if name.endswith("_initializer")]
     given = {name: keras.initializers.Constant(number) for number, name in enumerate(names)}
     model = chain((6, 6, 4), make(5, 3, **given), tfbn.BatchNorm())
-    new, report = tfbn.fold(model)
-    assert len(report.folded) == 1
-    assert new.layers[1].get_config() == model.layers[1].get_config()
+    monkeypatch.setattr(keras.initializers.Constant, "__call__", None)  # its numbers are not needed
+    _, folded = tfbn.fold(model)[0].layers
+    assert folded.get_config() == model.layers[1].get_config()
 
 
 def test_graphs_show_calls_uses_and_outputs():

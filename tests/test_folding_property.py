@@ -68,6 +68,7 @@ class Builder:
                 L.LeakyReLU,
                 lambda: L.Dropout(0.5),
                 lambda: L.MaxPooling2D(3, **same),
+                lambda: L.MaxPooling2D(3, **same),
                 lambda: L.AveragePooling2D(3, **same),
                 lambda: L.Activation("linear"),
                 lambda: L.Activation("tanh"),
@@ -108,7 +109,9 @@ class Builder:
         return self.pick(
             [
                 lambda: self.normal_of(L.Add()([self.linear_of(x), self.linear_of(y)])),
-                lambda: self.normal_of(L.Subtract()([self.linear_of(x), self.linear_of(y)])),
+                # Of these two one has to take the offset with its sign, and both have to.
+                lambda: self.normal_of(L.Subtract()([L.ReLU()(self.linear_of(x)), self.linear_of(y)])),
+                lambda: self.linear_of(self.sharper(self.normal_of(L.Activation("tanh")(x)))),
                 lambda: L.Add()([x, y]),
                 lambda: x + y,
                 lambda: L.Subtract()([x, y]),
@@ -122,6 +125,10 @@ class Builder:
 
     def linear_of(self, x):
         return L.Conv2D(CHANNELS, 1, **self.format)(x)
+
+    def sharper(self, x):
+        blurred = L.AveragePooling2D(3, strides=1, padding="same", **self.format)(x)
+        return L.Subtract()([x, blurred])
 
     def normal_of(self, x):
         return self.batch_norm()(x)

@@ -8,6 +8,7 @@ import pytest
 
 import reference
 import tfbn
+from folds import IMAGE, alike, bn, check, functional, weigh
 from networks import FLOAT32, randomize, relative_difference
 from tfbn.batch_norms import batch_norms
 from tfbn.folding.rules import CROSSINGS
@@ -15,49 +16,6 @@ from tfbn.folding.rules import CROSSINGS
 pytestmark = pytest.mark.slow
 
 L = keras.layers
-IMAGE = (9, 8, 4)
-
-
-def functional(shape, *steps):
-    """A model of steps one after the other, each a function of the tensor before."""
-    inputs = x = keras.Input(shape, name="x")
-    for step in steps:
-        x = step(x)
-    return keras.Model(inputs, x)
-
-
-def weigh(model, positive=False, offset=True):
-    """Random weights; batch norms with positive scales, or without an offset, if a rule needs it."""
-    randomize(model)
-    for layer in batch_norms(model).values():
-        if layer.gamma is not None:
-            signs = np.where(np.arange(layer.gamma.shape[-1]) % 2, 1, 1 if positive else -1)
-            layer.gamma.assign(abs(layer.gamma) * signs)
-        if not offset:
-            layer.beta.assign(layer.beta * 0)
-            layer.moving_mean.assign(layer.moving_mean * 0)
-    return model
-
-
-def check(model, folded, into=None, reason=None, tolerance=FLOAT32):
-    """Fold, compare the outputs, the count, and where the batch norms went or why they stay."""
-    x = [reference.data((5, *one.shape[1:])) + number for number, one in enumerate(model.inputs)]
-    x = keras.tree.pack_sequence_as(model.input, x)
-    new, report = tfbn.fold(model)
-    for got, want in zip(keras.tree.flatten(new(x)), keras.tree.flatten(model(x)), strict=True):
-        assert relative_difference(got, want) < tolerance
-    assert len(report.folded) == folded, str(report)
-    assert len(batch_norms(new)) == len(report.kept), str(report)
-    if into is not None:
-        assert {path for entry in report.folded for path in entry.into} == set(into), str(report)
-    if reason is not None:
-        assert any(reason in entry.reason for entry in report.kept), str(report)
-    return new, report
-
-
-def bn(**arguments):
-    return tfbn.BatchNorm(epsilon=1e-2, **arguments)
-
 
 # What a map must be to cross: a scale of any sign and an offset, or less.
 ANY, POSITIVE, PURE, STRAIGHT = (
@@ -539,52 +497,6 @@ def test_a_causal_convolution_is_padded():
     check(weigh(model), folded=0, reason="padding='causal'")
 
 
-EINSUMS = {
-    "abc,cd->abd": ({"output_shape": (None, 6), "bias_axes": "d"}, -1),
-    "abc,cd->abd without bias": ({"output_shape": (None, 6)}, -1),
-    "...c,cd->...d": ({"output_shape": 6, "bias_axes": "d"}, -1),
-    "abc,cde->abde": ({"output_shape": (None, 2, 3), "bias_axes": "e"}, -1),
-    "abc,cde->abde along d": ({"output_shape": (None, 2, 3), "bias_axes": "e"}, 2),
-    "abc,bcd->abd": ({"output_shape": (9, 6)}, 1),
-}
-
-
-@pytest.mark.parametrize("name", EINSUMS)
-def test_einsum_dense(name):
-    arguments, axis = EINSUMS[name]
-    make = lambda: L.EinsumDense(name.split(" ")[0], **arguments)  # noqa: E731
-    backwards = functional((9, 4), make(), bn(axis=axis), L.Activation("tanh"))
-    check(weigh(backwards), folded=1)
-    forwards = functional((9, 4), L.Activation("tanh"), bn(axis=min(axis, 2) % 3), make())
-    check(weigh(forwards), folded=1 if "bcd" in name or axis != 1 else 0)
-
-
-def test_what_einsum_dense_refuses():
-    layer = lambda: L.EinsumDense("abc,cd->abd", output_shape=(9, 6))  # noqa: E731
-    model = functional((9, 4), layer(), bn(axis=1), L.Activation("tanh"))
-    check(weigh(model), folded=0, reason="normalise one that it has")
-    summed = L.EinsumDense("abc,cd->ad", output_shape=6)
-    model = functional((9, 4), L.Activation("tanh"), bn(), summed)
-    check(weigh(model), folded=0, reason="sums over b")
-    check(weigh(model, offset=False), folded=1)
-    behind = functional(
-        (9, 4), L.EinsumDense("abc,cd->abd", output_shape=(9, 6), activation="tanh"), bn()
-    )
-    check(weigh(behind), folded=0, reason="applies its own activation (tanh)")
-
-
-def test_an_einsum_dense_whose_last_axes_have_no_letters():
-    layer = L.EinsumDense("ab...,bc->ac...", output_shape=5)
-    model = functional((9, 4), layer, bn(axis=1), L.Activation("tanh"))
-    check(weigh(model), folded=0, reason="have no letters")
-
-
-def test_an_einsum_dense_of_a_diagonal():
-    diagonal = lambda: L.EinsumDense("ab,bb->ab", output_shape=4)  # noqa: E731
-    model = functional((4,), L.Activation("tanh"), bn(), diagonal(), bn(), L.Activation("tanh"))
-    check(weigh(model), folded=0, reason="takes a diagonal")
-
-
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
 def test_a_layers_own_activation(activation):
     model = functional(
@@ -619,6 +531,26 @@ def test_batch_norms_merge_where_they_cannot_go(kind):
     check(randomize(functional(IMAGE, *steps)), folded=2, into=["conv"])
     model = functional(IMAGE, L.Activation("tanh"), kind(axis=1), kind(), L.ReLU())
     check(randomize(model), folded=0, reason="which is not the channel axis")
+
+
+@pytest.mark.parametrize("kind", [tfbn.BatchNorm, L.BatchNormalization])
+def test_a_batch_norm_without_gamma_and_beta_gets_both(kind):
+    last = kind(name="b", center=False, scale=False)
+    model = functional(IMAGE, L.Activation("tanh"), bn(), last, L.ReLU())
+    check(weigh(model), folded=1, into="b")
+
+
+def test_batch_norms_of_several_axes_merge():
+    several = lambda name: bn(axis=[1, 3], name=name)  # noqa: E731
+    model = functional(IMAGE, L.Activation("tanh"), several("a"), several("b"), L.ReLU())
+    check(weigh(model), folded=1, into="b")
+    check(alike(model, "gamma", "beta", "moving_mean", "moving_variance"), folded=1, into="b")
+
+
+def test_a_batch_norm_in_training_takes_nothing_up():
+    training = lambda x: bn(name="b")(x, training=True)  # noqa: E731
+    model = functional(IMAGE, L.Activation("tanh"), bn(), training, L.ReLU())
+    check(weigh(model), folded=0, reason="forwards, 'b' is called with training=True")
 
 
 @pytest.mark.skipif(
@@ -664,10 +596,21 @@ def test_rescaling(scale):
     check(weigh(model), folded=0, reason="which is not the channel axis")
 
 
-def test_rescaling_that_depends_on_the_configuration(monkeypatch):
-    model = weigh(functional(IMAGE, L.Rescaling(2.0), bn(), L.ReLU()))
+@pytest.mark.parametrize("arguments", [{"scale": [[1.0, 2, 3, 4]]}, {"scale": 2.0, "offset": [[1.0]]}])
+def test_rescaling_along_several_axes(arguments):
+    model = functional(IMAGE, L.Rescaling(**arguments), bn(), L.ReLU())
+    check(weigh(model), folded=0, reason="scales along several axes")
+
+
+@pytest.mark.parametrize("scale", [2.0, [0.5, -2.0, 3.0, 0.1]])
+def test_rescaling_that_depends_on_the_configuration(scale, monkeypatch):
+    model = weigh(functional(IMAGE, L.Rescaling(scale, name="rescaling"), bn(), L.ReLU()))
     monkeypatch.setattr(keras.config, "image_data_format", lambda: "channels_first")
     assert "image_data_format" in tfbn.fold(model)[1].kept[0].reason
+    alike(model, "gamma", "beta", "moving_mean", "moving_variance")
+    new, report = tfbn.fold(model)
+    assert len(report.folded) == (scale == 2.0)
+    assert np.ndim(new.get_layer("rescaling").scale) == np.ndim(scale)
 
 
 def test_normalization():
@@ -681,6 +624,20 @@ def test_normalization():
         check(weigh(model(**arguments), positive=True), folded=1, into=["normalization"])
     check(weigh(model()), folded=0, reason="cannot take up a scale that is not positive")
     check(weigh(model(axis=1), positive=True), folded=0, reason="does not normalise just the last axis")
+    check(weigh(model(invert=True), positive=True), folded=0, reason="not normalise just the last axis")
+
+
+def test_statistics_of_a_normalization_that_are_alike_or_zero():
+    def model(*variance):
+        layer = L.Normalization(mean=[1.0, 2, 3, 4], variance=variance)
+        return weigh(functional(IMAGE, layer, bn(name="bn"), L.ReLU()), positive=True)
+
+    check(alike(model(2.0, 2, 2, 2), "gamma", "moving_variance"), folded=1)
+    zero = model(0.0, 1, 2, 3)
+    zero.get_layer("bn").set_weights([np.full(4, one) for one in (0.5, 1.0, 2.0, 1.0)])
+    check(zero, folded=1)
+    zero.get_layer("bn").gamma.assign([0.5, 1, 0, 1])
+    check(zero, folded=0, reason="cannot take up a scale that is not positive")
 
 
 @pytest.mark.parametrize(

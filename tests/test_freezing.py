@@ -1,6 +1,7 @@
 """tfbn.export(freeze=): weights as constants of the SavedModel's graph, or as variables."""
 
 import re
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -305,3 +306,21 @@ def test_large_weights_stay_variables(model, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"are 0\.0 GB, .* holds at most 0\.0 GB of constants\. Leave"):
         tfbn.export(model, tmp_path / "e", freeze=True)
     assert {path.name for path in tmp_path.iterdir()} == set("abcd")
+
+
+def test_how_large_constants_may_be():
+    def reason(megabytes, dtype, freeze=None):
+        size = int(megabytes * 1e6) // np.dtype(dtype).itemsize
+        weights = [
+            SimpleNamespace(shape=one, dtype=dtype) for one in ((size // 2000, 1000), (size // 2,))
+        ]
+        return freezing.reason_for_variables(SimpleNamespace(name="m", variables=weights), freeze)
+
+    for dtype in ("float16", "float32", "float64"):
+        assert reason(134.2, dtype) == reason(2080, dtype, freeze=True) == ""
+        assert reason(135, dtype).startswith("they are 135 MB, above 134 MB; freeze=True makes")
+        assert reason(2081, dtype) == "they are 2081 MB, above 134 MB"
+        with pytest.raises(
+            ValueError, match=r"are 2\.1 GB, and .* at most 2\.1 GB of constants\. Leave"
+        ):
+            reason(2081, dtype, freeze=True)

@@ -34,7 +34,7 @@ def specification(model: keras.Model, inputs: Any) -> Any:
         name = re.sub(r"\W", "_", name, flags=re.ASCII)
         if not re.match("[A-Za-z]", name) or keyword.iskeyword(name) or name == "self":
             name = f"input_{name}"
-        if name.lower() in map(str.lower, names):
+        while name.lower() in map(str.lower, names):
             name = f"{name}_{len(names)}"
         names.append(name)
         return tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype, name=name)

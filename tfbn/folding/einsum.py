@@ -40,11 +40,8 @@ class Einsum(Absorber):
             bias = own.reshape((1,) * (len(output) - own.ndim) + own.shape)
         if (before := change.before) is not None:
             if before.offset.any():
-                bias = bias + np.einsum(
-                    f"{source},{kernel}->{output}",
-                    _sized(before.offset, source, kernel, weights["kernel"].shape),
-                    weights["kernel"],
-                )
+                equation = f"{source},{kernel}->{output}"
+                bias = bias + np.einsum(equation, before.offset, weights["kernel"])
             weights["kernel"] = weights["kernel"] * _aligned(before.scale, source, kernel)
         if (after := change.after) is not None:
             weights["kernel"] = weights["kernel"] * _aligned(after.scale, output, kernel)
@@ -55,7 +52,13 @@ class Einsum(Absorber):
             axes = output[-1]
         if not axes:
             return Written({}, {"kernel": weights["kernel"]})
-        first = min(output.index(letter) for letter in axes)
+        shape = layer.compute_output_shape(layer.get_build_config()["input_shape"])
+        sizes = (None, *shape[1:])[-len(output) :]  # a bias counts no samples
+        if None in (size for letter, size in zip(output, sizes, strict=True) if letter in axes):
+            raise StaysError(
+                f"{layer.name!r} would need a bias along an axis of a size that it does not know"
+            )
+        first = output.index(axes[0])
         return Written({"bias_axes": axes}, weights | {"bias": bias.reshape(bias.shape[first:])})
 
     def _lettered(self, layer: keras.layers.Layer, affine: Affine, own: str, kernel: str) -> Affine:
@@ -77,9 +80,7 @@ def letters(layer: keras.layers.Layer) -> tuple[str, str, str]:
     """The letters of input, kernel and output, without the ellipsis that may stand before them."""
     inputs, output = layer.equation.replace(" ", "").split("->")
     source, kernel = inputs.split(",")
-    if any(
-        part.count(letter) > 1 for part in (source, kernel, output) for letter in part if letter != "."
-    ):
+    if any(part.count(letter) > 1 for part in (source, kernel) for letter in part if letter != "."):
         raise StaysError(f"{layer.name!r} ({layer.equation}) takes a diagonal")
     if source.endswith("..."):
         raise StaysError(f"the last axes of {layer.name!r} ({layer.equation}) have no letters")
@@ -93,10 +94,3 @@ def _aligned(array: np.ndarray, own: str, kernel: str) -> np.ndarray:
     squeezed = np.einsum(array, numbers_of, [string.ascii_letters.index(letter) for letter in kept])
     sizes = iter(squeezed.shape)
     return squeezed.reshape([next(sizes) if letter in kept else 1 for letter in kernel])
-
-
-def _sized(array: np.ndarray, own: str, kernel: str, shape: tuple[int, ...]) -> np.ndarray:
-    """An array of full size along the axes that the kernel has too."""
-    sizes = dict(zip(kernel, shape, strict=True))
-    full = [sizes.get(letter, size) for letter, size in zip(own, array.shape, strict=True)]
-    return np.broadcast_to(array, full)

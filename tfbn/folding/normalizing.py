@@ -89,7 +89,8 @@ class Standardized(Absorber):
     def write(self, layer: keras.layers.Layer, change: Change) -> Written:
         deviation = np.maximum(np.sqrt(_flat(layer.variance)), keras.config.epsilon())
         affine = changed(Affine(1 / deviation, -_flat(layer.mean) / deviation), change)
-        mean, variance = -affine.offset / affine.scale, affine.scale**-2
+        # Keras takes no mean and variance of different sizes.
+        mean, variance = np.broadcast_arrays(-affine.offset / affine.scale, affine.scale**-2)
         kept = np.asarray(rounded(variance, layer.compute_dtype), "float64")
         if (1 / affine.scale < keras.config.epsilon()).any() or not np.allclose(kept, variance, 0.01, 0):
             raise StaysError(

@@ -111,9 +111,7 @@ def _written(
             value = value.rounded(variable.dtype)
         else:
             value = rounded(np.broadcast_to(value, variable.shape), variable.dtype)
-        # The second is what Keras casts it to in each call.
-        for one in dict.fromkeys((variable.dtype, new.compute_dtype)):
-            check(variable.name, value, one)
+        check(variable.name, value, new.compute_dtype)  # what Keras casts it to in each call
         variable.assign(value)
     return new
 
