@@ -317,10 +317,10 @@ def test_how_large_constants_may_be():
         return freezing.reason_for_variables(SimpleNamespace(name="m", variables=weights), freeze)
 
     for dtype in ("float16", "float32", "float64"):
-        assert reason(134.2, dtype) == reason(2080, dtype, freeze=True) == ""
-        assert reason(135, dtype).startswith("they are 135 MB, above 134 MB; freeze=True makes")
-        assert reason(2081, dtype) == "they are 2081 MB, above 134 MB"
+        assert reason(40, dtype) == reason(2000, dtype, freeze=True) == ""
+        assert reason(41, dtype).startswith("they are 41 MB, above 40 MB; freeze=True makes")
+        assert reason(2001, dtype) == "they are 2001 MB, above 40 MB"
         with pytest.raises(
-            ValueError, match=r"are 2\.1 GB, and .* at most 2\.1 GB of constants\. Leave"
+            ValueError, match=r"are 2\.0 GB, and .* at most 2\.0 GB of constants\. Leave"
         ):
-            reason(2081, dtype, freeze=True)
+            reason(2001, dtype, freeze=True)
