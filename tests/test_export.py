@@ -343,6 +343,8 @@ def test_outputs_that_hardly_vary_prove_little(tmp_path):
     report = tfbn.export(model, tmp_path / "m", overwrite=True, samples=1e6 * reference.data((5, 3)))
     assert report.spread > 0.1
     assert "outputs hardly" not in str(report)
+    scalar = keras.Model(model.inputs, keras.ops.sum(model.outputs[0]))
+    assert tfbn.export(scalar, tmp_path / "s").spread is None
     one = tfbn.export(model, tmp_path / "m", overwrite=True, samples=np.ones((1, 3)))
     assert one.spread is None
     assert "outputs hardly" not in str(one)

@@ -58,8 +58,9 @@ def spread(outputs: Outputs) -> float | None:
 
     `None` if there is one sample only, or no output is a number.
     """
-    numbers = {name: _wide(one) for name, one in outputs.items() if _is_number(one) and len(one) > 1}
-    apart = (np.abs(one - one[:1]).max(initial=0.0) / (size(one) or 1.0) for one in numbers.values())
+    numbers = (_wide(one) for one in outputs.values() if _is_number(one))
+    several = (one for one in numbers if one.ndim and len(one) > 1)
+    apart = (np.abs(one - one[:1]).max(initial=0.0) / (size(one) or 1.0) for one in several)
     return min(map(float, apart), default=None)
 
 
