@@ -96,7 +96,7 @@ class _Constants(keras.StatelessScope):
 
 
 def _with_constants(model: keras.Model, call: Call, specification: Any) -> keras.export.ExportArchive:
-    values = [(one, keras.ops.convert_to_numpy(one)) for one in model.variables]
+    values = [(one, one.numpy()) for one in model.variables]
     written: list[str] = []
 
     def call_with_constants(inputs: Any) -> Any:
