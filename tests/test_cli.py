@@ -78,7 +78,10 @@ def test_export_compares_on_samples(run, tmp_path):
     a, b = keras.Input((2,), name="a"), keras.Input((2,), name="b")
     keras.Model([a, b], L.Subtract()([a, b])).save(tmp_path / "two.keras")
     np.savez(tmp_path / "x.npz", b=np.ones((5, 2)), a=np.zeros((5, 2)))
-    assert "5 samples" in run("export", "two.keras", "two", "--samples", "x.npz").output
+    result = run("export", "two.keras", "two", "--samples", "x.npz")
+    assert "5 samples" in result.output
+    assert "the outputs hardly vary among the samples" in result.output
+    assert "pass --samples FILE on which they do" in " ".join(result.output.split())
     np.savez(tmp_path / "x.npz", b=np.ones((5, 2)), c=np.zeros((5, 2)))
     refused = run("export", "two.keras", "three", "--samples", "x.npz")
     assert refused.exit_code == 1

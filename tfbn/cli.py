@@ -207,6 +207,8 @@ def _export_table(report: ExportReport) -> Table:
     table.add_row("largest difference", f"{report.difference:.3g}")
     table.add_row("relative to the outputs", f"{report.relative_difference:.3g}")
     table.add_row("compared on", f"{report.samples} samples, and one alone")
+    if report.doubts:
+        table.add_row("but", ARGUMENT.sub(_option, report.doubts))
     table.add_row("weights", report.weights)
     for title, tensors in (("input", report.inputs), ("output", report.outputs)):
         for name, (shape, dtype) in tensors.items():

@@ -55,20 +55,22 @@ class ExportReport:
         """What the weights are, in words."""
         return "constants" if self.frozen else f"variables: {self.reason_for_variables}"
 
-    def _doubts(self) -> list[str]:
+    @property
+    def doubts(self) -> str:
+        """Why the comparison shows little; `""` if nothing is known against it."""
         if self.spread is None or self.spread >= HARDLY:
-            return []
-        return [
-            f"  the outputs hardly vary among the samples ({self.spread:.1g} relative), so that shows "
+            return ""
+        return (
+            f"the outputs hardly vary among the samples ({self.spread:.1g} relative), so that shows "
             "little: pass samples= on which they do"
-        ]
+        )
 
     def __str__(self) -> str:
         lines = [
             f"SavedModel {self.path}",
             f"  differs from the model by at most {self.difference:.2g} "
             f"({self.relative_difference:.2g} relative) on {self.samples} samples",
-            *self._doubts(),
+            *([f"  {self.doubts}"] if self.doubts else []),
             f"  weights are {self.weights}",
         ]
         lines += [f"  input {name!r}: {dtype} {shape}" for name, (shape, dtype) in self.inputs.items()]
