@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +38,7 @@ class Reference:
         """
         inputs = declared_inputs(model)
         tensors = {"x": tf.nest.flatten(inputs), "y": model.outputs}
-        arrays = _arrays(path)
+        arrays = samples.read(path, HOW)
         names = {letter: _names(letter, len(each), arrays) for letter, each in tensors.items()}
         if any(name not in arrays for each in names.values() for name in each):
             asked = ", ".join((*names["x"], *names["y"]))
@@ -85,16 +84,6 @@ def difference(found: list[np.ndarray], expected: list[np.ndarray]) -> float:
 
 def _rows(x: Any, start: int, stop: int) -> Any:
     return tf.nest.map_structure(lambda one: one[start:stop], x)
-
-
-def _arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path} is no .npz file, or a damaged one. {HOW}")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} cannot be read as numbers: {error}") from error
 
 
 def _names(letter: str, count: int, arrays: dict[str, np.ndarray]) -> list[str]:

@@ -88,6 +88,24 @@ def test_export_compares_on_samples(run, tmp_path):
     assert "A dict of arrays named a, b will do" in refused.output
 
 
+def test_samples_that_are_no_npz_file_are_refused(run, model, tmp_path):
+    np.save(tmp_path / "x.npy", np.ones(3))
+    (tmp_path / "x.npz").write_bytes(b"x")
+    for name in ("x.npy", "x.npz"):
+        refused = run("export", "m.keras", "out", "--samples", name)
+        assert refused.exit_code == 1
+        assert refused.output.startswith(f"Error: {name} is no .npz file, or a damaged one. Write it by")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_remedy_behind_what_is_quoted_is_shown(run, model, monkeypatch):
+    def refuse(*arguments, **keywords):
+        raise ValueError("It fails: bad.\n\nArguments received by X: {}\nPass samples=, a small batch.")
+
+    monkeypatch.setattr("tfbn.cli.export", refuse)
+    assert run("export", "m.keras", "out").output.endswith("Pass --samples FILE, a small batch.\n")
+
+
 def test_fold_does_not_replace_what_it_reads(run, model, tmp_path):
     before = (tmp_path / "m.keras").read_bytes()
     refused = run("fold", "m.keras", "./m.keras", "--overwrite")

@@ -11,7 +11,6 @@ from typing import Any
 
 import click
 import keras
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -19,6 +18,7 @@ from . import __version__
 from .compat.legacy import LegacyReport
 from .compat.upgrade import CLOSE, upgrade
 from .export import ExportReport, export
+from .export.samples import read
 from .export.staging import staged
 from .folding import FoldReport, fold
 from .folding.precision import POLICIES
@@ -148,8 +148,7 @@ def _check_keras_file(path: Path, name: str, overwrite: bool) -> None:
 
 def _arrays(path: Path) -> dict[str, Any] | Any:
     """What an NPZ file holds; the array itself if it is the only one."""
-    with np.load(path) as file:
-        arrays = dict(file)
+    arrays = read(path, "Write it by numpy.savez('x.npz', x=x).")
     return next(iter(arrays.values())) if len(arrays) == 1 else arrays
 
 
@@ -160,25 +159,27 @@ def _load(path: Path) -> keras.Model:
         )
     old = path.suffix in (".h5", ".hdf5")
     hint = f" If Keras 1 or 2 wrote it: tfbn upgrade {path} NEW.keras" if old else ""
-    with _one_line_errors(f"{path} cannot be loaded as a Keras model: ", hint):
+    try:
         return keras.models.load_model(path)
+    except Exception as error:
+        raise click.ClickException(
+            f"{path} cannot be loaded as a Keras model: {one_line(error)}{hint}"
+        ) from error
 
 
 @contextmanager
-def _one_line_errors(before: str = "", after: str = "", options: bool = False) -> Iterator[None]:
+def _one_line_errors(options: bool = False) -> Iterator[None]:
     """Answer whatever goes wrong in the block with one line and exit status 1.
 
     Args:
-        before, after: what stands around the error's message.
         options: whether arguments in the message, `backend='theano'`, are the command's options.
     """
     try:
         yield
     except Exception as error:
-        message = one_line(error)
-        raise click.ClickException(
-            before + (ARGUMENT.sub(_option, message) if options else message) + after
-        ) from error
+        # Not `one_line`, which would cut a remedy of ours behind what it quotes.
+        message = " ".join(str(error).split()) or type(error).__name__
+        raise click.ClickException(ARGUMENT.sub(_option, message) if options else message) from error
 
 
 def _option(argument: re.Match[str]) -> str:

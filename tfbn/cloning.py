@@ -16,6 +16,7 @@ import keras
 import tensorflow as tf
 
 from .batch_norms import sublayers
+from .messages import one_line
 
 
 class Instead(Enum):
@@ -163,8 +164,8 @@ def _from_config(layer: Any, adapt: Callable[[dict[str, Any]], dict[str, Any]]) 
     except (NotImplementedError, TypeError, ValueError) as error:
         raise ValueError(
             f"The layer {layer.name!r} ({type(layer).__name__}) cannot be copied, because making it "
-            f"anew from its configuration fails: {error} Give the class a get_config() that returns "
-            "all arguments of its __init__()."
+            f"anew from its configuration fails: {one_line(error)} Give the class a get_config() that "
+            "returns all arguments of its __init__()."
         ) from error
 
 

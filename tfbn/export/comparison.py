@@ -65,8 +65,8 @@ def spread(outputs: Outputs) -> float | None:
 
 
 def serve(loaded: Any, names: list[str], inputs: Any) -> Outputs:
-    tensors = map(tf.constant, tf.nest.flatten(inputs))
     """What a loaded signature answers to inputs whose names are given in order."""
+    tensors = map(tf.constant, tf.nest.flatten(inputs))
     outputs = loaded(**dict(zip(names, tensors, strict=True)))
     return {name: tensor.numpy() for name, tensor in outputs.items()}
 

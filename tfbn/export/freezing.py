@@ -18,9 +18,9 @@ from ..messages import one_line
 
 Call = Callable[[Any], Any]
 
-# Weights of up to so many bytes become constants unless told otherwise.
-# To serve ResNet50, TensorFlow 2.21 takes 16 times the size of its weights at first, 9 times from then
-# on, and 2 seconds to start; with variables it takes 3 times their size and half a second.
+# Weights of up to so many bytes become constants unless told otherwise. To serve ResNet50, TensorFlow
+# 2.21 takes 16 times the size of its weights at first, 9 times from then on, and 2 seconds to start;
+# with variables it takes 3 times their size and half a second.
 AUTOMATIC_BYTES = 40_000_000
 
 # A protocol buffer ends at 2 GiB, and the rest of the graph is in it too.
@@ -52,13 +52,13 @@ def archive(
     try:
         # What a tf.function inside traced would outlive the export, with our constants in it.
         if any("PartitionedCall" in one for one in _operations(function.graph)):
-            raise ValueError("a layer calls a tf.function.")
+            raise ValueError("a layer calls a tf.function")
         return _with_constants(model, call, specification), ""
     except Exception as error:  # Layers that need variables may raise anything.
-        reason = f"they cannot be constants: {one_line(error)}"
+        reason = f"they cannot be constants: {one_line(error).rstrip('.')}"
         if freeze:
             raise ValueError(
-                f"With the weights of {model.name!r}, {reason} Leave freeze= out."
+                f"With the weights of {model.name!r}, {reason}. Leave freeze= out."
             ) from error
         return with_variables, reason
 
@@ -107,10 +107,10 @@ def _with_constants(model: keras.Model, call: Call, specification: Any) -> keras
 
     archive, function = _traced(model, call_with_constants, specification)
     if written:
-        raise ValueError(f"a call writes to {some(written)}.")
+        raise ValueError(f"a call writes to {some(written)}")
     if function.variables:
         names = [one.name for one in function.variables]
-        raise ValueError(f"a layer reads variables that are not Keras' own: {some(names)}.")
+        raise ValueError(f"a layer reads variables that are not Keras' own: {some(names)}")
     return archive
 
 

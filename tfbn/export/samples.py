@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +18,24 @@ from . import signature
 # For axes of unknown size: large enough for the strides and windows of most image models.
 DRAWN_SIZE = 32
 DRAWN_BATCH = 4
+
+
+def read(path: str | os.PathLike[str], how: str) -> dict[str, np.ndarray]:
+    """The arrays of an `.npz` file by name.
+
+    Args:
+        how: how such a file is written, for the error.
+
+    Raises:
+        ValueError: it is another file, or one that cannot be read.
+    """
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is no .npz file, or a damaged one. {how}")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} cannot be read as numbers: {error}") from error
 
 
 def check(model: keras.Model, samples: Any) -> Any:

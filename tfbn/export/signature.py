@@ -54,4 +54,5 @@ def flat(outputs: Any, name: str = "") -> dict[str, tf.Tensor]:
 
 
 def described(tensors: dict[str, tf.TensorSpec]) -> Specification:
+    """Shape and type by name."""
     return {name: (tuple(one.shape), one.dtype.name) for name, one in sorted(tensors.items())}

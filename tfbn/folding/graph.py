@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from ..cloning import functional_class, is_open, uncompiled
+from ..messages import one_line
 
 Key = tuple[str, int]
 Specification = tuple[tuple[int | None, ...], str]
@@ -203,7 +204,8 @@ def _configuration(model: keras.Model) -> dict[str, Any]:
     except (NotImplementedError, TypeError, ValueError) as error:
         raise ValueError(
             f"The graph of {model.name!r} cannot be read, because a layer in it has no configuration: "
-            f"{error} Give its class a get_config() that returns all arguments of its __init__()."
+            f"{one_line(error)} Give its class a get_config() that returns all arguments of its "
+            "__init__()."
         ) from error
 
 
