@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from .. import functional, kernels
 from ..axes import channel_axes
+from ..data_format import rules, tables
 from ..layer import BatchNorm, valid_number
 from .keras1_flow import same_flow
 from .keras1_names import initializer, regularizer, written_initializer, written_regularizer
@@ -291,3 +292,9 @@ def _input_arguments(kwargs: dict[str, Any]) -> tuple[tuple[int | None, ...] | N
     if whole is None and shape is not None:
         whole = (None, *shape)
     return None if whole is None else tuple(whole), dtype
+
+
+# How it follows transposed tensors; mode 1 reads the last axis, which `axis` does not tell.
+tables.RULES[BatchNormalization] = lambda layer, given: (
+    rules.as_it_was if layer.mode == 1 else rules.along_axis
+)(layer, given)

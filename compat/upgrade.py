@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from ..data_format import check_kernels
 from ..export import samples
 from ..export.staging import staged
 from .legacy import LegacyReport, load
@@ -65,10 +66,11 @@ def upgrade(
             of mode 2, `y` may come from one batch or from batches of 32, as `predict` made them.
         rtol: difference allowed from `y`, relative to its largest absolute value.
         overwrite: whether a file that is already at `new` may be replaced.
-        **arguments: of `load_model`: weights, keras_version, backend, custom_objects.
+        **arguments: of `load_model`: weights, keras_version, backend, data_format, custom_objects.
 
     Raises:
         ValueError: as `load_model`; a `reference` that does not fit the model.
+        RuntimeError: a model that stays channels first, and that TensorFlow cannot run on this machine.
         UpgradeError: the predictions differ.
         FileExistsError: `new` is taken, and `overwrite` is false.
         OSError: a file cannot be read or written.
@@ -76,6 +78,7 @@ def upgrade(
     if os.path.exists(new) and not overwrite:
         raise FileExistsError(f"{new} exists already. Choose another path, or pass overwrite=True.")
     model, legacy = load(old, **arguments)
+    check_kernels(model)
     known = None if reference is None else Reference.read(reference, model)
     off = None
     if known is not None:

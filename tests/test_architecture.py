@@ -21,6 +21,7 @@ ORDER = [
     "renorm",
     "batch_norms",
     "cloning",
+    "data_format",
     "population|convert|folding",
     "export",
     "cli",

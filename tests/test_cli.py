@@ -7,12 +7,14 @@ import zipfile
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from click.testing import CliRunner
 
 import reference
 import tfbn
 from networks import chain, relative_difference
 from tfbn.cli import main
+from tfbn.data_format import support
 
 L = keras.layers
 
@@ -164,6 +166,23 @@ def test_the_reason_is_shown_for_what_stays(run, tmp_path):
     result = run("fold", "m.keras", "out.keras")
     assert "0 of 1 batch norms folded" in result.output
     assert "stays: backwards, 'd' applies its own activation (tanh)" in result.output
+
+
+def test_channels_first_models_are_turned_if_asked(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(support, "has_kernel", lambda kind, dtype: False)
+    first = {"data_format": "channels_first"}
+    model = chain((3, 6, 5), L.Conv2D(4, 3, **first), tfbn.BatchNorm(axis=1), L.Flatten(), L.Dense(2))
+    model.save(tmp_path / "m.keras")
+    refused = run("export", "m.keras", "out")
+    assert refused.exit_code == 1
+    assert "Turn the model round with --data-format channels_last, or set the environment" in refused.output
+    x = reference.data((4, 3, 6, 5)).astype("float32")
+    wanted = tf.function(model, jit_compile=True)(x)  # which runs on every processor
+    assert run("fold", "m.keras", "folded.keras", "--data-format", "channels_last").exit_code == 0
+    assert relative_difference(keras.models.load_model(tmp_path / "folded.keras")(x), wanted) < 1e-5
+    result = run("export", "m.keras", "out", "--data-format", "channels_last")
+    assert result.exit_code == 0, result.output
+    assert "(None, 3, 6, 5)" in result.output
 
 
 def corrupt(path, kind):

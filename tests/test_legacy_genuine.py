@@ -3,6 +3,7 @@
 import importlib.util
 import pathlib
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,6 +11,7 @@ import tensorflow as tf
 import tfbn
 from tfbn import compat
 from tfbn.compat import legacy
+from tfbn.data_format import has_channels_first
 
 DATA = pathlib.Path(__file__).parent / "data" / "keras1"
 NAMES = ["dense_mode0", "dense_mode1", "dense_mode2", "conv_th_axis1_mode0"]
@@ -30,12 +32,29 @@ def test_whole_files_and_architecture_with_weights(genuine):
         np.testing.assert_allclose(model.predict(x, verbose=0), y, rtol=1e-5, atol=1e-5)
 
 
+def test_channels_first_is_kept_if_asked():
+    x, y = (np.load(DATA / "conv_th_axis1_mode0_ref.npz")[name] for name in "xy")
+    turned, report = legacy.load(DATA / "conv_th_axis1_mode0_full.h5", backend="theano")
+    assert report.turned
+    assert "turned to channels last" in str(report)
+    assert not has_channels_first(turned)
+    for data_format, first in (("channels_first", True), ("channels_last", False)):
+        known = {"backend": "theano", "data_format": data_format}
+        model = compat.load_model(DATA / "conv_th_axis1_mode0_full.h5", **known)
+        assert has_channels_first(model) is first
+        by_xla = tf.function(model, jit_compile=True)  # which runs both on every processor
+        np.testing.assert_allclose(by_xla(x), y, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="data_format must be 'channels_first'"):
+        compat.load_model(DATA / "conv_th_axis1_mode0_full.h5", data_format="th")
+
+
 @pytest.mark.parametrize("name", ["dense_mode0", "conv_th_axis1_mode0"])
 def test_training_goes_on(name):
     """One step of Keras 1's rule from the running values in the file, in float64."""
     model = compat.load_model(DATA / f"{name}_full.h5", backend="theano")
     x = np.load(DATA / f"{name}_ref.npz")["x"]
-    before, norm = model.layers[0], model.layers[1]
+    norm = next(layer for layer in model.layers if isinstance(layer, tfbn.BatchNorm))
+    before = keras.Model(model.inputs[0], norm.input)
     old = [norm.moving_mean.numpy(), norm.moving_variance.numpy()]
     inputs = before(x).numpy().astype("float64")
     axes = tuple(axis for axis in range(inputs.ndim) if axis != norm.axis % inputs.ndim)

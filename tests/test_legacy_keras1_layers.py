@@ -4,9 +4,11 @@ import legacy_cases
 import legacy_files as files
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tfbn import compat
 from tfbn.compat.legacy import keras1_table
+from tfbn.data_format import has_channels_first
 
 pytestmark = pytest.mark.slow
 
@@ -14,12 +16,12 @@ pytestmark = pytest.mark.slow
 ELSEWHERE = {"Merge", "Bidirectional", "TimeDistributed", "BatchNormalization"}
 
 
-def loaded(tmp_path, class_name, config, x, weights, backend):
+def loaded(tmp_path, class_name, config, x, weights, **known):
     one = files.layer(class_name, "the_layer", **config)
     model = files.sequential(one, shape=x.shape[1:])
     names = [(f"the_layer_w{number}", array) for number, array in enumerate(weights)]
     path = files.write(tmp_path / "model.h5", model, [("the_layer", names)])
-    return compat.load_model(path, backend=backend)
+    return compat.load_model(path, **known)
 
 
 @pytest.mark.parametrize(
@@ -28,12 +30,21 @@ def loaded(tmp_path, class_name, config, x, weights, backend):
     ids=[case[0] for case in legacy_cases.CASES],
 )
 def test_it_computes_what_keras1_did(tmp_path, class_name, config, x, weights, answer, backend):
-    model = loaded(tmp_path, class_name, config, x, weights, backend)
+    model = loaded(tmp_path, class_name, config, x, weights, backend=backend)
+    assert not has_channels_first(model)
     wanted = answer(x, *weights)
-    found = model(np.asarray(x, "float32" if x.dtype.kind == "f" else "int32"), training=False)
-    assert tuple(found.shape) == wanted.shape
-    # float32 sums of at most 40 products of size 1, and five steps of recurrence
-    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+    x = np.asarray(x, "float32" if x.dtype.kind == "f" else "int32")
+    found = [model(x, training=False)]
+    if config.get("dim_ordering") == "th":
+        kept = loaded(
+            tmp_path, class_name, config, x, weights, backend=backend, data_format="channels_first"
+        )
+        # Which runs it on every processor.
+        found.append(tf.function(kept, jit_compile=True)(x, training=False))
+    for one in found:
+        assert tuple(one.shape) == wanted.shape
+        # float32 sums of at most 40 products of size 1, and five steps of recurrence
+        np.testing.assert_allclose(one, wanted, rtol=1e-5, atol=1e-5)
     assert "the_layer" in [layer.name for layer in model.layers]
 
 

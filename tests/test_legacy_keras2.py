@@ -10,6 +10,7 @@ import keras
 import legacy_files as files
 import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras
 
 import tfbn
@@ -320,12 +321,15 @@ def test_channels_first(tmp_path):
         if layer["class_name"] == "InputLayer":
             layer["config"]["batch_input_shape"] = [None, 4, 6, 5]
     (tmp_path / "m.json").write_text(json.dumps(config))
-    model = compat.load_model(tmp_path / "m.json", weights=tmp_path / "w.h5")
-    for found, wanted, layer in zip(model(x.transpose(0, 3, 1, 2)), theirs(x), layers, strict=True):
-        images = np.moveaxis(wanted.numpy(), -1, 1) if len(wanted.shape) == 4 else wanted
-        np.testing.assert_allclose(found, images, **CLOSE, err_msg=layer.name)
-    first = model.get_layer(layers[5].name)
-    assert first.data_format == "channels_first"
+    for data_format in ("channels_last", "channels_first"):
+        model = compat.load_model(
+            tmp_path / "m.json", weights=tmp_path / "w.h5", data_format=data_format
+        )
+        assert model.get_layer(layers[5].name).data_format == data_format
+        by_xla = tf.function(model, jit_compile=True)  # which runs both on every processor
+        for found, wanted, layer in zip(by_xla(x.transpose(0, 3, 1, 2)), theirs(x), layers, strict=True):
+            images = np.moveaxis(wanted.numpy(), -1, 1) if len(wanted.shape) == 4 else wanted
+            np.testing.assert_allclose(found, images, **CLOSE, err_msg=layer.name)
 
 
 def test_kernels_that_theano_trained(tmp_path):

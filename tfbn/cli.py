@@ -17,6 +17,7 @@ from rich.table import Table
 from . import __version__
 from .compat.legacy import LegacyReport
 from .compat.upgrade import CLOSE, upgrade
+from .convert import convert
 from .export import ExportReport, export
 from .export.samples import read
 from .export.staging import staged
@@ -24,13 +25,22 @@ from .folding import FoldReport, fold
 from .folding.precision import POLICIES
 from .messages import one_line
 
+# Before the general rule: what stands for it at the command line.
+CONVERT = "tfbn.convert(model, data_format='channels_last')"
+
 MODEL = click.Path(exists=True, dir_okay=False, path_type=Path)
 OUT = click.Path(path_type=Path)
 
 # What messages for Python call an argument of `export` or `upgrade`.
 ARGUMENT = re.compile(
-    r"\b(samples|weights|keras_version|backend|custom_objects|fold|freeze|overwrite)="
+    r"\b(samples|weights|keras_version|backend|data_format|custom_objects|fold|freeze|overwrite)="
     r"(?:'([^']*)'|\{[^}]*\}|(True|False)\b)?"
+)
+
+_CHANNELS_LAST = click.option(
+    "--data-format",
+    type=click.Choice(["channels_last"]),
+    help="Turn channels-first layers round first; inputs and outputs keep their layout.",
 )
 
 
@@ -54,8 +64,15 @@ def main() -> None:
     default=None,
     help="Weights as constants: sooner answers, more memory. Up to 40 MB they are unless told.",
 )
+@_CHANNELS_LAST
 def export_command(
-    model: Path, out: Path, no_fold: bool, samples: Path | None, version: int | None, **arguments: Any
+    model: Path,
+    out: Path,
+    no_fold: bool,
+    samples: Path | None,
+    version: int | None,
+    data_format: str | None,
+    **arguments: Any,
 ) -> None:
     """Write MODEL as a folded, verified SavedModel to OUT."""
     if version is not None:
@@ -64,6 +81,7 @@ def export_command(
         raise click.ClickException(f"{out} exists already. Pass --overwrite to replace it.")
     loaded = _load(model)
     with _one_line_errors(options=True):
+        loaded = _turned(loaded, data_format)
         given = None if samples is None else _arrays(samples)
         report = export(loaded, out, fold=not no_fold, samples=given, **arguments)
     console = Console()
@@ -80,15 +98,18 @@ def export_command(
     type=click.Choice(POLICIES),
     help="Precision of the result; folded weights are rounded once.",
 )
+@_CHANNELS_LAST
 @click.option("--overwrite", is_flag=True, help="Replace a file that is already at OUT.")
-def fold_command(model: Path, out: Path, dtype: str | None, overwrite: bool) -> None:
+def fold_command(
+    model: Path, out: Path, dtype: str | None, data_format: str | None, overwrite: bool
+) -> None:
     """Write MODEL with its batch norms folded to OUT.keras."""
     _check_keras_file(out, "OUT", overwrite)
     if out.exists() and out.samefile(model):
         raise click.ClickException(f"{out} is MODEL itself, which could not be trained then.")
     loaded = _load(model)
     with _one_line_errors():
-        folded, report = fold(loaded, dtype)
+        folded, report = fold(_turned(loaded, data_format), dtype)
         with staged(out, overwrite) as staging:
             folded.save(staging)
     console = Console()
@@ -105,6 +126,11 @@ def fold_command(model: Path, out: Path, dtype: str | None, overwrite: bool) -> 
     "--backend",
     type=click.Choice(["theano", "tensorflow", "cntk"], case_sensitive=False),
     help="Backend that it ran on, likewise.",
+)
+@click.option(
+    "--data-format",
+    type=click.Choice(["channels_first", "channels_last"]),
+    help="channels_first keeps the layers of OLD as they are; otherwise they become channels last.",
 )
 @click.option(
     "--reference",
@@ -135,6 +161,10 @@ def upgrade_command(old: Path, new: Path, rtol: float | None, **arguments: Any) 
         off = f"{report.difference:.2g} of the largest prediction, in {report.samples} samples"
         console.print(f"Differs from the reference by at most {off}.")
     console.print(f"Written to {new}. It loads after: import tfbn.compat")
+
+
+def _turned(model: keras.Model, data_format: str | None) -> keras.Model:
+    return model if data_format is None else convert(model, data_format=data_format)
 
 
 def _check_keras_file(path: Path, name: str, overwrite: bool) -> None:
@@ -179,6 +209,7 @@ def _one_line_errors(options: bool = False) -> Iterator[None]:
     except Exception as error:
         # Not `one_line`, which would cut a remedy of ours behind what it quotes.
         message = " ".join(str(error).split()) or type(error).__name__
+        message = message.replace(CONVERT, "--data-format channels_last") if options else message
         raise click.ClickException(ARGUMENT.sub(_option, message) if options else message) from error
 
 
@@ -219,8 +250,9 @@ def _export_table(report: ExportReport) -> Table:
 
 def _upgrade_table(legacy: LegacyReport) -> Table:
     count = len(legacy.batch_norms)
+    turned = ", turned to channels last" * legacy.turned
     by = f"Keras {legacy.keras_version or 'of unknown version'}, backend {legacy.backend or 'not told'}"
-    table = Table(title=f"{count} batch norm{'s' * (count > 1)}, written by {by}")
+    table = Table(title=f"{count} batch norm{'s' * (count > 1)}, written by {by}{turned}")
     for column in ("batch norm", "mode", "held a", "became"):
         table.add_column(column, overflow="fold")
     for one in legacy.batch_norms:

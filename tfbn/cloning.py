@@ -6,6 +6,7 @@ are never touched, and everything that is not replaced carries its whole state o
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable
 from enum import Enum
@@ -13,6 +14,7 @@ from functools import cache
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from .batch_norms import sublayers
@@ -25,6 +27,10 @@ class Instead(Enum):
     COPY = "copy it with its state"
     NOTHING = "leave it out: what went in goes on"
 
+
+# What Keras calls an input that was given no name, before and after saving: a counter, another in each
+# process, on which no client should depend.
+AUTOMATIC_NAME = re.compile(r"(keras_tensor|input_layer)(_\d+)?")
 
 Choice = Callable[[keras.layers.Layer], "keras.layers.Layer | Instead"]
 
@@ -99,7 +105,7 @@ def rebuild(
     def make(layer: keras.layers.Layer) -> Any:
         choice = choose(layer) if isinstance(layer, keras.layers.Layer) else Instead.COPY
         if choice is Instead.COPY:
-            choice = _from_config(layer, adapt if isinstance(layer, keras.layers.Layer) else dict)
+            choice = copy_layer(layer, adapt if isinstance(layer, keras.layers.Layer) else dict)
             if isinstance(layer, keras.layers.Layer):
                 copied.append((layer, choice))
         return choice
@@ -108,7 +114,7 @@ def rebuild(
     for old_model in models:  # outermost first: a model's flag sets that of everything inside it
         clones[id(old_model)].trainable = old_model.trainable
     for old_layer, new_layer in copied:
-        _copy_state(old_layer, new_layer)
+        copy_state(old_layer, new_layer)
     return new, {key: layer for key, layer in clones.items() if layer is not Instead.NOTHING}
 
 
@@ -125,7 +131,7 @@ def uncompiled(model: keras.Model) -> keras.Model:
 
 def _rebuild_open(model: keras.Model, clone: Callable[[Any], Any]) -> keras.Model:
     if isinstance(model, keras.Sequential):
-        layers = [_input_like(model, declared_inputs(model))]
+        layers = [input_like(model, declared_inputs(model))]
         layers += [new for layer in model.layers if (new := clone(layer)) is not Instead.NOTHING]
         return keras.Sequential(layers, name=model.name)
 
@@ -137,22 +143,34 @@ def _rebuild_open(model: keras.Model, clone: Callable[[Any], Any]) -> keras.Mode
     # Uncompiled first: clone_model would make a second optimizer, with a slot for every weight.
     return keras.models.clone_model(
         uncompiled(model),
-        input_tensors=tf.nest.map_structure(lambda one: _input_like(model, one), model.input),
+        input_tensors=tf.nest.map_structure(lambda one: input_like(model, one), model.input),
         clone_function=clone,
         call_function=call,
     )
 
 
-def _input_like(model: keras.Model, tensor: keras.KerasTensor) -> keras.KerasTensor:
-    """A new symbolic input: sparse, optional and named as the model's."""
+def input_like(
+    model: keras.Model, tensor: keras.KerasTensor, shape: tuple[int | None, ...] | None = None
+) -> keras.KerasTensor:
+    """A new symbolic input: sparse, optional and named as the model's, perhaps of another shape."""
     for layer in model.layers:
         if isinstance(layer, keras.layers.InputLayer) and layer.output is tensor:
-            return type(layer).from_config(layer.get_config()).output
-    shape = {"batch_shape": tensor.shape, "dtype": tensor.dtype, "sparse": tensor.sparse}
-    return keras.Input(**shape, name=tensor.name)
+            config = layer.get_config()
+            return (
+                type(layer)
+                .from_config(config if shape is None else config | {"batch_shape": shape})
+                .output
+            )
+    arguments = {"batch_shape": shape or tensor.shape, "dtype": tensor.dtype, "sparse": tensor.sparse}
+    return keras.Input(**arguments, name=tensor.name)
 
 
-def _from_config(layer: Any, adapt: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+def copy_layer(layer: Any, adapt: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+    """A layer, or Keras operation, made anew from its adapted configuration, without state.
+
+    Raises:
+        ValueError: that fails.
+    """
     try:
         config = adapt(layer.get_config())
         if isinstance(layer, keras.layers.Lambda):
@@ -169,11 +187,19 @@ def _from_config(layer: Any, adapt: Callable[[dict[str, Any]], dict[str, Any]]) 
         ) from error
 
 
-def _copy_state(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
-    """Weights, assets and frozen flags of a layer and of all layers inside it."""
+def copy_state(
+    old: keras.layers.Layer, new: keras.layers.Layer, axes: tuple[int, ...] | None = None
+) -> None:
+    """Weights, assets and frozen flags of a layer and of all layers inside it.
+
+    Args:
+        axes: transposes the layer's own weights, as `np.transpose` does.
+    """
     new.trainable = old.trainable
     store: dict[str, Any] = {}
     old.save_own_variables(store)
+    if axes is not None:
+        store = {name: np.transpose(value, axes) for name, value in store.items()}
     new.load_own_variables(store)
     if hasattr(old, "save_assets"):
         with tempfile.TemporaryDirectory() as assets:
@@ -187,4 +213,4 @@ def _copy_state(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
             "__init__() or build()."
         )
     for old_inside, new_inside in zip(inside_old, inside_new, strict=True):
-        _copy_state(old_inside, new_inside)
+        copy_state(old_inside, new_inside)

@@ -1,4 +1,4 @@
-"""Swap Keras' batch norms for ours, and back."""
+"""Swap Keras' batch norms for ours, and back; turn a model to channels last."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import keras
 
 from .batch_norms import Batchnorm, batch_norms, is_batch_norm, layer_paths
 from .cloning import Instead, check_built, functional_class, is_open, rebuild
+from .data_format import to_channels_last
 from .layer import BatchNorm
 from .renorm import BatchRenorm
 
@@ -28,19 +29,33 @@ SHARED += tuple(f"{name}_{kind}" for name in ("beta", "gamma") for kind in ("reg
 OBJECTS = ("_initializer", "_regularizer", "_constraint")
 
 
-def convert(model: keras.Model, to: type[keras.layers.Layer] = BatchNorm) -> keras.Model:
-    """A copy of a model with its batch norms replaced by another implementation.
+def convert(
+    model: keras.Model,
+    to: type[keras.layers.Layer] | None = None,
+    data_format: str | None = None,
+) -> keras.Model:
+    """A copy of a model with other batch norms, or turned round to channels last, or both.
 
-    Weights, names, initialisers, regularisers, constraints, frozen flags and precision are carried over,
-    in nested models too; a batch norm that is one already, and every other layer, is copied with its
-    weights, and so is one inside a layer around TF1 code. Ours stores the biased variance as Keras 3
+    `to`: weights, names, initialisers, regularisers, constraints, frozen flags and precision are carried
+    over, in nested models too; a batch norm that is one already, and every other layer, is copied with
+    its weights, and so is one inside a layer around TF1 code. Ours stores the biased variance as Keras 3
     does, so that training goes on as before. Keras 1's layer of mode 0 (`compat.BatchNormalization`) is
     replaced too.
+
+    `data_format="channels_last"`: every channels-first layer becomes channels last, for processors on
+    which TensorFlow has no channels-first kernels, and because such models fold completely. Inputs and
+    outputs keep their layout, and layers their names and weights (those of PReLU and of batch norms over
+    several axes are transposed with their tensors). A Permute stands where tensors come in and go out,
+    and before what reads them in their old order, as Flatten does; one that was there becomes an
+    Identity. An activation that depends on the order of axes, as softmax, becomes a layer of its own
+    behind its convolution.
 
     Args:
         model: a built Sequential or Functional model. Neither it nor its optimizer is changed.
         to: `tfbn.BatchNorm` (it becomes `tfbn.BatchRenorm` where Keras' layer has `renorm=True`), or
             `keras.layers.BatchNormalization` to undo it: a model converted back loads without tfbn.
+            `None` is `tfbn.BatchNorm`; with a `data_format`, the batch norms that are there.
+        data_format: "channels_last", or `None` for that of each layer.
 
     Returns:
         A new, uncompiled model that shares nothing with the given one.
@@ -48,9 +63,17 @@ def convert(model: keras.Model, to: type[keras.layers.Layer] = BatchNorm) -> ker
     Raises:
         TypeError: not a plain Sequential or Functional model, nested ones too; `to` is neither class.
         ValueError: not built; a batch norm inside a layer whose graph cannot be read; one that the
-            other class cannot express (`unbiased=True`, several axes); a subclass of one.
+            other class cannot express (`unbiased=True`, several axes); a subclass of one; another
+            `data_format`; a layer that cannot be turned round, by name.
     """
-    _check(model, to)
+    _check(model, to, data_format)
+    if data_format is None:
+        return _with_batch_norms(model, BatchNorm if to is None else to)
+    turned = to_channels_last(model)
+    return turned if to is None else _with_batch_norms(turned, to)
+
+
+def _with_batch_norms(model: keras.Model, to: type[keras.layers.Layer]) -> keras.Model:
     pairs: list[tuple[Batchnorm, Batchnorm]] = []
 
     def choose(layer: keras.layers.Layer) -> keras.layers.Layer | Instead:
@@ -117,8 +140,13 @@ def _stock_renorm(layer: BatchNorm) -> dict[str, Any]:
     return {"renorm": True, "renorm_clipping": clipping, "renorm_momentum": layer.renorm_decay}
 
 
-def _check(model: keras.Model, to: object) -> None:
-    if to not in (BatchNorm, keras.layers.BatchNormalization):
+def _check(model: keras.Model, to: object, data_format: object) -> None:
+    if data_format not in (None, "channels_last"):
+        raise ValueError(
+            f"data_format must be 'channels_last' or None, received {data_format!r}. Models are turned "
+            "to channels last only, which TensorFlow runs on every processor."
+        )
+    if to not in (None, BatchNorm, keras.layers.BatchNormalization):
         raise TypeError(
             f"to must be tfbn.BatchNorm or keras.layers.BatchNormalization, received {to!r}."
         )

@@ -66,7 +66,7 @@ def _placed(row: Row, call: Call, arguments: dict[str, Any], weights: list[np.nd
 
 def _bias_misplaced(row: Row, call: Call, arguments: dict[str, Any]) -> bool:
     """Whether the layer has a bias, and Keras 3 may add it along the wrong axis."""
-    if not arguments.get("use_bias", True):
+    if call.turned or not arguments.get("use_bias", True):
         return False
     probe = row.layer(**(arguments | {"name": None}))
     return bias_may_be_misplaced(probe.compute_output_shape(call.shape))

@@ -38,6 +38,7 @@ class Builder:
         custom: the caller's custom objects.
         note: takes (path, mode, stored, layer) of each batch norm.
         masked: whether something in the model makes masks.
+        turned: whether the model will be turned to channels last.
     """
 
     def __init__(
@@ -48,9 +49,10 @@ class Builder:
         custom: Mapping[str, Any],
         note: Callable[..., None],
         masked: bool,
+        turned: bool,
     ) -> None:
         self._table, self._assignment, self._origin = table, assignment, origin
-        self._custom, self._note, self._masked = custom, note, masked
+        self._custom, self._note, self._masked, self._turned = custom, note, masked, turned
         self._made: dict[LayerConfig, Made] = {}
         self._calls, self._steps = 0, 1
         self._first: dict[LayerConfig, list[tuple[int | None, ...]]] = {}
@@ -220,6 +222,7 @@ class Builder:
             lambda mode, stored, made: self._note(layer.path, mode, stored, made),
             self._custom,
             self._masked,
+            self._turned,
         )
         custom = custom_layer(call)
         if custom is not None:

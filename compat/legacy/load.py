@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import keras
 
+from ...data_format import has_channels_first, to_channels_last
 from ...layer import BatchNorm
 from . import files, keras1_table, keras2_table
 from .architecture import looks_like_keras2, makes_masks, model_config
 from .assignment import Assignment
 from .errors import LegacyModelError
 from .graph import Builder
-from .origin import origin
+from .origin import Origin, origin
 from .report import LegacyBatchNorm, LegacyReport
 
 
@@ -24,6 +26,7 @@ def load_model(
     weights: Any = None,
     keras_version: str | None = None,
     backend: str | None = None,
+    data_format: str | None = None,
     custom_objects: Mapping[str, Any] | None = None,
 ) -> keras.Model:
     """A model that Keras 0.3.3 to 2.15 saved, tf.keras 2 among them, as one of Keras 3.
@@ -31,6 +34,9 @@ def load_model(
     It predicts what the saved one did. Batch norms of mode 0 become `tfbn.BatchNorm`, those of modes 1
     and 2 `compat.BatchNormalization`; layers keep their names ("/" becomes "_"). The model is not
     compiled. It saves to `.keras`, which loads after `import tfbn.compat`.
+
+    A model with channels-first layers, as nearly all of Keras 1 on Theano, is turned to channels last
+    (see `tfbn.convert`), which runs on every processor; its inputs and outputs keep their layout.
 
     Training goes on as it did, but for what Keras 3 does otherwise: a frozen batch norm keeps its
     statistics, and `tfbn.BatchNorm` leaves masked positions out of the batch's.
@@ -43,6 +49,8 @@ def load_model(
         keras_version: the release that wrote it, as "1.0.6", where the file does not say.
         backend: "theano", "tensorflow" or "cntk". Keras 1 wrote it nowhere, and kernels of convolutions,
             and what batch norms of 1.0.6 and 1.0.7 stored, depend on it.
+        data_format: "channels_first" keeps the layers as the file has them, "channels_last" turns them;
+            `None` turns them too, but a model that cannot be turned stays as it is, with a warning.
         custom_objects: classes of layers and functions of activations by name; functions of Lambda
             layers by the layer's or the function's name.
 
@@ -51,15 +59,20 @@ def load_model(
 
     Raises:
         TypeError: `path` or `weights` are no paths.
+        ValueError: another `data_format`; a model that cannot be turned to the one asked for.
         LegacyModelError: no such files, or damaged ones; release or backend are needed and unknown, or
             contradict what the file says; weights that do not fit.
         UnsupportedLayerError: a layer or a setting that Keras 3 has nothing for.
+
+    Warns:
+        UserWarning: the model stays channels first; why, and what to do.
     """
     return load(
         path,
         weights=weights,
         keras_version=keras_version,
         backend=backend,
+        data_format=data_format,
         custom_objects=custom_objects,
     )[0]
 
@@ -70,20 +83,17 @@ def load(
     weights: Any = None,
     keras_version: str | None = None,
     backend: str | None = None,
+    data_format: str | None = None,
     custom_objects: Mapping[str, Any] | None = None,
 ) -> tuple[keras.Model, LegacyReport]:
     """`load_model`, and a report of what the batch norms were and became."""
     path = _path("path", path)
     weights = None if weights is None else _path("weights", weights)
-    found: list[LegacyBatchNorm] = []
-
-    def note(where: str, mode: int, stored: str, layer: Any) -> None:
-        if type(layer) is BatchNorm:
-            became = f"BatchNorm(epsilon={layer.epsilon:g}{', unbiased' * layer.unbiased})"
-        else:
-            became = f"compat.BatchNormalization(epsilon={layer.epsilon:g}, mode={mode})"
-        found.append(LegacyBatchNorm(where, mode, stored, layer.epsilon, became))
-
+    if data_format not in (None, "channels_first", "channels_last"):
+        raise ValueError(
+            "data_format must be 'channels_first' (as the file has it), 'channels_last' or None, "
+            f"received {data_format!r}."
+        )
     try:
         file = files.read(path, weights)
         known = origin(
@@ -93,15 +103,54 @@ def load(
             backend,
             like_keras2=looks_like_keras2(file.config),
         )
-        table = (keras1_table if known.generation == 1 else keras2_table).TABLE
-        config = model_config(file.config)
-        assignment = Assignment(table, file, config)
-        masked = bool(custom_objects) or makes_masks(file.config)
-        model = Builder(table, assignment, known, custom_objects or {}, note, masked).model(config)
+        if data_format != "channels_first":
+            model, found = _built(file, known, custom_objects or {}, turned=True)
+            if not has_channels_first(model):
+                return model, _report(known, found)
+            try:
+                turned = to_channels_last(model, check_biases=False)
+                return turned, _report(known, found, turned=True)
+            except ValueError as error:
+                if data_format is not None:
+                    raise
+                _warn_of_channels_first(str(error))
+        model, found = _built(file, known, custom_objects or {}, turned=False)
     except LegacyModelError as error:
         error.path = error.path or path
         raise
-    return model, LegacyReport(known.text, known.backend, tuple(found))
+    return model, _report(known, found)
+
+
+def _built(
+    file: files.LegacyFile, known: Origin, custom: Mapping[str, Any], *, turned: bool
+) -> tuple[keras.Model, list[LegacyBatchNorm]]:
+    """The model with its weights, in the file's layout, and what became of its batch norms."""
+    found: list[LegacyBatchNorm] = []
+
+    def note(where: str, mode: int, stored: str, layer: Any) -> None:
+        if type(layer) is BatchNorm:
+            became = f"BatchNorm(epsilon={layer.epsilon:g}{', unbiased' * layer.unbiased})"
+        else:
+            became = f"compat.BatchNormalization(epsilon={layer.epsilon:g}, mode={mode})"
+        found.append(LegacyBatchNorm(where, mode, stored, layer.epsilon, became))
+
+    table = (keras1_table if known.generation == 1 else keras2_table).TABLE
+    config = model_config(file.config)
+    assignment = Assignment(table, file, config)
+    masked = bool(custom) or makes_masks(file.config)
+    return Builder(table, assignment, known, custom, note, masked, turned).model(config), found
+
+
+def _report(known: Origin, found: list[LegacyBatchNorm], turned: bool = False) -> LegacyReport:
+    return LegacyReport(known.text, known.backend, tuple(found), turned)
+
+
+def _warn_of_channels_first(why: str) -> None:
+    warnings.warn(
+        f"{why} It stays channels first, and runs only where TensorFlow has such kernels. With "
+        "data_format='channels_first' this is not tried.",
+        stacklevel=4,
+    )
 
 
 def _path(name: str, value: Any) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 
 import keras
 
+from ...data_format import tables
+
 ops, L = keras.ops, keras.layers
 
 
@@ -44,3 +46,5 @@ MERGES = {
     kind: _masked(_InARow if kind is L.Concatenate else _ByAll, kind)
     for kind in (L.Add, L.Subtract, L.Multiply, L.Average, L.Maximum, L.Minimum, L.Concatenate)
 }
+
+tables.RULES |= {merging: tables.RULES[kind] for kind, merging in MERGES.items()}

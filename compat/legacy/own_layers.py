@@ -8,6 +8,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from ...data_format import rules, tables
+
 
 @keras.saving.register_keras_serializable(package="tfbn")
 def legacy_hard_sigmoid(x: Any) -> Any:
@@ -194,3 +196,12 @@ class TheanoPooling(keras.layers.Layer):
             "mode": self.mode,
             "data_format": self.data_format,
         }
+
+
+tables.RULES |= {
+    ThresholdedReLU: rules.elementwise,
+    ParametricSoftplus: rules.parametric,
+    SReLU: rules.parametric,
+    CornerUpSampling2D: rules.spatial,
+    TheanoPooling: rules.spatial,
+}

@@ -35,15 +35,18 @@ class LegacyReport:
     Attributes:
         keras_version, backend: as the files or the caller said; `None` where nobody did.
         batch_norms: in the order of the model.
+        turned: whether channels-first layers were turned to channels last.
     """
 
     keras_version: str | None
     backend: str | None
     batch_norms: tuple[LegacyBatchNorm, ...]
+    turned: bool = False
 
     def __str__(self) -> str:
         version = self.keras_version or "of unknown version"
         head = (
             f"Keras {version}, backend {self.backend or 'unknown'}, {len(self.batch_norms)} batch norms"
         )
-        return "\n".join([head, *map(str, self.batch_norms)])
+        turned = ["turned to channels last; inputs and outputs are channels first"] * self.turned
+        return "\n".join([head, *turned, *map(str, self.batch_norms)])

@@ -65,6 +65,7 @@ class Call:
         note: takes what the report says of a batch norm.
         custom: the caller's custom objects.
         masked: whether something in the model makes masks.
+        turned: whether the model will be turned to channels last, where every bias goes to the channels.
     """
 
     layer: LayerConfig
@@ -75,6 +76,7 @@ class Call:
     note: Callable[..., None]
     custom: Mapping[str, Any]
     masked: bool
+    turned: bool
 
     @property
     def shape(self) -> tuple[int | None, ...]:

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..batch_norms import layer_paths
+from ..data_format import explained
 from ..messages import one_line
 from . import signature
 from .report import ExportError
@@ -25,6 +26,8 @@ def run(model: keras.Model, inputs: Any) -> Outputs:
     try:
         outputs = model(inputs, training=False)
     except Exception as error:
+        if (lacking := explained(error)) is not None:
+            raise RuntimeError(lacking) from error
         raise ValueError(
             f"The model {model.name!r} does not run on the sample inputs: {one_line(error)}\n"
             "Pass samples=, a small batch of inputs that it takes. (It must run on any batch size, "

@@ -15,6 +15,7 @@ import tensorflow as tf
 from .. import folding
 from ..batch_norms import batch_norms, layer_paths, warn_if_never_updated
 from ..cloning import check_built
+from ..data_format import check_kernels
 from ..messages import one_line
 from . import comparison, freezing, signature
 from . import samples as sampling
@@ -74,6 +75,7 @@ def export(
             cannot be constants with `freeze=True`.
         FileExistsError: `path` is taken, and `overwrite` is false or it is not just a SavedModel.
         OSError: `path` cannot be written.
+        RuntimeError: a channels-first model that TensorFlow cannot run on this machine.
         ExportError: the reloaded model differs by more than `atol + rtol · max|output|`.
 
     Warns:
@@ -82,6 +84,7 @@ def export(
     target = check_target(path, overwrite)
     check_built(model, "export", "export")
     _check_arguments(model, atol, rtol, freeze)
+    check_kernels(model)
     # A layer around TF1 code warns by itself.
     warn_if_never_updated(batch_norms(model, inside=False))
     with staged(target, overwrite) as staging:

@@ -10,14 +10,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ..cloning import declared_inputs, is_open
+from ..cloning import AUTOMATIC_NAME, declared_inputs, is_open
 from .report import Specification
 
 NAME = "serving_default"
-
-# What Keras calls an input that was given no name, before and after saving: a counter, another in each
-# process, on which no client should depend.
-AUTOMATIC_NAME = re.compile(r"(keras_tensor|input_layer)(_\d+)?")
 
 
 def specification(model: keras.Model, inputs: Any) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..batch_norms import Batchnorm, batch_norms, some, unlike_batch_norms
+from ..data_format import check_kernels
 from . import data as reading
 from .gauge import Gauge, gauged
 
@@ -65,11 +66,13 @@ def population_statistics(
         ValueError: nothing to measure; no data, less than `steps`, or endless data without `steps`;
             fewer than two values a channel; statistics that are not finite; a batch norm that the
             data never reached.
+        RuntimeError: a channels-first model that TensorFlow cannot run on this machine.
         Exception: whatever the data or the model raises.
 
         The model is exactly as it was, whether this succeeds or fails.
     """
     gauges = {path: Gauge(layer) for path, layer in _measurable(model).items()}
+    check_kernels(model)
     reading.check(data, steps)
     batches, batch_size = reading.readable(model, data)
     watch = _Watch(gauges)

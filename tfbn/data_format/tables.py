@@ -1,0 +1,152 @@
+"""Which class of layers, and which Keras operation, follows which rule.
+
+What has no rule is given its tensors as they were, which is right for everything; only what is
+channels first itself must have one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache, partial
+from typing import Any
+
+import keras
+
+from ..cloning import is_open
+from ..layer import BatchNorm
+from ..renorm import BatchRenorm
+from .layouts import Layout, natural
+from .rules import (
+    CannotTurnError,
+    Given,
+    NotAlikeError,
+    Rule,
+    Turned,
+    activation,
+    along_axis,
+    as_it_was,
+    elementwise,
+    flatten,
+    in_order,
+    one_axis,
+    parametric,
+    permute,
+    reduction,
+    spatial,
+)
+
+L = keras.layers
+
+
+def time_distributed(layer: Any, given: list[Given]) -> Turned:
+    """The layer within, without the axis of steps; a model within is turned as a whole."""
+    if is_open(layer.layer):
+        return as_it_was(layer, given)
+    one = given[0]
+    rule = rule_of(layer.layer)
+    steps_first = one.layout[1:2] == (1,)
+    held = one.layout if steps_first else natural(one.rank)
+    inner = Given((one.shape[0], *one.shape[2:]), tuple(axis and axis - 1 for axis in _without(held)))
+    turned = rule(layer.layer, [inner])
+    if turned.activation is not None or turned.layer is not None or turned.inside is not None:
+        raise CannotTurnError(f"what it does with {layer.layer.name!r} on each step is not known")
+
+    def outside(layout: Layout) -> Layout:
+        return (0, 1, *(axis + 1 for axis in layout[1:]))
+
+    return Turned(
+        (outside(turned.inputs[0]), *(natural(other.rank) for other in given[1:])),
+        lambda rank: outside(turned.output(rank - 1)),
+        inside=(layer.layer, turned),
+    )
+
+
+def _without(layout: Layout) -> Layout:
+    return tuple(axis for axis in layout if axis != 1)
+
+
+RULES: dict[type, Rule] = {
+    L.Flatten: flatten,
+    L.Reshape: in_order,
+    L.Permute: permute,
+    L.TimeDistributed: time_distributed,
+    L.Activation: activation,
+    L.PReLU: parametric,
+    L.Normalization: one_axis,
+    **dict.fromkeys(
+        (
+            BatchNorm,
+            BatchRenorm,
+            L.BatchNormalization,
+            L.LayerNormalization,
+            L.GroupNormalization,
+            L.UnitNormalization,
+            L.Softmax,
+            L.Concatenate,
+        ),
+        along_axis,
+    ),
+    **dict.fromkeys(
+        (
+            L.Identity,
+            L.ActivityRegularization,
+            L.ReLU,
+            L.LeakyReLU,
+            L.ELU,
+            L.Dropout,
+            L.AlphaDropout,
+            L.GaussianDropout,
+            L.GaussianNoise,
+            L.Add,
+            L.Subtract,
+            L.Multiply,
+            L.Average,
+            L.Maximum,
+            L.Minimum,
+        ),
+        elementwise,
+    ),
+}
+
+_ELEMENTWISE = (
+    *("relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "silu", "sigmoid", "hard_sigmoid", "tanh"),
+    *("hard_silu", "softplus", "softsign", "exp", "log", "sqrt", "square", "abs", "negative", "sign"),
+)
+_BROADCAST = ("add", "subtract", "multiply", "divide", "true_divide", "maximum", "minimum", "power")
+_REDUCTIONS = ("mean", "sum", "max", "min")
+
+
+def rule_of(operation: Any) -> Rule:
+    """The rule of a layer or Keras operation; of exactly its class, for a subclass may do otherwise."""
+    kind = type(operation)
+    rule = RULES.get(kind) or _operations().get(kind)
+    if rule is not None:
+        return partial(_or_as_it_was, rule)
+    keras_own = kind.__module__.partition(".")[0] == "keras"
+    return spatial if keras_own and hasattr(operation, "data_format") else as_it_was
+
+
+def _or_as_it_was(rule: Rule, layer: Any, given: list[Given]) -> Turned:
+    try:
+        return rule(layer, given)
+    except NotAlikeError:
+        return as_it_was(layer, given)
+
+
+@cache
+def _operations() -> Mapping[type, Rule]:
+    """The rules of Keras operations by their classes, which have no public names: a call shows them."""
+    x = keras.Input((2,), name="tfbn_probe")
+
+    def class_of(result: Any) -> type:
+        return type(keras.Model(x, result, name="tfbn_probe").operations[-1])
+
+    ops = keras.ops
+    rules: dict[type, Rule] = {class_of(getattr(ops, name)(x)): elementwise for name in _ELEMENTWISE}
+    rules |= {class_of(getattr(ops, name)(x, x)): elementwise for name in _BROADCAST}
+    rules |= {class_of(getattr(ops, name)(x, axis=1)): reduction for name in _REDUCTIONS}
+    rules |= {class_of(getattr(ops, name)(x)): along_axis for name in ("softmax", "log_softmax")}
+    rules[class_of(ops.concatenate([x, x]))] = along_axis
+    rules[class_of(ops.clip(x, 0, 1))] = elementwise
+    rules[class_of(ops.cast(x, "float16"))] = elementwise
+    return rules
