@@ -172,7 +172,9 @@ def permute(layer: Any, given: list[Given]) -> Turned:
     layout = given[0].layout
     dims = (0, *layer.dims)
     new = tuple(dims.index(axis) for axis in layout)
-    return Turned((layout,), _kept(new), layer=L.Identity(name=layer.name, dtype=layer.dtype_policy))
+    return Turned(
+        (layout,), _kept(new), layer=L.Identity(name=layer.name, dtype=layer.dtype_policy.name)
+    )
 
 
 def _common(given: list[Given]) -> Layout:
