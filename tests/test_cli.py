@@ -175,7 +175,9 @@ def test_channels_first_models_are_turned_if_asked(run, tmp_path, monkeypatch):
     model.save(tmp_path / "m.keras")
     refused = run("export", "m.keras", "out")
     assert refused.exit_code == 1
-    assert "Turn the model round with --data-format channels_last, or set the environment" in refused.output
+    assert (
+        "Turn the model round with --data-format channels_last, or set the environment" in refused.output
+    )
     x = reference.data((4, 3, 6, 5)).astype("float32")
     wanted = tf.function(model, jit_compile=True)(x)  # which runs on every processor
     assert run("fold", "m.keras", "folded.keras", "--data-format", "channels_last").exit_code == 0

@@ -20,7 +20,7 @@ SIGNATURES = {
     ),
     "population_statistics": "model, data, steps=None, verbose='auto'",
     "recalibrate": "model, data, steps=None, verbose='auto'",
-    "convert": "model, to=<class 'tfbn.layer.BatchNorm'>",
+    "convert": "model, to=None, data_format=None",
     "fold": "model, dtype=None",
     "export": "model, path, fold=True, overwrite=False, atol=0.0, rtol=None, samples=None, freeze=None",
 }
@@ -39,7 +39,7 @@ COMPAT_SIGNATURES = {
         "zero_debias_moving_mean=False, renorm=False, renorm_clipping=None, renorm_decay=0.99, "
         "adjustment=None"
     ),
-    "load_model": "path, *, weights=None, keras_version=None, backend=None, custom_objects=None",
+    "load_model": "path, *, weights=None, keras_version=None, backend=None, data_format=None, custom_objects=None",
     "load_checkpoint": "path, layer_or_model, name_map=None, *, exclude=(), moving_averages=False",
     "VariableScopeLayer": "function, *, scope=None, arguments=None, name=None, **kwargs",
     "add_arg_scope": "function",

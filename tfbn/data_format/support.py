@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from functools import cache
 from typing import Any
 
@@ -10,20 +11,22 @@ import tensorflow as tf
 
 from ..batch_norms import layer_paths, some
 
-L = keras.layers
-
-# Rank of the input, of the layers that may lack one. Keras runs the others (pooling, depthwise, grouped
-# and three-dimensional convolutions) by other kernels or through XLA, which are there everywhere.
+# Layers that may lack a kernel, by the axes of what they take besides images: samples and channels, and
+# steps. Which do, depends on processor, type, TensorFlow and Keras.
+_KINDS = {
+    "Conv{}D": 2,
+    "Conv{}DTranspose": 2,
+    "DepthwiseConv{}D": 2,
+    "SeparableConv{}D": 2,
+    "MaxPooling{}D": 2,
+    "AveragePooling{}D": 2,
+    "ConvLSTM{}D": 3,
+}
 RANKS: dict[type[keras.layers.Layer], int] = {
-    L.Conv1D: 3,
-    L.Conv2D: 4,
-    L.Conv3D: 5,
-    L.Conv1DTranspose: 3,
-    L.Conv2DTranspose: 4,
-    L.Conv3DTranspose: 5,
-    L.ConvLSTM1D: 4,
-    L.ConvLSTM2D: 5,
-    L.ConvLSTM3D: 6,
+    getattr(keras.layers, name.format(rank)): rank + others
+    for name, others in _KINDS.items()
+    for rank in (1, 2, 3)
+    if hasattr(keras.layers, name.format(rank))
 }
 
 
@@ -50,7 +53,7 @@ def explained(error: Exception) -> str | None:
 
 def message(what: str, dtypes: set[str]) -> str:
     # oneDNN has no float64; where it runs already, turning it on is no remedy.
-    helps = "float64" not in dtypes and not has_kernel(L.Conv2D, "float32")
+    helps = "float64" not in dtypes and not has_kernel(keras.layers.Conv2D, "float32")
     switch = (
         ", or set the environment variable TF_ENABLE_ONEDNN_OPTS=1 before TensorFlow is imported"
         if helps
@@ -72,12 +75,19 @@ def _lacks_kernel(layer: Any) -> bool:
 
 @cache
 def has_kernel(kind: type[keras.layers.Layer], dtype: str) -> bool:
-    """Whether this machine runs such a layer channels first, by running the smallest one."""
-    # A name and zeros: neither Keras' numbering of layers nor its random numbers go on by this.
-    arguments = {"name": "tfbn_probe", "kernel_initializer": "zeros", "dtype": dtype}
-    if "LSTM" in kind.__name__:
-        arguments["recurrent_initializer"] = "zeros"
-    layer = kind(1, 1, data_format="channels_first", **arguments)
+    """Whether this machine runs such a layer channels first, if it does channels last."""
+    return _runs(kind, dtype, "channels_first") or not _runs(kind, dtype, "channels_last")
+
+
+def _runs(kind: type[keras.layers.Layer], dtype: str, data_format: str) -> bool:
+    """Whether the smallest layer runs, by running it.
+
+    A name and zeros: neither Keras' numbering of layers nor its random numbers go on by this.
+    """
+    known = inspect.signature(kind).parameters
+    kernels = ("kernel", "recurrent", "depthwise", "pointwise")
+    zeros = {name: "zeros" for name in known if name in [f"{one}_initializer" for one in kernels]}
+    layer = kind(1, 1, data_format=data_format, dtype=dtype, name="tfbn_probe", **zeros)
     try:
         layer(tf.zeros([1] * RANKS[kind], dtype))
     except tf.errors.OpError:
