@@ -63,7 +63,8 @@ def is_open(model: object) -> bool:
 def functional_class() -> type[keras.Model]:
     """The class behind `keras.Model(inputs, outputs)`, which has no public name."""
     x = keras.Input((1,), name="tfbn_probe")
-    return type(keras.Model(x, x, name="tfbn_probe"))
+    # Of a layer, for Keras 3.10 to 3.14 make no model whose input feeds nothing.
+    return type(keras.Model(x, keras.layers.Identity()(x), name="tfbn_probe"))
 
 
 def rebuild(
@@ -124,21 +125,40 @@ def uncompiled(model: keras.Model) -> keras.Model:
 
 
 def _rebuild_open(model: keras.Model, clone: Callable[[Any], Any]) -> keras.Model:
-    if isinstance(model, keras.Sequential):
-        layers = [_input_like(model, declared_inputs(model))]
-        layers += [new for layer in model.layers if (new := clone(layer)) is not Instead.NOTHING]
-        return keras.Sequential(layers, name=model.name)
+    """An open model of the new layers.
 
-    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        if layer is Instead.NOTHING:
-            return args[0] if args else kwargs["inputs"]
-        return layer(*args, **kwargs)
+    An input that goes out as it came in passes an Identity, called as the first layer left out there:
+    Keras 3.10 to 3.14 refuse a model whose input feeds nothing.
+    """
+    if isinstance(model, keras.Sequential):
+        layers = [new for layer in model.layers if (new := clone(layer)) is not Instead.NOTHING]
+        layers = layers or [keras.layers.Identity(name=model.layers[0].name)]
+        return keras.Sequential([_input_like(model, declared_inputs(model)), *layers], name=model.name)
+
+    inputs = tf.nest.map_structure(lambda one: _input_like(model, one), model.input)
+    at_inputs = {id(one) for one in tf.nest.flatten(inputs)}
+    identities: dict[int, tuple[Any, Any]] = {}  # by what comes out: that itself, and what went in
+
+    def call(named: tuple[str, Any], *args: Any, **kwargs: Any) -> Any:
+        name, layer = named
+        if layer is not Instead.NOTHING:
+            if identities:  # They are for outputs alone: what is called on one is called on the input.
+                args, kwargs = tf.nest.map_structure(
+                    lambda one: identities.get(id(one), (one, one))[1], (args, kwargs)
+                )
+            return layer(*args, **kwargs)
+        tensor = args[0] if args else kwargs["inputs"]
+        if id(tensor) not in at_inputs:
+            return tensor
+        out = keras.layers.Identity(name=name)(tensor)
+        identities[id(out)] = out, tensor
+        return out
 
     # Uncompiled first: clone_model would make a second optimizer, with a slot for every weight.
     return keras.models.clone_model(
         uncompiled(model),
-        input_tensors=tf.nest.map_structure(lambda one: _input_like(model, one), model.input),
-        clone_function=clone,
+        input_tensors=inputs,
+        clone_function=lambda layer: (layer.name, clone(layer)),
         call_function=call,
     )
 
