@@ -133,3 +133,13 @@ def test_another_backend_is_refused(tmp_path):
     code = "import keras; keras.backend.backend = lambda: 'jax'; import tfbn"
     message = "ImportError: tfbn needs Keras' TensorFlow backend, and Keras runs on 'jax'. Set the"
     assert message in python(code, cwd=tmp_path).stderr
+
+
+def test_without_tensorflow_the_error_says_what_to_install(tmp_path):
+    code = (
+        "import importlib.util as u; find = u.find_spec; "
+        "u.find_spec = lambda name, *rest: None if name == 'tensorflow' else find(name, *rest); "
+        "import tfbn"
+    )
+    message = "ImportError: tfbn runs on TensorFlow, and none is installed: pip install tensorflow, or"
+    assert message in python(code, cwd=tmp_path).stderr
