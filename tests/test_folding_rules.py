@@ -555,7 +555,7 @@ def test_a_batch_norm_in_training_takes_nothing_up():
 
 @pytest.mark.skipif(
     "renorm" not in inspect.signature(L.BatchNormalization).parameters,
-    reason="before Keras 3.15 it has no renorm",
+    reason="before Keras 3.14 it has no renorm",
 )
 def test_a_batch_norm_with_more_weights_than_its_map_needs():
     kind = lambda name: L.BatchNormalization(name=name, renorm=True)  # noqa: E731

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from . import quiet
 
 if find_spec("tensorflow") is None:
-    raise ImportError(
+    raise (SystemExit if quiet.is_command() else ImportError)(
         "tfbn runs on TensorFlow, and none is installed: pip install tensorflow, or tensorflow-cpu, "
         "which has no GPU in it."
     )
