@@ -137,21 +137,28 @@ def _rebuild_open(model: keras.Model, clone: Callable[[Any], Any]) -> keras.Mode
 
     inputs = tf.nest.map_structure(lambda one: _input_like(model, one), model.input)
     at_inputs = {id(one) for one in tf.nest.flatten(inputs)}
-    identities: dict[int, tuple[Any, Any]] = {}  # by what comes out: that itself, and what went in
+    # By what an Identity and a cast make: that itself, and what they are of.
+    identities: dict[int, tuple[Any, Any]] = {}
+    casts: dict[int, tuple[Any, Any]] = {}
 
     def call(named: tuple[str, Any], *args: Any, **kwargs: Any) -> Any:
         name, layer = named
-        if layer is not Instead.NOTHING:
-            if identities:  # They are for outputs alone: what is called on one is called on the input.
-                args, kwargs = tf.nest.map_structure(
-                    lambda one: identities.get(id(one), (one, one))[1], (args, kwargs)
-                )
-            return layer(*args, **kwargs)
-        tensor = args[0] if args else kwargs["inputs"]
-        if id(tensor) not in at_inputs:
-            return tensor
-        out = keras.layers.Identity(name=name)(tensor)
-        identities[id(out)] = out, tensor
+        if layer is Instead.NOTHING:
+            tensor = args[0] if args else kwargs["inputs"]
+            if id(tensor) not in at_inputs:
+                return tensor
+            out = keras.layers.Identity(name=name)(tensor)
+            identities[id(out)] = out, tensor
+            return out
+        # An Identity is for outputs alone, and a layer that casts what it is given does so again.
+        before = identities | casts if _casts_inputs(layer) else identities
+        if before:
+            args, kwargs = tf.nest.map_structure(
+                lambda one: before.get(id(one), (one, one))[1], (args, kwargs)
+            )
+        out = layer(*args, **kwargs)
+        if _is_layers_cast(layer, out, *args):
+            casts[id(out)] = out, args[0]
         return out
 
     # Uncompiled first: clone_model would make a second optimizer, with a slot for every weight.
@@ -163,11 +170,41 @@ def _rebuild_open(model: keras.Model, clone: Callable[[Any], Any]) -> keras.Mode
     )
 
 
+@cache
+def cast_before_layers() -> type | None:
+    """The operation by which Keras 3.8 and 3.9 cast what a layer is given; `None` where layers do it.
+
+    It stands in the graph before the layer, with the type that the layer had then.
+    """
+    x = keras.Input((1,), dtype="float32", name="tfbn_probe")
+    model = keras.Model(x, keras.layers.Identity(dtype="float16")(x), name="tfbn_probe")
+    between = [one for one in model.operations if not isinstance(one, keras.layers.Layer)]
+    return type(between[0]) if between else None
+
+
+def _is_layers_cast(operation: Any, out: Any, *args: Any) -> bool:
+    """Whether a call is a cast such as layers make: from one floating-point type to another."""
+    cast = cast_before_layers()
+    if cast is None or type(operation) is not cast:
+        return False
+    return bool(args) and all(tf.as_dtype(one.dtype).is_floating for one in (args[0], out))
+
+
+def _casts_inputs(layer: Any) -> bool:
+    """Whether a layer casts what it is given to its own type; Functional models leave that to theirs."""
+    return (
+        isinstance(layer, keras.layers.Layer)
+        and layer.autocast
+        and not isinstance(layer, functional_class())
+    )
+
+
 def _input_like(model: keras.Model, tensor: keras.KerasTensor) -> keras.KerasTensor:
     """A new symbolic input: sparse, optional and named as the model's."""
     for layer in model.layers:
         if isinstance(layer, keras.layers.InputLayer) and layer.output is tensor:
-            return type(layer).from_config(layer.get_config()).output
+            # Before Keras 3.13 the configuration does not say that an input is optional.
+            return type(layer).from_config(layer.get_config() | {"optional": layer.optional}).output
     shape = {"batch_shape": tensor.shape, "dtype": tensor.dtype, "sparse": tensor.sparse}
     return keras.Input(**shape, name=tensor.name)
 
