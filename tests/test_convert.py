@@ -200,6 +200,9 @@ def test_functions_that_keras_cannot_write_down_are_carried_over():
         def __call__(self, x):
             return 0.5 * tf.reduce_sum(x)
 
+        def get_config(self):
+            return {}
+
     layer = STOCK(gamma_initializer=ones, gamma_regularizer=Half(), center=1)
     new = tfbn.convert(chain((4,), layer))
     (converted,) = batch_norms(new).values()
