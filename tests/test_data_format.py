@@ -412,9 +412,10 @@ def test_a_model_that_cannot_run_here_is_refused_at_the_entry(monkeypatch, tmp_p
     monkeypatch.setattr(support, "has_kernel", lambda kind, dtype: False)
     model = sequential()
     message = (
-        r"The model runs 'conv', 'max_pooling2d\S*', 'conv2d\S*' channels first, for which TensorFlow has no kernel on this "
-        r"machine's CPU without oneDNN\. Turn the model round with tfbn\.convert\(model, "
-        r"data_format='channels_last'\), or set the environment variable TF_ENABLE_ONEDNN_OPTS=1 before"
+        r"The model runs 'conv', 'max_pooling2d\S*', 'conv2d\S*' channels first, for which TensorFlow "
+        r"has no kernel on this machine's CPU without oneDNN\. Turn the model round with "
+        r"tfbn\.convert\(model, data_format='channels_last'\), or set the environment variable "
+        r"TF_ENABLE_ONEDNN_OPTS=1 before"
     )
     x = samples(model)
     for refused in (

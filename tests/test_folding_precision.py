@@ -33,6 +33,30 @@ def dtypes(model):
     return {variable.dtype for variable in model.variables}
 
 
+def test_no_rounding_of_the_old_policy_is_left():
+    """Keras 3.8 and 3.9 write a layer's cast of its input into the graph."""
+    dense = L.Dense(3, use_bias=False, dtype="mixed_float16")
+    model = chain((4,), dense, L.ReLU(dtype="mixed_float16"))
+    x = reference.data((5, 4), dtype="float32")
+    want = np.maximum(x.astype("float64") @ dense.kernel.numpy(), 0)
+    assert relative_difference(model(x), want) > 1e-5  # float16, which has 1e-3
+    assert relative_difference(tfbn.fold(model, "float32")[0](x), want) < 1e-6
+    again = tfbn.fold(model)[0]
+    assert [type(one) for one in again.operations] == [type(one) for one in model.operations]
+    np.testing.assert_array_equal(again(x), model(x))
+
+
+def test_a_cast_of_the_model_itself_stays():
+    inputs = keras.Input((4,), name="x")
+    short = keras.ops.cast(inputs, "float16")
+    model = keras.Model(inputs, {"cast": short, "double": short * 2, "dense": L.Dense(3)(short)})
+    x = reference.data((5, 4), dtype="float32")
+    got, want = tfbn.fold(model)[0](x), model(x)
+    for name in want:
+        assert got[name].dtype == want[name].dtype
+        np.testing.assert_array_equal(got[name], want[name])
+
+
 @pytest.mark.parametrize(
     ("given", "asked", "variables", "output", "tolerance"),
     [

@@ -11,6 +11,7 @@ import tfbn
 from folds import IMAGE, alike, bn, check, functional, weigh
 from networks import FLOAT32, randomize, relative_difference
 from tfbn.batch_norms import batch_norms
+from tfbn.cloning import cast_before_layers
 from tfbn.folding.rules import CROSSINGS
 
 pytestmark = pytest.mark.slow
@@ -555,7 +556,7 @@ def test_a_batch_norm_in_training_takes_nothing_up():
 
 @pytest.mark.skipif(
     "renorm" not in inspect.signature(L.BatchNormalization).parameters,
-    reason="before Keras 3.15 it has no renorm",
+    reason="before Keras 3.14 it has no renorm",
 )
 def test_a_batch_norm_with_more_weights_than_its_map_needs():
     kind = lambda name: L.BatchNormalization(name=name, renorm=True)  # noqa: E731
@@ -567,7 +568,9 @@ def test_a_batch_norm_with_more_weights_than_its_map_needs():
 def test_a_batch_norm_that_widens_its_input_stays(before):
     first, last = L.Activation("tanh", dtype=before), L.Dense(3, dtype="float32")
     model = functional((4,), first, bn(dtype="float32"), lambda x: x * 2.0, last)
-    check(weigh(model), folded=int(before == "float32"), tolerance=1e-2)
+    # Where Keras casts by an operation of the graph, that one widens, and not the batch norm.
+    goes = before == "float32" or cast_before_layers() is not None
+    check(weigh(model), folded=int(goes), tolerance=1e-2)
 
 
 def test_where_a_merged_batch_norm_goes_in_the_end():

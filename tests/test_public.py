@@ -39,7 +39,9 @@ COMPAT_SIGNATURES = {
         "zero_debias_moving_mean=False, renorm=False, renorm_clipping=None, renorm_decay=0.99, "
         "adjustment=None"
     ),
-    "load_model": "path, *, weights=None, keras_version=None, backend=None, data_format=None, custom_objects=None",
+    "load_model": (
+        "path, *, weights=None, keras_version=None, backend=None, data_format=None, custom_objects=None"
+    ),
     "load_checkpoint": "path, layer_or_model, name_map=None, *, exclude=(), moving_averages=False",
     "VariableScopeLayer": "function, *, scope=None, arguments=None, name=None, **kwargs",
     "add_arg_scope": "function",
@@ -132,4 +134,14 @@ def test_compat_cannot_be_imported_by_another_name(tmp_path):
 def test_another_backend_is_refused(tmp_path):
     code = "import keras; keras.backend.backend = lambda: 'jax'; import tfbn"
     message = "ImportError: tfbn needs Keras' TensorFlow backend, and Keras runs on 'jax'. Set the"
+    assert message in python(code, cwd=tmp_path).stderr
+
+
+def test_without_tensorflow_the_error_says_what_to_install(tmp_path):
+    code = (
+        "import importlib.util as u; find = u.find_spec; "
+        "u.find_spec = lambda name, *rest: None if name == 'tensorflow' else find(name, *rest); "
+        "import tfbn"
+    )
+    message = "ImportError: tfbn runs on TensorFlow, and none is installed: pip install tensorflow, or"
     assert message in python(code, cwd=tmp_path).stderr

@@ -78,7 +78,7 @@ def runs(layer, shape):
     return [np.array(one) for one in results] + [np.array(w) for w in layer.get_weights()]
 
 
-@pytest.mark.skipif(not KERAS_HAS_RENORM, reason="a reference that Keras has from 3.15 on")
+@pytest.mark.skipif(not KERAS_HAS_RENORM, reason="a reference that Keras has from 3.14 on")
 @pytest.mark.parametrize("bounds", BOUNDS)
 @pytest.mark.parametrize(("shape", "axis"), [((8, 5), -1), ((4, 6, 3), 1), ((4, 5, 6, 3), -1)])
 def test_training_equals_keras(bounds, shape, axis):
@@ -125,7 +125,7 @@ def test_models_with_it_save_recalibrate_and_fold(tmp_path):
     np.testing.assert_allclose(folded(x), model(x), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.skipif(not KERAS_HAS_RENORM, reason="a reference that Keras has from 3.15 on")
+@pytest.mark.skipif(not KERAS_HAS_RENORM, reason="a reference that Keras has from 3.14 on")
 def test_conversion_there_and_back():
     stock = keras.layers.BatchNormalization(renorm=True, renorm_clipping={"rmax": 3.0}, name="bn")
     model = keras.Sequential([keras.Input((4,)), stock])

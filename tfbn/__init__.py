@@ -6,7 +6,15 @@
 `functional` holds the mathematics as pure functions.
 """
 
+from importlib.util import find_spec
+
 from . import quiet
+
+if find_spec("tensorflow") is None:
+    raise (SystemExit if quiet.is_command() else ImportError)(
+        "tfbn runs on TensorFlow, and none is installed: pip install tensorflow, or tensorflow-cpu, "
+        "which has no GPU in it."
+    )
 
 if quiet.is_command():
     # Python runs this file before the command's own module: there is no later place.

@@ -51,7 +51,7 @@ def along(per_channel: tf.Tensor, axis: Axis, rank: int) -> tf.Tensor:
 def bias_may_be_misplaced(shape: Sequence[int | None]) -> bool:
     """Whether Keras may add the bias of a channels-first convolution along the last axis of its output.
 
-    Keras 3.15 guesses a bias's axis by its length, and takes the last one where that is as long as the
+    Keras guesses a bias's axis by its length, and takes the last one where that is as long as the
     channels, or may be.
     """
     return shape[-1] is None or shape[-1] == shape[1]

@@ -69,7 +69,8 @@ def is_open(model: object) -> bool:
 def functional_class() -> type[keras.Model]:
     """The class behind `keras.Model(inputs, outputs)`, which has no public name."""
     x = keras.Input((1,), name="tfbn_probe")
-    return type(keras.Model(x, x, name="tfbn_probe"))
+    # Of a layer, for Keras 3.10 to 3.14 make no model whose input feeds nothing.
+    return type(keras.Model(x, keras.layers.Identity()(x), name="tfbn_probe"))
 
 
 def rebuild(
@@ -130,22 +131,77 @@ def uncompiled(model: keras.Model) -> keras.Model:
 
 
 def _rebuild_open(model: keras.Model, clone: Callable[[Any], Any]) -> keras.Model:
-    if isinstance(model, keras.Sequential):
-        layers = [input_like(model, declared_inputs(model))]
-        layers += [new for layer in model.layers if (new := clone(layer)) is not Instead.NOTHING]
-        return keras.Sequential(layers, name=model.name)
+    """An open model of the new layers.
 
-    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+    An input that goes out as it came in passes an Identity, called as the first layer left out there:
+    Keras 3.10 to 3.14 refuse a model whose input feeds nothing.
+    """
+    if isinstance(model, keras.Sequential):
+        layers = [new for layer in model.layers if (new := clone(layer)) is not Instead.NOTHING]
+        layers = layers or [keras.layers.Identity(name=model.layers[0].name)]
+        return keras.Sequential([input_like(model, declared_inputs(model)), *layers], name=model.name)
+
+    inputs = tf.nest.map_structure(lambda one: input_like(model, one), model.input)
+    at_inputs = {id(one) for one in tf.nest.flatten(inputs)}
+    # By what an Identity and a cast make: that itself, and what they are of.
+    identities: dict[int, tuple[Any, Any]] = {}
+    casts: dict[int, tuple[Any, Any]] = {}
+
+    def call(named: tuple[str, Any], *args: Any, **kwargs: Any) -> Any:
+        name, layer = named
         if layer is Instead.NOTHING:
-            return args[0] if args else kwargs["inputs"]
-        return layer(*args, **kwargs)
+            tensor = args[0] if args else kwargs["inputs"]
+            if id(tensor) not in at_inputs:
+                return tensor
+            out = keras.layers.Identity(name=name)(tensor)
+            identities[id(out)] = out, tensor
+            return out
+        # An Identity is for outputs alone, and a layer that casts what it is given does so again.
+        before = identities | casts if _casts_inputs(layer) else identities
+        if before:
+            args, kwargs = tf.nest.map_structure(
+                lambda one: before.get(id(one), (one, one))[1], (args, kwargs)
+            )
+        out = layer(*args, **kwargs)
+        if _is_layers_cast(layer, out, *args):
+            casts[id(out)] = out, args[0]
+        return out
 
     # Uncompiled first: clone_model would make a second optimizer, with a slot for every weight.
     return keras.models.clone_model(
         uncompiled(model),
-        input_tensors=tf.nest.map_structure(lambda one: input_like(model, one), model.input),
-        clone_function=clone,
+        input_tensors=inputs,
+        clone_function=lambda layer: (layer.name, clone(layer)),
         call_function=call,
+    )
+
+
+@cache
+def cast_before_layers() -> type | None:
+    """The operation by which Keras 3.8 and 3.9 cast what a layer is given; `None` where layers do it.
+
+    It stands in the graph before the layer, with the type that the layer had then.
+    """
+    x = keras.Input((1,), dtype="float32", name="tfbn_probe")
+    model = keras.Model(x, keras.layers.Identity(dtype="float16")(x), name="tfbn_probe")
+    between = [one for one in model.operations if not isinstance(one, keras.layers.Layer)]
+    return type(between[0]) if between else None
+
+
+def _is_layers_cast(operation: Any, out: Any, *args: Any) -> bool:
+    """Whether a call is a cast such as layers make: from one floating-point type to another."""
+    cast = cast_before_layers()
+    if cast is None or type(operation) is not cast:
+        return False
+    return bool(args) and all(tf.as_dtype(one.dtype).is_floating for one in (args[0], out))
+
+
+def _casts_inputs(layer: Any) -> bool:
+    """Whether a layer casts what it is given to its own type; Functional models leave that to theirs."""
+    return (
+        isinstance(layer, keras.layers.Layer)
+        and layer.autocast
+        and not isinstance(layer, functional_class())
     )
 
 
@@ -153,16 +209,13 @@ def input_like(
     model: keras.Model, tensor: keras.KerasTensor, shape: tuple[int | None, ...] | None = None
 ) -> keras.KerasTensor:
     """A new symbolic input: sparse, optional and named as the model's, perhaps of another shape."""
+    shape = tensor.shape if shape is None else shape
     for layer in model.layers:
         if isinstance(layer, keras.layers.InputLayer) and layer.output is tensor:
-            config = layer.get_config()
-            return (
-                type(layer)
-                .from_config(config if shape is None else config | {"batch_shape": shape})
-                .output
-            )
-    arguments = {"batch_shape": shape or tensor.shape, "dtype": tensor.dtype, "sparse": tensor.sparse}
-    return keras.Input(**arguments, name=tensor.name)
+            # Before Keras 3.13 the configuration does not say that an input is optional.
+            changed = {"batch_shape": shape, "optional": layer.optional}
+            return type(layer).from_config(layer.get_config() | changed).output
+    return keras.Input(batch_shape=shape, dtype=tensor.dtype, sparse=tensor.sparse, name=tensor.name)
 
 
 def copy_layer(layer: Any, adapt: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:

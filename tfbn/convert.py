@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import keras
@@ -63,8 +64,9 @@ def convert(
     Raises:
         TypeError: not a plain Sequential or Functional model, nested ones too; `to` is neither class.
         ValueError: not built; a batch norm inside a layer whose graph cannot be read; one that the
-            other class cannot express (`unbiased=True`, several axes); a subclass of one; another
-            `data_format`; a layer that cannot be turned round, by name.
+            other class cannot express (`unbiased=True`, several axes, in Keras before 3.14
+            `BatchRenorm`); a subclass of one; another `data_format`; a layer that cannot be turned
+            round, by name.
     """
     _check(model, to, data_format)
     if data_format is None:
@@ -132,9 +134,14 @@ def _translated(layer: Batchnorm) -> dict[str, Any]:
 
 
 def _stock_renorm(layer: BatchNorm) -> dict[str, Any]:
-    """The arguments of Keras' layer for renormalisation, which it has from 3.15 on."""
+    """The arguments of Keras' layer for renormalisation."""
     if not isinstance(layer, BatchRenorm):
         return {}
+    if "renorm" not in inspect.signature(keras.layers.BatchNormalization).parameters:
+        raise ValueError(
+            f"{layer.name!r} is a BatchRenorm, and BatchNormalization has no renorm= in Keras "
+            f"{keras.__version__}. Convert with Keras 3.14 or later."
+        )
     bounds = {"rmin": layer.rmin, "rmax": layer.rmax, "dmax": layer.dmax}
     clipping = {name: value for name, value in bounds.items() if value is not None}
     return {"renorm": True, "renorm_clipping": clipping, "renorm_momentum": layer.renorm_decay}

@@ -8,11 +8,21 @@ import keras
 import numpy as np
 
 from ...axes import bias_may_be_misplaced
-from .own_layers import CornerUpSampling2D, TheanoPooling
+from .own_layers import (
+    CornerUpSampling2D,
+    PaddedConv1DTranspose,
+    PaddedConv2DTranspose,
+    PaddedConv3DTranspose,
+    TheanoPooling,
+)
 from .rows import Call, Made, Row, part_name
 
 L = keras.layers
-_TRANSPOSED = (L.Conv1DTranspose, L.Conv2DTranspose, L.Conv3DTranspose)
+_TRANSPOSED: dict[Any, Any] = {
+    L.Conv1DTranspose: PaddedConv1DTranspose,
+    L.Conv2DTranspose: PaddedConv2DTranspose,
+    L.Conv3DTranspose: PaddedConv3DTranspose,
+}
 _PADDING: dict[int, Any] = {1: L.ZeroPadding1D, 2: L.ZeroPadding2D, 3: L.ZeroPadding3D}
 
 
@@ -60,15 +70,25 @@ def _placed(row: Row, call: Call, arguments: dict[str, Any], weights: list[np.nd
         padding = margins[0] if rank == 1 else margins
         before.append(_PADDING[rank](padding, name=part_name(name, "padding"), **given))
         arguments = arguments | {"padding": "valid"}
-    holder = row.layer(**arguments)
+    holder = _layer(row, arguments)
     return Made([*before, holder, *after], holder, weights, fixed=first)
+
+
+def _layer(row: Row, arguments: dict[str, Any]) -> Any:
+    """Keras' layer, or ours where Keras refuses an `output_padding` of 0."""
+    try:
+        return row.layer(**arguments)
+    except ValueError:
+        if row.layer not in _TRANSPOSED or 0 not in (arguments.get("output_padding") or ()):
+            raise
+        return _TRANSPOSED[row.layer](**arguments)
 
 
 def _bias_misplaced(row: Row, call: Call, arguments: dict[str, Any]) -> bool:
     """Whether the layer has a bias, and Keras 3 may add it along the wrong axis."""
     if call.turned or not arguments.get("use_bias", True):
         return False
-    probe = row.layer(**(arguments | {"name": None}))
+    probe = _layer(row, arguments | {"name": None})
     return bias_may_be_misplaced(probe.compute_output_shape(call.shape))
 
 

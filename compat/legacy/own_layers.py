@@ -134,7 +134,9 @@ class CornerUpSampling2D(keras.layers.UpSampling2D):
         x = tf.transpose(inputs, (0, 2, 3, 1)) if first else inputs
         x = tf.compat.v1.image.resize_bilinear(x, tf.shape(x)[1:3] * self.size)
         x = tf.cast(x, inputs.dtype)
-        return tf.transpose(x, (0, 3, 1, 2)) if first else x
+        x = tf.transpose(x, (0, 3, 1, 2)) if first else x
+        x.set_shape(self.compute_output_shape(inputs.shape))  # in a graph the sizes are lost on the way
+        return x
 
 
 @keras.saving.register_keras_serializable(package="tfbn")
@@ -179,7 +181,9 @@ class TheanoPooling(keras.layers.Layer):
             x = tf.math.divide_no_nan(total, tf.nn.pool(here, pooling_type="AVG", **window))
         count = (sizes + self.strides - 1) // self.strides
         x = tf.slice(x, [0] * (rank + 2), tf.concat([[-1], count, [-1]], 0))
-        return tf.transpose(x, back) if self.data_format == "channels_first" else x
+        x = tf.transpose(x, back) if self.data_format == "channels_first" else x
+        x.set_shape(self.compute_output_shape(inputs.shape))  # in a graph the sizes are lost on the way
+        return x
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
         start = 2 if self.data_format == "channels_first" else 1
@@ -198,10 +202,39 @@ class TheanoPooling(keras.layers.Layer):
         }
 
 
+class _AnyPadding:
+    """A transposed convolution whose `output_padding` may be 0 on an axis.
+
+    Of Keras' own layers that of Keras 3.11 and later may; earlier ones compute it and refuse to be made.
+    """
+
+    def __init__(self, *args: Any, output_padding: Sequence[int] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.output_padding = None if output_padding is None else tuple(output_padding)
+
+
+@keras.saving.register_keras_serializable(package="tfbn")
+class PaddedConv1DTranspose(_AnyPadding, keras.layers.Conv1DTranspose):
+    """One of one dimension."""
+
+
+@keras.saving.register_keras_serializable(package="tfbn")
+class PaddedConv2DTranspose(_AnyPadding, keras.layers.Conv2DTranspose):
+    """One of two dimensions."""
+
+
+@keras.saving.register_keras_serializable(package="tfbn")
+class PaddedConv3DTranspose(_AnyPadding, keras.layers.Conv3DTranspose):
+    """One of three dimensions."""
+
+
 tables.RULES |= {
     ThresholdedReLU: rules.elementwise,
     ParametricSoftplus: rules.parametric,
     SReLU: rules.parametric,
     CornerUpSampling2D: rules.spatial,
     TheanoPooling: rules.spatial,
+    PaddedConv1DTranspose: rules.spatial,
+    PaddedConv2DTranspose: rules.spatial,
+    PaddedConv3DTranspose: rules.spatial,
 }

@@ -164,7 +164,7 @@ def _inputs(
     channels = np.broadcast_to(channels, size * groups).reshape(groups, size)
     if groups == 1:
         return np.expand_dims(
-            channels[0], [one for one in range(kernel.ndim) if one != axis % kernel.ndim]
+            channels[0], tuple(one for one in range(kernel.ndim) if one != axis % kernel.ndim)
         )
     # Output channel o is of group o // (out / groups), and sees that group's inputs only.
     pairs = np.repeat(channels, kernel.shape[-1] // groups, axis=0).T
