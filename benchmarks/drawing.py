@@ -64,8 +64,8 @@ def draw(kinds: dict[str, list[Line]], title: str, path: Path) -> None:
     """Write the chart, `WIDTH` inches wide, to `path`."""
     rows = shown(kinds)
     height = ROW * (len(rows) + 1.2)
-    figure = plt.figure(figsize=(WIDTH, TOP + height + BOTTOM))
     whole = TOP + height + BOTTOM
+    figure = plt.figure(figsize=(WIDTH, whole))
     axes = figure.add_axes(
         (LEFT / WIDTH, BOTTOM / whole, (WIDTH - LEFT - RIGHT) / WIDTH, height / whole)
     )
@@ -73,7 +73,8 @@ def draw(kinds: dict[str, list[Line]], title: str, path: Path) -> None:
         if isinstance(row, Line):
             draw_line(axes, index, row)
         else:
-            write(axes, 0, 0.05 - LEFT, index, row, fontweight="bold", backgroundcolor="white")
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+            write(axes, 0, 0.05 - LEFT, index, row, fontweight="bold", bbox=box)
     for setting, color in COLORS.items():
         write(axes, 1, COLUMNS[setting], -1, setting, color=color, ha="right", fontweight="bold")
     write(axes, 1, COLUMNS["on"], -2, "oneDNN", ha="right")

@@ -2,9 +2,9 @@
 
     python benchmarks/run.py [--rounds 40] [--only training] [--networks 3]
 
-Subject and peer are taken in turns in one process, which has one setting of TF_ENABLE_ONEDNN_OPTS: so
-each setting has processes of its own, and this one does without TensorFlow. A ratio above 1 means that
-tfbn is faster. Where torch is installed, its `BatchNorm2d` is one more peer.
+Subject and peer are taken in turns in one process. TensorFlow reads TF_ENABLE_ONEDNN_OPTS when it is
+imported, so each setting has processes of its own, and this one does not import TensorFlow. A ratio
+above 1 means that tfbn is faster. Where torch is installed, its `BatchNorm2d` is one more peer.
 """
 
 from __future__ import annotations
@@ -90,8 +90,9 @@ def everything(
 def main(rounds: int, only: str | None, networks: int | None, into: Path | None) -> None:
     """Measure tfbn against its peers with TensorFlow's oneDNN off and on.
 
-    Everything takes about an hour and a half on two cores; `--only training` 5 minutes, with
-    `--networks 0` (layers alone) one; `--only serving --networks 1` 5 minutes.
+    On two cores everything takes the better part of an hour: each of 13 networks is exported two or
+    three times and timed as often, under both settings. `--networks 1` takes 5 minutes, and
+    `--only training --networks 0` (layers alone) one.
     """
     here = machine.describe()
     click.echo(here)

@@ -54,11 +54,14 @@ def ranges(lines: list[Line]) -> dict[str, Range | None]:
 
 
 def with_mean(lines: list[Line]) -> list[Line]:
-    """The lines, and their geometric mean after them if there are three or more."""
+    """The lines, and after three or more their geometric mean, where a setting measured them all."""
     if len(lines) < 3:
         return lines
-    off, on = (found and found.mean for found in map(ranges(lines).get, ("off", "on")))
-    return [*lines, Line(f"geometric mean of {len(lines)}", off, on)]
+    means = []
+    for ratios in ([line.off for line in lines], [line.on for line in lines]):
+        found = range_of(ratios) if None not in ratios else None
+        means.append(found and found.mean)
+    return [*lines, Line(f"geometric mean of {len(lines)}", *means)]
 
 
 def sentences(kinds: dict[str, list[Line]]) -> Iterator[str]:

@@ -93,6 +93,8 @@ def test_a_comparison_that_one_setting_lacks(benchmarks):
     kinds = summary.side_by_side([measure.Row("k", "a", True, 1.0, 3.0)])
     assert kinds == {"k": [("a", None, 3.0)]}
     assert [*summary.sentences(kinds)] == ["k: 3.00 times as fast (oneDNN on 3.00)"]
+    lines = [summary.Line(name, None if name == "a" else 2.0, 3.0) for name in "abc"]
+    assert summary.with_mean(lines)[3:] == [("geometric mean of 3", None, pytest.approx(3.0))]
 
 
 def test_the_switch_is_set_and_taken_away(benchmarks, monkeypatch):
