@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import os
+from collections.abc import Callable, Iterable
 from statistics import median
 from time import perf_counter
 from typing import NamedTuple
 
 Run = Callable[[], object]
 
+SWITCH = "TF_ENABLE_ONEDNN_OPTS"
+
 
 class Row(NamedTuple):
-    """One comparison: medians in milliseconds, and peer / subject."""
+    """One comparison under one setting of oneDNN: medians in milliseconds."""
 
-    name: str
+    kind: str  # what is measured, against which peer
+    name: str  # the shape or the network
+    onednn: bool
     subject: float
     peer: float
 
@@ -22,7 +28,7 @@ class Row(NamedTuple):
         return self.peer / self.subject
 
 
-def compare(name: str, subject: Run, peer: Run, rounds: int) -> Row:
+def compare(kind: str, name: str, subject: Run, peer: Run, rounds: int) -> Row:
     """Medians of both, taken in turns after three warm-up calls each."""
     for _ in range(3):
         subject(), peer()
@@ -32,4 +38,10 @@ def compare(name: str, subject: Run, peer: Run, rounds: int) -> Row:
             start = perf_counter()
             run()
             taken.append(1000 * (perf_counter() - start))
-    return Row(name, *map(median, times))
+    return Row(kind, name, os.environ[SWITCH] == "1", *map(median, times))
+
+
+def tell(rows: Iterable[Row]) -> None:
+    """Each row to stdout as a line of JSON, as soon as it is measured; `run.py` reads them."""
+    for row in rows:
+        print(json.dumps(row._asdict()), flush=True)

@@ -1,86 +1,122 @@
-"""Speed against peers, as ratios of medians in one process, subject and peer taken in turns.
+"""Speed against peers with TensorFlow's oneDNN off and on, as ratios of medians.
 
-    python benchmarks/run.py [--rounds 40]
+    python benchmarks/run.py [--rounds 40] [--only training] [--networks 3]
 
-Prints a table, writes `benchmarks/results.json` and draws `docs/benchmarks.png`. A ratio above 1 means
-that tfbn is faster. Where torch is installed, its `BatchNorm2d` is one more peer.
+Subject and peer are taken in turns in one process. TensorFlow reads TF_ENABLE_ONEDNN_OPTS when it is
+imported, so each setting has processes of its own, and this one does not import TensorFlow. A ratio
+above 1 means that tfbn is faster. Where torch is installed, its `BatchNorm2d` is one more peer.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import platform
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
-import keras
-import matplotlib.pyplot as plt
-import serving
-import tensorflow as tf
-import training
+import drawing
+import machine
+import summary
 from measure import Row
 from rich.console import Console
-from rich.table import Table
 
-import tfbn
-
-RESULTS = Path(__file__).with_name("results.json")
-CHART = Path(__file__).parent.parent / "docs" / "benchmarks.png"
+HERE = Path(__file__).parent
+DOCS = HERE.parent / "docs"
+PARTS = ("training", "serving")
 
 
-def fold_memory() -> float:
-    """As `memory.py` says, in a process of its own."""
-    script = [sys.executable, str(Path(__file__).with_name("memory.py"))]
+def fold_memory() -> float | None:
+    """As `memory.py` says, in a process of its own; `None` where there is no /proc to ask."""
+    if sys.platform != "linux":
+        return None
+    script = [sys.executable, str(HERE / "memory.py")]
     return float(subprocess.run(script, check=True, capture_output=True, text=True).stdout)
 
 
-def draw(measured: list[Row], title: str) -> None:
-    """A bar for each ratio, the peer's time at 1; of the frozen models their mean only."""
-    measured = [row for row in measured if "frozen" not in row.name or "mean" in row.name]
-    figure, axes = plt.subplots(figsize=(9, 0.27 * len(measured) + 1.2))
-    names = [row.name for row in reversed(measured)]
-    bars = axes.barh(names, [row.ratio for row in reversed(measured)], color="#3b6ea5")
-    axes.bar_label(bars, fmt="%.2f×", padding=3, fontsize=8)
-    axes.axvline(1, color="black", linewidth=0.8)
-    axes.set_xlabel("times as fast as the peer (median of interleaved runs)")
-    axes.set_title(title, fontsize=9)
-    axes.tick_params(axis="y", labelsize=8)
-    axes.margins(x=0.12, y=0.01)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    figure.tight_layout()
-    CHART.parent.mkdir(exist_ok=True)
-    figure.savefig(CHART, dpi=130)
+def measured(part: str, onednn: bool, rounds: int, networks: int | None) -> Iterator[Row]:
+    """The rows of one part under one setting, as they come.
+
+    Raises:
+        click.ClickException: with what the process wrote, if it failed.
+    """
+    script = [sys.executable, str(HERE / f"{part}.py"), str(rounds)]
+    script += [] if networks is None else [str(networks)]
+    environment = machine.with_switch(onednn)
+    with tempfile.TemporaryFile("w+") as log:
+        with subprocess.Popen(
+            script, env=environment, stdout=subprocess.PIPE, stderr=log, text=True
+        ) as child:
+            for line in child.stdout or ():
+                yield Row(**json.loads(line))
+        if child.returncode:
+            log.seek(0)
+            raise click.ClickException(
+                f"{log.read()}\n{part}, oneDNN {'on' if onednn else 'off'}: exit {child.returncode}"
+            )
+
+
+def everything(
+    parts: tuple[str, ...], settings: list[bool], rounds: int, networks: int | None
+) -> tuple[list[Row], bool]:
+    """All rows, and whether every process came to its end; what one measured before is kept."""
+    rows, complete = [], True
+    for part in parts:
+        for onednn in settings:
+            try:
+                for row in measured(part, onednn, rounds, networks):
+                    rows.append(row)
+                    click.echo(
+                        f"oneDNN {'on ' if onednn else 'off'}  {row.kind}  {row.name}"
+                        f"  {row.subject:.2f} ms, peer {row.peer:.2f} ms"
+                    )
+            except click.ClickException as error:
+                error.show()
+                complete = False
+    return rows, complete
 
 
 @click.command()
 @click.option("--rounds", default=40, show_default=True, help="Timed calls of each side.")
-def main(rounds: int) -> None:
-    """Run all comparisons."""
-    measured = training.rows(rounds) + serving.rows(rounds)
-    versions = {"tensorflow": tf.__version__, "keras": keras.__version__, "tfbn": tfbn.__version__}
-    gpus = len(tf.config.list_logical_devices("GPU"))
-    machine = f"{os.cpu_count()} {platform.machine()} cores, {gpus} GPUs"
-    title = f"{machine}; " + ", ".join(f"{name} {version}" for name, version in versions.items())
-    table = Table(title=title)
-    for column in ("", "tfbn ms", "peer ms", "ratio"):
-        table.add_column(column, justify="right" if column else "left")
-    for row in measured:
-        table.add_row(row.name, f"{row.subject:.2f}", f"{row.peer:.2f}", f"{row.ratio:.2f}")
-    Console().print(table)
-    draw(measured, title)
-    memory = fold_memory()
-    Console().print(f"fold adds {memory:.2f} times the weights to the peak memory of the process")
+@click.option("--only", type=click.Choice(PARTS), help="One part, and neither the other nor memory.")
+@click.option("--networks", type=click.IntRange(0), help="The first so many networks of each part.")
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Folder of results.json and benchmarks.png.  [default: benchmarks; the chart of all in docs]",
+)
+def main(rounds: int, only: str | None, networks: int | None, into: Path | None) -> None:
+    """Measure tfbn against its peers with TensorFlow's oneDNN off and on.
+
+    On two cores everything takes the better part of an hour: each of 13 networks is exported two or
+    three times and timed as often, under both settings. `--networks 1` takes 5 minutes, and
+    `--only training --networks 0` (layers alone) one.
+    """
+    here = machine.describe()
+    click.echo(here)
+    parts = (only,) if only else PARTS
+    rows, complete = everything(parts, here.settings, rounds, networks)
+    kinds = summary.side_by_side(rows)
+    Console().print(summary.table(kinds, str(here)))
+    for sentence in summary.sentences(kinds):
+        click.echo(sentence)
+    memory = None if only else fold_memory()
+    if memory is not None:
+        click.echo(f"fold adds {memory:.2f} times the weights to the peak memory of the process")
     report = {
-        "machine": machine,
-        **versions,
+        "machine": here._asdict(),
+        "rounds": rounds,
         "fold memory / weights": memory,
-        "rows": [row._asdict() for row in measured],
+        "ranges": {kind: summary.ranges(lines) for kind, lines in kinds.items()},
+        "rows": [row._asdict() for row in rows],
     }
-    RESULTS.write_text(json.dumps(report, indent=1) + "\n")
+    whole = complete and not only and networks is None
+    (into or HERE).joinpath("results.json").write_text(json.dumps(report, indent=1) + "\n")
+    drawing.draw(kinds, str(here), (into or (DOCS if whole else HERE)) / "benchmarks.png")
+    if not complete:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

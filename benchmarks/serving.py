@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
-from measure import Row, Run, compare
+from measure import Row, Run, compare, tell
 
 import tfbn
 
 v1 = tf.compat.v1
 
 MODELS = (
-    "MobileNet",
     "MobileNetV2",
+    "ResNet50",
+    "DenseNet121",
+    "EfficientNetB0",
+    "MobileNet",
     "MobileNetV3Small",
     "MobileNetV3Large",
-    "ResNet50",
     "ResNet50V2",
-    "DenseNet121",
     "InceptionV3",
     "InceptionResNetV2",
     "Xception",
     "NASNetMobile",
-    "EfficientNetB0",
     "EfficientNetV2B0",
 )
 BATCH = 8
 SIZE = 160  # pixels; all of them take it
-OTHER_SIZES = 96, 224
+OTHER_SIZES = {"MobileNetV2": (96, 224), "ResNet50": (96, 224)}
+PEER = "against Keras' export"
 
 
 def served(path: Path, x: tf.Tensor) -> Run:
@@ -73,49 +76,43 @@ def of(name: str, size: int) -> keras.Model:
     return trained(getattr(keras.applications, name)(weights=None, input_shape=(size, size, 3)))
 
 
-def compared(name: str, size: int, rounds: int) -> list[Row]:
+def compared(name: str, size: int, rounds: int) -> Iterator[Row]:
     """What `tfbn.export` writes, as it is and with constants, against Keras' own and that frozen."""
     x = tf.constant(np.random.default_rng(0).uniform(0, 1, (BATCH, size, size, 3)), tf.float32)
     model = of(name, size)
-    title = f"{name} at {size} px"
+    title = f"{name}, {BATCH} images of {size} px"
     with tempfile.TemporaryDirectory() as folder:
         ours, constants, peer = (Path(folder) / kind for kind in ("ours", "constants", "peer"))
         # Random weights amplify rounding in the deepest of them.
         report = tfbn.export(model, ours, rtol=1e-4)
         model.export(str(peer), verbose=False)
         subject, plain = served(ours, x), served(peer, x)
-        found = [compare(f"{title}, exported", subject, plain, rounds)]
+        yield compare(f"SavedModel, as exported, {PEER}", title, subject, plain, rounds)
         if not report.frozen:
             tfbn.export(model, constants, rtol=1e-4, freeze=True)
             subject = served(constants, x)
-            found.append(compare(f"{title}, with freeze=True", subject, plain, rounds))
-        found.append(compare(f"{title}, against frozen", subject, frozen(peer, x), rounds))
+            yield compare(f"SavedModel, with freeze=True, {PEER}", title, subject, plain, rounds)
+        yield compare(f"SavedModel, constants, {PEER} frozen", title, subject, frozen(peer, x), rounds)
     keras.backend.clear_session()
-    return found
 
 
-def mean(found: list[Row], kinds: tuple[str, ...], name: str) -> Row:
-    """The geometric mean of the networks' ratios, each in its last row of these kinds."""
-    last = {row.name.split(",")[0]: row.ratio for row in found if row.name.endswith(kinds)}
-    return Row(
-        f"geometric mean of {len(last)}, {name}", 1.0, float(np.exp(np.mean(np.log([*last.values()]))))
-    )
-
-
-def rows(rounds: int) -> list[Row]:
-    networks = [row for name in MODELS for row in compared(name, SIZE, rounds)]
-    found = [
-        *networks,
-        mean(networks, ("exported",), "exported"),
-        mean(networks, ("exported", "freeze=True"), "with freeze=True"),
-        mean(networks, ("frozen",), "against frozen"),
-    ]
-    for name in ("MobileNetV2", "ResNet50"):
-        found += [row for size in OTHER_SIZES for row in compared(name, size, rounds)]
+def cloned(rounds: int) -> Row:
     model = of("MobileNetV2", 96)
 
     def clone() -> None:
         keras.models.clone_model(model).set_weights(model.get_weights())
 
-    found.append(compare("fold vs clone_model", lambda: tfbn.fold(model), clone, max(3, rounds // 10)))
-    return found
+    kind = "tfbn.fold against keras.models.clone_model"
+    return compare(kind, "MobileNetV2", lambda: tfbn.fold(model), clone, max(3, rounds // 10))
+
+
+def rows(rounds: int, networks: int | None = None) -> Iterator[Row]:
+    """All of it, or only the first so many networks."""
+    for name in MODELS[:networks]:
+        for size in (SIZE, *OTHER_SIZES.get(name, ())):
+            yield from compared(name, size, rounds)
+    yield cloned(rounds)
+
+
+if __name__ == "__main__":
+    tell(rows(*map(int, sys.argv[1:])))

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+
 import keras
 import numpy as np
 import tensorflow as tf
-from measure import Row, Run, compare
+from measure import Row, Run, compare, tell
 
 import tfbn
+
+SHAPES = ((32, 56, 56, 64), (32, 14, 14, 512), (256, 1024))
+OTHERS = (
+    ((32, 56, 56, 64), -1, "float16"),
+    ((32, 56, 56, 64), -1, "bfloat16"),
+    ((32, 256, 64), -1, "float32"),
+    ((8, 16, 28, 28, 32), -1, "float32"),
+    ((32, 64, 56, 56), 1, "float32"),
+)
+MODELS = {"MobileNetV2": 32, "DenseNet121": 16, "ResNet50": 16}  # images in a batch
+STEP = "Layer, training step, against"
 
 
 def training_step(layer: keras.layers.Layer, x: tf.Tensor) -> Run:
@@ -67,60 +81,75 @@ def fit_step(model: keras.Model, x: tf.Tensor, labels: tf.Tensor) -> Run:
     return lambda: model.train_on_batch(x, labels)
 
 
-def inference(model: keras.Model, x: tf.Tensor) -> Run:
-    function = tf.function(lambda: model(x, training=False))
-    return function
+def data(*shape: int) -> tf.Tensor:
+    return tf.constant(np.random.default_rng(0).standard_normal(shape), tf.float32)
 
 
-def rows(rounds: int) -> list[Row]:
-    rng = np.random.default_rng(0)
-
-    def data(*shape: int) -> tf.Tensor:
-        return tf.constant(rng.standard_normal(shape), tf.float32)
-
-    found = []
-    for shape in ((32, 56, 56, 64), (32, 14, 14, 512), (256, 1024)):
-        x = data(*shape)
+def steps(rounds: int) -> Iterator[Row]:
+    """The usual shapes against all peers."""
+    for shape in SHAPES:
+        x, name = data(*shape), f"{shape}"
         ours = training_step(tfbn.BatchNorm(), x)
-        keras_own = training_step(keras.layers.BatchNormalization(), x)
-        found.append(compare(f"training step {shape} vs Keras", ours, keras_own, rounds))
-        found.append(compare(f"training step {shape} vs bare kernel", ours, bare_step(x), rounds))
+        stock = training_step(keras.layers.BatchNormalization(), x)
+        yield compare(f"{STEP} Keras' layer", name, ours, stock, rounds)
+        yield compare(f"{STEP} the bare kernel", name, ours, bare_step(x), rounds)
         if (torch_run := torch_step(shape)) is not None:
-            found.append(compare(f"training step {shape} vs torch", ours, torch_run, rounds))
-    for shape, axis, dtype in (
-        ((32, 56, 56, 64), -1, "float16"),
-        ((32, 56, 56, 64), -1, "bfloat16"),
-        ((32, 256, 64), -1, "float32"),
-        ((8, 16, 28, 28, 32), -1, "float32"),
-        ((32, 64, 56, 56), 1, "float32"),
-    ):
+            yield compare(f"{STEP} torch's layer", name, ours, torch_run, rounds)
+
+
+def other_steps(rounds: int) -> Iterator[Row]:
+    """Short types, other ranks and channels first against Keras' layer."""
+    for shape, axis, dtype in OTHERS:
         x = tf.cast(data(*shape), dtype)
         policy = "float32" if dtype == "float32" else f"mixed_{dtype}"
         ours = training_step(tfbn.BatchNorm(axis=axis, dtype=policy), x)
-        keras_own = training_step(keras.layers.BatchNormalization(axis=axis, dtype=policy), x)
-        name = f"training step {shape} axis {axis} {dtype} vs Keras"
-        found.append(compare(name, ours, keras_own, rounds))
-    x, layer, stock = data(32, 56, 56, 64), tfbn.BatchNorm(), keras.layers.BatchNormalization()
-    layer.build(x.shape), stock.build(x.shape)
-    found.append(compare("inference vs Keras", inference(layer, x), inference(stock, x), rounds))
-    channels = x.shape[-1]
-    statistics = {"mean": tf.zeros(channels), "variance": tf.ones(channels)}
-    bare = tf.function(
-        lambda: tf.raw_ops.FusedBatchNormV3(
-            x=x,
-            scale=tf.ones(channels),
-            offset=tf.zeros(channels),
-            epsilon=1e-3,
-            is_training=False,
-            **statistics,
+        stock = training_step(keras.layers.BatchNormalization(axis=axis, dtype=policy), x)
+        name = f"{shape}" + ", channels first" * (axis == 1) + f", {dtype}" * (dtype != "float32")
+        yield compare(f"{STEP} Keras' layer", name, ours, stock, rounds)
+
+
+def inferences(rounds: int) -> Iterator[Row]:
+    x = data(*SHAPES[0])
+    ones, zeros = tf.ones(x.shape[-1]), tf.zeros(x.shape[-1])
+
+    def inference(layer: keras.layers.Layer) -> Run:
+        layer.build(x.shape)
+        return tf.function(lambda: layer(x, training=False))
+
+    @tf.function
+    def bare() -> tf.Tensor:
+        return tf.raw_ops.FusedBatchNormV3(
+            x=x, scale=ones, offset=zeros, mean=zeros, variance=ones, epsilon=1e-3, is_training=False
         )[0]
-    )
-    found.append(compare("inference vs bare kernel", inference(layer, x), bare, rounds))
-    for name, batch in (("MobileNetV2", 32), ("DenseNet121", 16), ("ResNet50", 16)):
-        stock_model = getattr(keras.applications, name)(
-            weights=None, input_shape=(96, 96, 3), classes=10
-        )
-        x, labels = data(batch, 96, 96, 3), tf.constant(rng.integers(0, 10, batch))
-        runs = [fit_step(model, x, labels) for model in (tfbn.convert(stock_model), stock_model)]
-        found.append(compare(f"{name} fit step, converted vs stock", *runs, max(5, rounds // 4)))
-    return found
+
+    ours, name = inference(tfbn.BatchNorm()), f"{SHAPES[0]}"
+    stock = inference(keras.layers.BatchNormalization())
+    yield compare("Layer, inference, against Keras' layer", name, ours, stock, rounds)
+    yield compare("Layer, inference, against the bare kernel", name, ours, bare, rounds)
+
+
+def network(name: str) -> keras.Model:
+    return getattr(keras.applications, name)(weights=None, input_shape=(96, 96, 3), classes=10)
+
+
+def models(rounds: int, networks: int | None) -> Iterator[Row]:
+    for name, batch in [*MODELS.items()][:networks]:
+        stock = network(name)
+        x = data(batch, 96, 96, 3)
+        labels = tf.constant(np.random.default_rng(0).integers(0, 10, batch))
+        ours, peer = (fit_step(model, x, labels) for model in (tfbn.convert(stock), stock))
+        kind = "Model, training step, converted against stock"
+        yield compare(kind, f"{name}, {batch} images of 96 px", ours, peer, max(5, rounds // 4))
+        keras.backend.clear_session()
+
+
+def rows(rounds: int, networks: int | None = None) -> Iterator[Row]:
+    """All of it; of the models only the first so many."""
+    yield from steps(rounds)
+    yield from other_steps(rounds)
+    yield from inferences(rounds)
+    yield from models(rounds, networks)
+
+
+if __name__ == "__main__":
+    tell(rows(*map(int, sys.argv[1:])))

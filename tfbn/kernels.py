@@ -1,7 +1,8 @@
 """Which TensorFlow kernel computes Algorithm 1 and inference: the one place where that is decided.
 
-`FusedBatchNormV3` computes a training batch in one pass forward and one backward, three times as fast
-as the formulas of `functional`. They are used instead where
+`FusedBatchNormV3` computes a training batch in one pass forward and one backward, with oneDNN several
+times as fast as the formulas of `functional`, without it as fast or up to three times; channels first
+without oneDNN it is slower (docs/benchmarks.md). They are used instead where
 
 * the input is float64, or has several channel axes: the kernel has neither;
 * epsilon is below 1.001e-5 and there is a GPU: older cuDNN kernels refuse it;
@@ -106,9 +107,15 @@ def _fused(
     axis: Axis,
     **arguments: Any,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The kernel on a tensor of any rank, seen as images with the channels last or second."""
+    """The kernel on a tensor of any rank, seen as images with the channels last or, on a GPU, second."""
     (channel,) = channel_axes(axis, x.shape.rank)
     shape, size = tf.shape(x), x.shape.as_list()[channel]
+    if channel < x.shape.rank - 1 and not _has_gpu():
+        # On the CPU the kernel transposes likewise, more slowly: forward and backward 2.2 to 2.9 times.
+        last = [*(one for one in range(x.shape.rank) if one != channel), channel]
+        turned = _fused(tf.transpose(x, last), beta, gamma, mean, variance, epsilon, -1, **arguments)
+        back = [last.index(one) for one in range(x.shape.rank)]
+        return tf.transpose(turned[0], back), *turned[1:]
     images, layout = x, "NHWC"
     if channel == x.shape.rank - 1 and x.shape.rank != 4:
         images = tf.reshape(x, [-1, 1, 1, size])
@@ -185,8 +192,12 @@ def _far_from_zero(x: tf.Tensor, count: tf.Tensor, axis: Axis) -> tf.Tensor:
 def _fused_can(x: tf.Tensor, epsilon: float, axis: Axis) -> bool:
     """Whether the kernel takes such an input, however many values there are."""
     one_axis = len(channel_axes(axis, x.shape.rank)) == 1
-    wide_enough = epsilon >= LEAST_FUSED_EPSILON or not tf.config.list_physical_devices("GPU")
+    wide_enough = epsilon >= LEAST_FUSED_EPSILON or not _has_gpu()
     return one_axis and x.dtype in FUSED_TYPES and wide_enough and not inside_xla()
+
+
+def _has_gpu() -> bool:
+    return bool(tf.config.list_physical_devices("GPU"))
 
 
 def inside_xla() -> bool:

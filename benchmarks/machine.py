@@ -1,0 +1,72 @@
+"""What a figure holds for: the processor, TensorFlow's switch for oneDNN, and the versions."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from measure import SWITCH
+
+PROBE = """
+import json, keras, tensorflow, tfbn
+versions = {"TensorFlow": tensorflow.__version__, "Keras": keras.__version__, "tfbn": tfbn.__version__}
+print(json.dumps([versions, len(tensorflow.config.list_physical_devices("GPU"))]))
+"""
+
+
+class Machine(NamedTuple):
+    """What rows are worth nothing without."""
+
+    processor: str
+    cores: int
+    gpus: int
+    by_itself: bool  # whether TensorFlow uses oneDNN here unless it is told otherwise
+    settings: list[bool]  # of the switch; `[False]` where TensorFlow was built without oneDNN
+    versions: dict[str, str]
+
+    def __str__(self) -> str:
+        versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
+        by_itself = "on" if self.by_itself else "off"
+        if True not in self.settings:
+            by_itself = "not in this TensorFlow"
+        hardware = f"{self.processor}, {self.cores} cores, {self.gpus or 'no'} GPU"
+        return f"{hardware}; oneDNN by itself: {by_itself}\n{versions}"
+
+
+def with_switch(onednn: bool | None) -> dict[str, str]:
+    """The environment with the switch set, or, for `None`, as the machine has it by itself.
+
+    TensorFlow reads it when it is imported: a process has one setting.
+    """
+    environment = {name: value for name, value in os.environ.items() if name != SWITCH}
+    return environment if onednn is None else environment | {SWITCH: str(int(onednn))}
+
+
+def processor() -> str:
+    """The model's name; `platform` alone knows it on Windows and macOS only."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+def probe(onednn: bool | None) -> tuple[bool, Any]:
+    """Whether TensorFlow says in its log that oneDNN is on, and what `PROBE` prints."""
+    environment = with_switch(onednn) | {"TF_CPP_MIN_LOG_LEVEL": "0"}
+    script = [sys.executable, "-c", PROBE]
+    done = subprocess.run(script, env=environment, check=True, capture_output=True, text=True)
+    return "oneDNN custom operations are on" in done.stderr, json.loads(done.stdout)
+
+
+def describe() -> Machine:
+    by_itself, (versions, gpus) = probe(None)
+    settings = [False, True] if by_itself or probe(True)[0] else [False]
+    versions = {"Python": platform.python_version(), **versions}
+    return Machine(processor(), os.cpu_count() or 1, gpus, by_itself, settings, versions)
