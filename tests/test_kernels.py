@@ -69,6 +69,35 @@ def gradients(function, x, beta, gamma, order):
     return first if order == 1 else outer.gradient(penalty, variables)
 
 
+@pytest.mark.parametrize("gpu", [False, True])
+@pytest.mark.parametrize("shape", [(8, 3, 5, 4), (7, 3, 11), (4, 3, 2, 3, 5)])
+def test_channels_second_by_either_way(shape, gpu, monkeypatch):
+    """Transposed for the CPU; on a GPU the kernel takes them as they are, and so does this CPU's."""
+    monkeypatch.setattr(kernels, "_has_gpu", lambda: gpu)
+    x = tf.constant(reference.data(shape, 1), tf.float32)
+    p = {name: tf.constant(one, tf.float32) for name, one in reference.parameters((3,)).items()}
+    graph = tf.function(
+        lambda x: (
+            kernels.normalize_batch(x, p["beta"], p["gamma"], 1e-3, 1),
+            kernels.normalize(x, p["mean"], p["variance"], p["beta"], p["gamma"], 1e-3, 1),
+        )
+    )
+    layouts = {
+        node.attr["data_format"].s
+        for node in graph.get_concrete_function(x).graph.as_graph_def().node
+        if node.op == "FusedBatchNormV3"
+    }
+    assert layouts == {b"NCHW" if gpu else b"NHWC"}
+    (y, (mean, variance, _)), inferred = graph(x)
+    wide = x.numpy().astype("float64")
+    expected = reference.moments(wide, 1)
+    np.testing.assert_allclose(mean, expected[0], rtol=1e-6)
+    np.testing.assert_allclose(variance, expected[1], rtol=2e-6)
+    for got, moments in ((y, expected), (inferred, (p["mean"].numpy(), p["variance"].numpy()))):
+        want = reference.apply(wide, *moments, p["beta"].numpy(), p["gamma"].numpy(), axis=1)
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
+
+
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(("shape", "axis"), SHAPES[:7])

@@ -1,8 +1,8 @@
 """Which TensorFlow kernel computes Algorithm 1 and inference: the one place where that is decided.
 
 `FusedBatchNormV3` computes a training batch in one pass forward and one backward, with oneDNN several
-times as fast as the formulas of `functional`, without it as fast or up to three times; channels first
-without oneDNN it is slower (docs/benchmarks.md). They are used instead where
+times as fast as the formulas of `functional`, without it as fast or up to three times
+(docs/benchmarks.md). They are used instead where
 
 * the input is float64, or has several channel axes: the kernel has neither;
 * epsilon is below 1.001e-5 and there is a GPU: older cuDNN kernels refuse it;
