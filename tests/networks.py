@@ -41,10 +41,9 @@ def relative_difference(got, want):
 
 
 def outputs(model, x, **arguments):
-    """What a model computes, flat; compiled by XLA, which has every layout, where TensorFlow lacks a kernel.
+    """What a model computes, flat; by XLA, which has every layout, where TensorFlow lacks a kernel.
 
-    On the CPU, TensorFlow has channels-first convolutions with oneDNN only: not in float64, and without it
-    not at all.
+    On the CPU, TensorFlow has channels-first convolutions only with oneDNN, and none in float64.
     """
     try:
         found = model(x, **arguments)

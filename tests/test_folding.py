@@ -108,7 +108,7 @@ CHANNELS_FIRST = {
 
 @pytest.mark.parametrize("name", CHANNELS_FIRST)
 def test_channels_first(name):
-    # The folded weights are those of the channels-last twin, which the test above runs, and compute the same.
+    # Its weights are those of the channels-last twin, folded, and it computes what it did before.
     first = CHANNELS_FIRST[name]()
     shape = (4, 9) if name.endswith("1D") else (4, 8, 7)  # outputs not as long as their 6 channels
     inputs = keras.Input(shape)
