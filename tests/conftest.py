@@ -9,19 +9,25 @@ import keras
 import numpy as np
 import pytest
 import tf1_programs
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 pytest.register_assert_rewrite("folds")
 
-# A run finds what the run before found; `pytest --hypothesis-profile=explore` looks further.
-settings.register_profile("same", derandomize=True, deadline=None)
-settings.register_profile("explore", deadline=None)
+# A run finds what the run before found; `pytest --hypothesis-profile=explore` looks further. However
+# slow the machine is: too_slow is the one health check that looks at a clock.
+timeless = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("same", derandomize=True, **timeless)
+settings.register_profile("explore", **timeless)
 settings.load_profile("same")
 
 
 @pytest.fixture(autouse=True)
-def _reproducible():
+def _reproducible(request):
+    """The same random numbers, whatever tests the process ran before."""
     keras.utils.set_random_seed(0)
+    random = getattr(request.module, "RANDOM", None)
+    if random is not None:
+        random.bit_generator.state = np.random.default_rng(0).bit_generator.state
     yield
     keras.config.set_dtype_policy("float32")
 

@@ -1,4 +1,6 @@
-"""A process that exports to one path without end, for a test to kill."""
+"""A process that exports to one path without end, until it has computed for as long as a test says."""
+
+import signal
 
 import keras
 import numpy as np
@@ -15,10 +17,18 @@ def small_model(offset, width=3):
     return model
 
 
-def export_forever(path, offsets, ready):
-    """Export a model of each offset in turn; set the event after the first."""
+def export_until_killed(path, offsets, moment, warm):
+    """Export a model of each offset in turn; the system kills it `moment` seconds of computing later.
+
+    Counted from the start or, `warm`, from the end of the first export. Seconds of this process's own
+    computing: others beside it do not count.
+    """
     models = [small_model(offset) for offset in offsets]
+    if not warm:
+        signal.setitimer(signal.ITIMER_PROF, moment)
     while True:
         for model, freeze in zip(models, (True, False), strict=True):
             tfbn.export(model, path, overwrite=True, freeze=freeze)
-            ready.set()
+            if warm:
+                signal.setitimer(signal.ITIMER_PROF, moment)
+                warm = False

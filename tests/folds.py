@@ -5,7 +5,7 @@ import numpy as np
 
 import reference
 import tfbn
-from networks import FLOAT32, randomize, relative_difference
+from networks import FLOAT32, outputs, randomize, relative_difference
 from tfbn.batch_norms import batch_norms
 
 IMAGE = (9, 8, 4)
@@ -45,7 +45,7 @@ def check(model, folded, into=None, reason=None, tolerance=FLOAT32):
     x = [reference.data((5, *one.shape[1:])) + number for number, one in enumerate(model.inputs)]
     x = keras.tree.pack_sequence_as(model.input, x)
     new, report = tfbn.fold(model)
-    for got, want in zip(keras.tree.flatten(new(x)), keras.tree.flatten(model(x)), strict=True):
+    for got, want in zip(outputs(new, x), outputs(model, x), strict=True):
         assert relative_difference(got, want) < tolerance
     assert len(report.folded) == folded, str(report)
     assert len(batch_norms(new)) == len(report.kept), str(report)

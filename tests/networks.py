@@ -1,7 +1,10 @@
 """Models that several tests use."""
 
+import re
+
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfbn.batch_norms import batch_norms
 
@@ -35,3 +38,17 @@ def chain(shape, *layers, dtype="float32"):
 def relative_difference(got, want):
     got, want = np.asarray(got, "float64"), np.asarray(want, "float64")
     return np.abs(got - want).max() / np.abs(want).max()
+
+
+def outputs(model, x, **arguments):
+    """What a model computes, flat; by XLA, which has every layout, where TensorFlow lacks a kernel.
+
+    On the CPU, TensorFlow has channels-first convolutions only with oneDNN, and none in float64.
+    """
+    try:
+        found = model(x, **arguments)
+    except (tf.errors.UnimplementedError, tf.errors.InvalidArgumentError) as error:
+        if not re.search("only supports (the )?ND?HWC", str(error)):
+            raise
+        found = tf.function(lambda x: model(x, **arguments), jit_compile=True)(x)
+    return keras.tree.flatten(found)

@@ -38,7 +38,7 @@ def test_batch_moments(shape, axis, dtype):
     assert moments.mean.dtype == moments.count.dtype == dtype
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_batch_moments_of_any_shape_and_axes(data):
     shape = data.draw(st.lists(st.integers(1, 6), min_size=1, max_size=5))
@@ -130,7 +130,7 @@ def test_weights_that_do_not_fit_are_refused():
             functional.weighted_moments(np.ones((2, 3), "float32"), np.ones(shape, "float32"))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(sizes=st.lists(st.integers(0, 9), min_size=1, max_size=6), mean=st.sampled_from([0, 1e3, 1e6]))
 def test_combined_moments_are_those_of_all_values(sizes, mean):
     x = reference.data((sum(sizes), 3), seed=sum(sizes), dtype="float64") + mean

@@ -227,7 +227,7 @@ def called(layer, x, mode, **arguments):
 MODES = st.sampled_from(["eager", "known", "unknown", "jit"])
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_any_shape_axes_precision_mask_and_mode(data):
     dtype = data.draw(st.sampled_from(["float32", "float64", "float16", "bfloat16"]))
@@ -261,7 +261,7 @@ def test_any_shape_axes_precision_mask_and_mode(data):
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_first_and_second_gradients_of_any_shape_in_any_mode(data):
     x, axis = drawn_inputs(data.draw, "float32")
