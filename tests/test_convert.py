@@ -1,6 +1,7 @@
 """tfbn.convert: the same model with another batch norm, and back."""
 
 import inspect
+import itertools
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ import tensorflow as tf
 import reference
 import tfbn
 from networks import chain, randomize, relative_difference
-from tfbn.batch_norms import batch_norms
+from tfbn.batch_norms import batch_norms, layer_paths
 
 L = keras.layers
 STOCK = L.BatchNormalization
@@ -65,6 +66,24 @@ def test_training_goes_on_as_before():
         for one, other in zip(got, want, strict=True):
             # Ten steps, apart by the rounding of each.
             np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("flags", list(itertools.product([False, True], repeat=4)))
+def test_every_combination_of_frozen_models_and_layers_survives(flags):
+    """A batch norm left on inside a frozen model, for one: that sets what is inside it, and no more."""
+    layers = [L.Dense(4, name="dense", use_bias=False), STOCK(name="bn")]
+    base = keras.Sequential([keras.Input((4,)), *layers], name="base")
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, L.Dense(2, name="top")(base(inputs)))
+    for layer, flag in zip((model, base, *layers), flags, strict=True):
+        layer.trainable = flag
+    wanted = {path: layer.trainable for path, layer in layer_paths(model).items()}
+    ours = tfbn.convert(model)
+    for new in (ours, tfbn.convert(ours, to=STOCK), tfbn.fold(model)[0], tfbn.fold(ours)[0]):
+        assert new.trainable is flags[0]
+        found = {path: layer.trainable for path, layer in layer_paths(new).items()}
+        assert found == {path: wanted[path] for path in found}
+        assert len(found) >= len(wanted) - 1
 
 
 def test_there_and_back_is_the_same_model():

@@ -181,6 +181,19 @@ def test_update_moving_average():
     np.testing.assert_array_equal(functional.update_moving_average(moving, value, 1.0), moving)
 
 
+@pytest.mark.parametrize("decay", [0.0, 1e-8, 1e-3, 0.3, 0.5, 0.7, 0.999, 1.0])
+def test_a_moving_average_loses_no_digit_of_the_nearer_value(decay):
+    """Where one of them is large, the other's digits would be lost in the difference."""
+    for moving, value in np.float32([(1e8, 1.1), (1.1, 1e8), (-3e5, 7e-3), (0.1, 0.1)]):
+        found = functional.update_moving_average(tf.constant(moving), tf.constant(value), decay)
+        exact = decay * np.float64(moving) + (1 - decay) * np.float64(value)
+        # Of the exact result, and of the larger term that the decay leaves: three roundings.
+        size = max(abs(decay * np.float64(moving)), abs((1 - decay) * np.float64(value)))
+        assert abs(float(found) - exact) <= 2.0**-22 * size
+        constant = functional.update_moving_average(tf.constant(value), tf.constant(value), decay)
+        assert float(constant) == value
+
+
 def test_scale_and_offset():
     p = reference.parameters((9,))
     for beta, gamma in ((p["beta"], p["gamma"]), (None, None)):

@@ -81,7 +81,7 @@ def rebuild(
     Args:
         model: an open model (see `is_open`). Open models inside it are rebuilt likewise.
         choose: called once for each layer that is not an open model; returns a new layer, whose
-            weights stay as they are, or one of `Instead`.
+            weights stay as they are and which is frozen or not as the old one is, or one of `Instead`.
         adapt: changes the configuration of each layer that is copied.
 
     Returns:
@@ -92,6 +92,7 @@ def rebuild(
     """
     clones: dict[int, Any] = {}
     copied: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
+    replaced: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
     models: list[keras.Model] = []
 
     def clone(layer: keras.layers.Layer) -> Any:
@@ -109,6 +110,8 @@ def rebuild(
             choice = copy_layer(layer, adapt if isinstance(layer, keras.layers.Layer) else dict)
             if isinstance(layer, keras.layers.Layer):
                 copied.append((layer, choice))
+        elif choice is not Instead.NOTHING:
+            replaced.append((layer, choice))
         return choice
 
     new = clone(model)
@@ -116,6 +119,8 @@ def rebuild(
         clones[id(old_model)].trainable = old_model.trainable
     for old_layer, new_layer in copied:
         copy_state(old_layer, new_layer)
+    for old_layer, new_layer in replaced:
+        new_layer.trainable = old_layer.trainable
     return new, {key: layer for key, layer in clones.items() if layer is not Instead.NOTHING}
 
 

@@ -194,10 +194,14 @@ def normalize(
 def update_moving_average(moving: TensorLike, value: TensorLike, decay: float) -> tf.Tensor:
     """`decay · moving + (1 − decay) · value`: the decay, in [0, 1], weighs the old value.
 
-    A step towards the value, so that the moving average of a constant is that constant.
+    A step from the nearer one towards the other: the moving average of a constant is that constant,
+    and decays of 0 and 1 give the value and the old value as they are, whatever the other is.
     """
     moving = _widen(moving)
-    return moving + (tf.cast(value, moving.dtype) - moving) * (1.0 - decay)
+    value = tf.cast(value, moving.dtype)
+    if decay < 0.5:
+        return value + (moving - value) * decay
+    return moving + (value - moving) * (1.0 - decay)
 
 
 def scale_and_offset(
