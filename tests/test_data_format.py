@@ -195,7 +195,7 @@ def test_what_follows_a_convolution(name):
     assert turned.count_params() > 0
     model = chain((3, 9, 7), conv(), *STEPS[name]())
     if len(model.output_shape) == 4:
-        check(keras.Model(model.inputs, conv(2)(model.outputs[0])))
+        check(keras.Model(model.inputs[0], conv(2)(model.outputs[0])))
 
 
 def residual():
@@ -395,7 +395,7 @@ def test_a_bias_that_keras_adds_elsewhere_is_refused():
     model.get_layer("square").bias.assign([1, 2, 3, 4])
     x = samples(model)
     wrong = by_xla(model, x) - by_xla(
-        keras.Model(model.inputs, conv(4, use_bias=False)(model.inputs[0])), x
+        keras.Model(model.inputs[0], conv(4, use_bias=False)(model.inputs[0])), x
     )
     assert wrong.shape == (3, 4, 5, 4)
     with pytest.raises(ValueError, match="the outputs of 'square' are as long along the last axis"):
