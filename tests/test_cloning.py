@@ -78,6 +78,17 @@ def test_layers_shared_between_nested_models_stay_shared():
     assert new.get_layer("one").layers[0] is new.get_layer("two").layers[0]
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_output_padding_is_carried_over(wrapped):
+    """Keras before 3.15 has no word of it in a configuration."""
+    layer = L.Conv2DTranspose(2, 2, strides=3, output_padding=1)
+    model = chain((2, 4, 4, 3), L.TimeDistributed(layer)) if wrapped else chain((4, 4, 3), layer)
+    x = np.random.default_rng(0).normal(size=(1, *model.input_shape[1:]))
+    assert model(x).shape[-2] == 12
+    assert copy(model).output_shape == model.output_shape
+    np.testing.assert_array_equal(copy(model)(x), model(x))
+
+
 def test_assets_are_carried_over():
     lookup = L.StringLookup(output_mode="int")
     lookup.adapt(["b", "a", "b"])

@@ -534,6 +534,14 @@ def test_batch_norms_merge_where_they_cannot_go(kind):
     check(randomize(model), folded=0, reason="which is not the channel axis")
 
 
+def test_a_transposed_convolution_keeps_its_output_padding():
+    """Keras before 3.15 has no word of it in a configuration."""
+    step = L.Conv2DTranspose(2, 2, strides=3, output_padding=1, name="conv")
+    model = functional((4, 4, 3), step, bn(), L.ReLU())
+    check(weigh(model), folded=1, into=["conv"])
+    assert model.output_shape == (None, 12, 12, 2)
+
+
 @pytest.mark.parametrize("kind", [tfbn.BatchNorm, L.BatchNormalization])
 def test_a_batch_norm_without_gamma_and_beta_gets_both(kind):
     last = kind(name="b", center=False, scale=False)

@@ -6,8 +6,10 @@ import keras
 import legacy_files as files
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tfbn import compat
+from tfbn.compat.legacy import own_layers
 
 pytestmark = pytest.mark.slow
 
@@ -185,3 +187,39 @@ def test_outputs_that_no_layer_has(tmp_path):
     path = files.write(tmp_path / "m.h5", config, [])
     with pytest.raises(compat.LegacyModelError, match="a: names the output 1 of call 0 of 'x'"):
         compat.load_model(path)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("padding", ["valid", "same"])
+def test_transposed_convolutions_padded_by_0(rank, padding, tmp_path):
+    """One less than those padded by 1, whose last place along the axis then is not made."""
+    kind = getattr(own_layers, f"PaddedConv{rank}DTranspose")
+    shared = {"filters": 2, "kernel_size": 3, "strides": 2, "padding": padding}
+    layer = kind(**shared, output_padding=(*[1] * (rank - 1), 0))
+    model = keras.Sequential([keras.Input((*[4] * rank, 3)), layer])
+    longer = getattr(keras.layers, f"Conv{rank}DTranspose")(**shared, output_padding=1)
+    longer.build((None, *[4] * rank, 3))
+    longer.set_weights(layer.get_weights())
+    x = RANDOM.normal(size=(2, *[4] * rank, 3)).astype("float32")
+    cut = (..., slice(-1), slice(None))
+    model.save(tmp_path / "m.keras")
+    for one in (model, keras.models.load_model(tmp_path / "m.keras")):
+        if padding == "valid":
+            np.testing.assert_allclose(one(x), longer(x).numpy()[cut], **CLOSE)
+        assert one(x).shape == longer(x).numpy()[cut].shape
+        assert one.output_shape[1:] == one(x).shape[1:]
+
+
+@pytest.mark.parametrize("form", ["channels_last", "channels_first"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda form: own_layers.TheanoPooling((2, 3), (2, 1), "MAX", form),
+        lambda form: own_layers.CornerUpSampling2D((2, 3), data_format=form),
+    ],
+)
+def test_sizes_are_known_in_a_graph(make, form):
+    """Keras 3.8 cannot flatten what has two sizes that are not known."""
+    layer = make(form)
+    graph = tf.function(layer).get_concrete_function(tf.TensorSpec((None, 5, 6, 4), tf.float32))
+    assert graph.output_shapes.as_list() == list(layer.compute_output_shape((None, 5, 6, 4)))

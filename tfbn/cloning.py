@@ -32,6 +32,8 @@ class Instead(Enum):
 # process, on which no client should depend.
 AUTOMATIC_NAME = re.compile(r"(keras_tensor|input_layer)(_\d+)?")
 
+TRANSPOSED = tuple(getattr(keras.layers, f"Conv{rank}DTranspose") for rank in (1, 2, 3))
+
 Choice = Callable[[keras.layers.Layer], "keras.layers.Layer | Instead"]
 
 
@@ -135,6 +137,21 @@ def uncompiled(model: keras.Model) -> keras.Model:
     return keras.Model(declared_inputs(model), outputs, name=model.name)
 
 
+def like(layer: Any, config: dict[str, Any]) -> Any:
+    """A layer of the same class from a configuration, and what Keras before 3.15 leaves out of it."""
+    new = type(layer).from_config(config)
+    if isinstance(layer, keras.layers.Layer):
+        _pad_alike(layer, new)
+    return new
+
+
+def _pad_alike(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
+    if isinstance(old, TRANSPOSED):
+        new.output_padding = old.output_padding
+    for pair in zip(sublayers(old), sublayers(new)):  # noqa: B905 (whether they are as many is seen later)
+        _pad_alike(*pair)
+
+
 def _rebuild_open(model: keras.Model, clone: Callable[[Any], Any]) -> keras.Model:
     """An open model of the new layers.
 
@@ -236,7 +253,7 @@ def copy_layer(layer: Any, adapt: Callable[[dict[str, Any]], dict[str, Any]]) ->
             new = type(layer).from_config(config, safe_mode=False)
             new.function = layer.function
             return new
-        return type(layer).from_config(config)
+        return like(layer, config)
     except (NotImplementedError, TypeError, ValueError) as error:
         raise ValueError(
             f"The layer {layer.name!r} ({type(layer).__name__}) cannot be copied, because making it "

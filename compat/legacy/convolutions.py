@@ -75,13 +75,11 @@ def _placed(row: Row, call: Call, arguments: dict[str, Any], weights: list[np.nd
 
 
 def _layer(row: Row, arguments: dict[str, Any]) -> Any:
-    """Keras' layer, or ours where Keras refuses an `output_padding` of 0."""
-    try:
-        return row.layer(**arguments)
-    except ValueError:
-        if row.layer not in _TRANSPOSED or 0 not in (arguments.get("output_padding") or ()):
-            raise
+    """Keras' layer, or ours where Keras' would lose its `output_padding` when saved (before 3.15)."""
+    padded = row.layer in _TRANSPOSED and arguments.get("output_padding") is not None
+    if padded and "output_padding" not in L.Conv2DTranspose(1, 1).get_config():
         return _TRANSPOSED[row.layer](**arguments)
+    return row.layer(**arguments)
 
 
 def _bias_misplaced(row: Row, call: Call, arguments: dict[str, Any]) -> bool:

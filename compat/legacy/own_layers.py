@@ -202,29 +202,35 @@ class TheanoPooling(keras.layers.Layer):
         }
 
 
-class _AnyPadding:
-    """A transposed convolution whose `output_padding` may be 0 on an axis.
+class _Padded:
+    """A transposed convolution with an `output_padding` that is saved, and may be 0 on an axis.
 
-    Of Keras' own layers that of Keras 3.11 and later may; earlier ones compute it and refuse to be made.
+    Keras' own computes it, and before Keras 3.15 leaves it out of its configuration, before 3.11 refuses
+    a 0 in it.
     """
+
+    output_padding: tuple[int, ...] | None
 
     def __init__(self, *args: Any, output_padding: Sequence[int] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.output_padding = None if output_padding is None else tuple(output_padding)
 
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"output_padding": self.output_padding}  # type: ignore[misc]
+
 
 @keras.saving.register_keras_serializable(package="tfbn")
-class PaddedConv1DTranspose(_AnyPadding, keras.layers.Conv1DTranspose):
+class PaddedConv1DTranspose(_Padded, keras.layers.Conv1DTranspose):
     """One of one dimension."""
 
 
 @keras.saving.register_keras_serializable(package="tfbn")
-class PaddedConv2DTranspose(_AnyPadding, keras.layers.Conv2DTranspose):
+class PaddedConv2DTranspose(_Padded, keras.layers.Conv2DTranspose):
     """One of two dimensions."""
 
 
 @keras.saving.register_keras_serializable(package="tfbn")
-class PaddedConv3DTranspose(_AnyPadding, keras.layers.Conv3DTranspose):
+class PaddedConv3DTranspose(_Padded, keras.layers.Conv3DTranspose):
     """One of three dimensions."""
 
 

@@ -9,6 +9,7 @@ and weights for all that it took up.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -117,7 +118,7 @@ class Linear(Absorber):
                 size if axis - kernel.ndim in self.outputs else 1
                 for axis, size in enumerate(kernel.shape)
             ]
-            scale = np.broadcast_to(after.scale, np.prod(sizes)).reshape(shape)
+            scale = np.broadcast_to(after.scale, math.prod(sizes)).reshape(shape)
             kernels[self.kernel] = kernels[self.kernel].times(scale)
             bias = after.scale * bias + after.offset
         if layer.use_bias or bias.any():
