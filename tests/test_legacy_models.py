@@ -7,6 +7,7 @@ import legacy_files as files
 import legacy_oracle as oracle
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tfbn
 from tfbn import compat
@@ -425,6 +426,41 @@ def test_kernels_need_their_backend(tmp_path):
         match="conv: Theano turned kernels around, and the file does not say .*Pass backend='theano'",
     ):
         compat.load_model(path)
+
+
+class OfOwnLayout(keras.layers.Layer):
+    """A layer of the user's own, of which it is not known how to turn it."""
+
+    def __init__(self, data_format, **kwargs):
+        super().__init__(**kwargs)
+        self.data_format = data_format
+
+    def call(self, x):
+        return 2 * x
+
+    def get_config(self):
+        return super().get_config() | {"data_format": self.data_format}
+
+
+def test_a_model_that_cannot_be_turned_stays_channels_first_with_a_warning(tmp_path):
+    conv = {"nb_filter": 5, "nb_row": 2, "nb_col": 2, "dim_ordering": "th"}
+    layers = [
+        files.layer("Convolution2D", "conv", **conv),
+        files.layer("OfOwnLayout", "own", data_format="channels_first"),
+    ]
+    weights = [("conv", [("W", draw(5, 2, 2, 2)), ("b", draw(5))])]
+    path = files.write(tmp_path / "m.h5", files.sequential(*layers, shape=(2, 6, 6)), weights)
+    known = {"backend": "theano", "custom_objects": {"OfOwnLayout": OfOwnLayout}}
+    with pytest.warns(UserWarning, match=r"'own' \(OfOwnLayout\) would stay channels first.*It stays"):
+        model = compat.load_model(path, **known)
+    kept = compat.load_model(path, data_format="channels_first", **known)
+    # As wide as it has channels, Keras would add the bias along the last axis: kept apart from that.
+    assert [layer.name for layer in model.layers] == [layer.name for layer in kept.layers]
+    x = draw(3, 2, 6, 6)
+    by_xla = [tf.function(one, jit_compile=True)(x) for one in (model, kept)]
+    np.testing.assert_array_equal(*by_xla)
+    with pytest.raises(ValueError, match="would stay channels first"):
+        compat.load_model(path, data_format="channels_last", **known)
 
 
 def test_the_loaded_model_is_one_of_keras3(tmp_path):

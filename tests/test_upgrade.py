@@ -15,6 +15,7 @@ from networks import relative_difference
 from tfbn.cli import main
 from tfbn.compat import load_model
 from tfbn.compat.upgrade import UpgradeError, upgrade
+from tfbn.data_format import support
 
 DATA = Path(__file__).parent / "data" / "keras1"
 MODELS = ["conv_th_axis1_mode0", "dense_mode0", "dense_mode1", "dense_mode2"]
@@ -49,6 +50,18 @@ def test_files_of_keras_1_become_keras_files_that_predict_the_same(run, name):
     assert shown.endswith("Written to new.keras. It loads after: import tfbn.compat")
     x, y = known(name)
     assert relative_difference(keras.models.load_model("new.keras")(x, training=False), y) < CLOSE
+
+
+def test_channels_first_is_kept_if_asked_and_refused_where_it_cannot_run(run, monkeypatch, tmp_path):
+    files = ["conv_th_axis1_mode0_full.h5", "new.keras", "--backend", "theano"]
+    shown = run(*files).output
+    assert "backend theano, turned to channels last" in " ".join(shown.split())
+    monkeypatch.setattr(support, "has_kernel", lambda kind, dtype: False)
+    kept = [*files, "--overwrite", "--data-format", "channels_first"]
+    refused = run(*kept)
+    assert refused.exit_code == 1
+    assert "channels first, for which TensorFlow has no kernel on this machine's CPU" in refused.output
+    assert "Turn the model round with --data-format channels_last, or set the" in refused.output
 
 
 def test_architecture_and_weights_in_two_files(run):
