@@ -48,6 +48,15 @@ class ScopedFunction:
         defaults = scope.get(self._own_key, {}) | scope.get(key, {})
         return self._function(*args, **(defaults | kwargs))
 
+    # What tf_slim's own `add_arg_scope` looks at, should it be given one.
+    @property
+    def __defaults__(self) -> tuple[Any, ...] | None:
+        return self._function.__defaults__  # type: ignore[attr-defined]
+
+    @property
+    def __code__(self) -> types.CodeType:
+        return self._function.__code__  # type: ignore[attr-defined]
+
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         return self if instance is None else types.MethodType(self, instance)
 

@@ -127,6 +127,7 @@ def _keras_layer(inputs: keras.KerasTensor, **arguments: Any) -> keras.KerasTens
     return apply_layer(
         inputs,
         "batch_norm",
+        default_name="BatchNorm",
         training=arguments["is_training"],
         activation=arguments["activation_fn"],
         axis=axis,

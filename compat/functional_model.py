@@ -42,6 +42,7 @@ def apply_layer(
     function: str,
     *,
     scope: Any,
+    default_name: str,
     training: Any,
     trainable: bool,
     renorm: bool,
@@ -55,7 +56,8 @@ def apply_layer(
     Args:
         inputs: Keras tensor.
         function: the one that the user called, for messages.
-        scope: the layer's name: a string, a variable scope, or `None` for one of Keras' making.
+        scope: the layer's name: a string, a variable scope, or `None`.
+        default_name: the name without a scope, numbered from the second layer on as TF1 did.
         training: False freezes the layer, so that it runs as at inference; True and None follow the
             model.
         trainable: whether beta and gamma are. The statistics move either way.
@@ -69,7 +71,10 @@ def apply_layer(
             f"{training!r}. Leave it out: the model says whether it trains, model(x, training=…)."
         )
     name = getattr(scope, "name", scope)
-    arguments["name"] = name.replace("/", "_") if name else None
+    if not name:
+        number = keras.backend.get_uid(default_name) - 1
+        name = f"{default_name}_{number}" if number else default_name
+    arguments["name"] = name.replace("/", "_")
     for key, value in arguments.items():
         if key.endswith("_initializer"):
             arguments[key] = _keras_initializer(value)

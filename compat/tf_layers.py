@@ -184,6 +184,7 @@ def _keras_layer(inputs: keras.KerasTensor, **arguments: Any) -> keras.KerasTens
         inputs,
         "batch_normalization",
         scope=arguments["name"],
+        default_name="batch_normalization",
         training=arguments["training"],
         axis=axes,
         decay=arguments["momentum"],

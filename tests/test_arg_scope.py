@@ -212,6 +212,16 @@ def test_each_scope_takes_the_other_ones_functions():
 
 
 @beside_slim
+def test_tf_slims_decorator_takes_what_ours_has_decorated():
+    """Old code decorates every function of its own once more."""
+    for function in (compat.batch_norm, ours):
+        again = tf_slim.add_arg_scope(function)
+        assert tf_slim.arg_scoped_arguments(again) == tf_slim.arg_scoped_arguments(function)
+    with tf_slim.arg_scope([again], b=10):
+        assert (again(0), ours(0)) == ((0, 10, 2), (0, 10, 2))
+
+
+@beside_slim
 @pytest.mark.filterwarnings("ignore:`layer.apply` is deprecated")
 def test_layers_of_tf_slim():
     with tf.Graph().as_default():

@@ -266,6 +266,7 @@ def test_wrap_function_owns_what_is_made_in_it():
 
 
 def test_on_a_keras_tensor_it_is_a_layer(tmp_path):
+    keras.backend.clear_session()  # where Keras' numbers begin
     inputs = keras.Input((4, 4, 3))
     beta = {"beta": V1.constant_initializer(2.0)}
     x = compat.batch_norm(
@@ -283,6 +284,7 @@ def test_on_a_keras_tensor_it_is_a_layer(tmp_path):
         0.9,
         False,
     )
+    assert [one.name for one in (second, third, fourth)] == ["BatchNorm", "BatchNorm_1", "BatchNorm_2"]
     assert (second.unbiased, second.scale, third.axis, third.dmax) == (True, True, 1, 1.0)
     assert type(third) is BatchRenorm
     np.testing.assert_array_equal(first.beta, [2.0] * 3)
