@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from ..data_format import check_kernels
+from ..data_format.support import TURN
 from ..export import samples
 from ..export.staging import staged
 from .legacy import LegacyReport, load
@@ -78,7 +79,8 @@ def upgrade(
     if os.path.exists(new) and not overwrite:
         raise FileExistsError(f"{new} exists already. Choose another path, or pass overwrite=True.")
     model, legacy = load(old, **arguments)
-    check_kernels(model)
+    # What loading could not turn, converting cannot either.
+    check_kernels(model, TURN if arguments.get("data_format") == "channels_first" else None)
     known = None if reference is None else Reference.read(reference, model)
     off = None
     if known is not None:

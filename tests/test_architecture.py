@@ -20,6 +20,7 @@ ORDER = [
     "layer",
     "renorm",
     "batch_norms",
+    "copying",
     "cloning",
     "data_format",
     "population|convert|folding",
@@ -242,8 +243,8 @@ def test_the_changelog_knows_the_version():
 def test_every_module_has_its_tests():
     tested = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
     assert (
-        RANK.keys() - {"quiet", "axes", "sums"} <= tested
-    )  # in test_cli, as the command, and in test_functional
+        RANK.keys() - {"quiet", "axes", "sums", "copying"} <= tested
+    )  # in test_cli, as the command, in test_functional, and in test_cloning
     parts = {part for parts in COMPAT_ORDER for part in parts.split("|")} - {"legacy"}
     assert parts - HELPERS_OF_COMPAT <= tested
     whole = {"files", "genuine", "keras1_layers", "keras2", "models", "statistics", "hostile"}

@@ -3,6 +3,7 @@
 XLA runs every channels-first layer on every processor, and knows nothing of how we turn models.
 """
 
+import dataclasses
 import inspect
 
 import keras
@@ -459,5 +460,142 @@ def test_a_function_of_tensorflow_that_cannot_run_here_is_told(tmp_path):
         def compute_output_shape(self, shape):
             return shape
 
-    with pytest.raises(RuntimeError, match="The model runs a layer channels first"):
+    with pytest.raises(
+        RuntimeError,
+        match="The model runs a function of TensorFlow channels first.*Make it channels last in its",
+    ):
         tfbn.export(chain((3, 6, 5), Own()), tmp_path / "out", fold=False)
+
+
+def with_mask(layer):
+    """A mask that is made of the images, and so laid out as they are."""
+    inputs = keras.Input((3, 4, 4))
+    x = conv(use_bias=False)(inputs)
+    return keras.Model(inputs, layer(x, mask=keras.ops.cast(L.ReLU()(x), "bool")))
+
+
+def test_a_mask_of_the_images_has_the_layout_that_it_had():
+    check(with_mask(L.Softmax(axis=1)))
+
+
+def test_a_bias_that_keras_adds_elsewhere_at_each_step_is_refused():
+    inputs = keras.Input((2, 3, 5, 4))
+    model = keras.Model(inputs, L.TimeDistributed(conv(4), name="square")(inputs))
+    model.get_layer("square").layer.bias.assign([1, 2, 3, 4])
+    with pytest.raises(ValueError, match="the outputs of 'square' are as long along the last axis"):
+        tfbn.convert(model, data_format="channels_last")
+
+
+def test_a_layer_that_is_called_alone_and_at_each_step_stays_shared():
+    for stepwise_first in (False, True):
+        shared = conv(4, name="both")
+        inputs = [keras.Input((3, 5, 6)), keras.Input((2, 3, 5, 6))]
+        layers = [shared, L.TimeDistributed(shared)]
+        pairs = list(zip(layers, inputs, strict=True))[:: -1 if stepwise_first else 1]
+        model = keras.Model(inputs, [layer(x) for layer, x in pairs])
+        assert check(model).count_params() == model.count_params()
+
+
+def test_activity_regularizers_stay_where_they_were():
+    layers = [
+        conv(activation="softmax", activity_regularizer="l2"),
+        L.Reshape((2, 2, 9, 7)),
+        L.TimeDistributed(conv(), activity_regularizer="l1"),
+        L.Permute((1, 3, 4, 2), activity_regularizer="l2"),
+        tfbn.BatchNorm(activity_regularizer="l1"),
+    ]
+    model = chain((3, 9, 7), *layers)
+    turned = check(model)
+    x = samples(model)
+    losses = []
+    for one in (model, turned):
+        losses.append(tf.function(lambda x, one=one: (one(x), sum(one.losses))[1], jit_compile=True)(x))
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+    assert losses[0] > 1
+
+
+def test_operations_with_bounds_for_each_column():
+    low, high = [-0.1, -0.2, -0.3, -0.4], [0.1, 0.2, 0.3, 0.4]
+    check(chain((3, 4, 4), conv(use_bias=False), lambda x: keras.ops.clip(x, low, high)))
+    check(chain((3, 4, 5), conv(), lambda x: keras.ops.clip(x, -0.1, 0.1)), permutes=2)
+
+
+def test_short_noise_shapes():
+    check(chain((3, 5, 6), conv(), L.Dropout(0.5, noise_shape=(4, 1, 1)), conv()), permutes=2)
+
+
+@dataclasses.dataclass
+class Scale:
+    """An activation that Keras cannot write down, and that has no hash."""
+
+    by: float
+
+    def __call__(self, x):
+        return self.by * x
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [lambda x: x * keras.ops.sigmoid(x), Scale(2.0), L.LeakyReLU(0.2)],
+    ids=["lambda", "unhashable", "a layer"],
+)
+def test_activations_of_the_users_own(activation):
+    turned = check(chain((3, 5, 6), conv(activation=activation, name="it")), permutes=2)
+    x = np.float32([-2, 3])
+    np.testing.assert_array_equal(turned.get_layer("it").activation(x), activation(x))
+
+
+def test_states_by_keyword():
+    sequences = keras.Input((3, 2, 5, 6))
+    states = [keras.Input((4, 5, 6)) for _ in range(2)]
+    lstm = L.ConvLSTM2D(4, 3, padding="same", **FIRST)
+    check(keras.Model([sequences, *states], lstm(sequences=sequences, initial_state=states)))
+
+
+def test_several_layers_at_each_step_are_left_alone():
+    """As they were, for nothing in them is channels first."""
+    inputs = keras.Input((2, 3, 5, 6))
+    x = L.TimeDistributed(L.Permute((3, 1, 2)))(inputs)
+    x = L.TimeDistributed(L.TimeDistributed(L.Dense(4)))(x)
+    check(keras.Model(inputs, L.TimeDistributed(conv(2))(x)))
+
+
+def test_one_merging_layer_for_two_and_for_three():
+    add = L.Add()
+    inputs = keras.Input((3, 5, 6))
+    x, y = conv()(inputs), conv()(inputs)
+    check(keras.Model(inputs, add([add([x, y]), x, y])), permutes=2)
+
+
+def test_one_variable_frozen_alone_and_constraints_along_an_axis():
+    model = sequential()
+    model.get_layer("conv").kernel.trainable = False
+    turned = tfbn.convert(model, data_format="channels_last")
+    assert len(turned.trainable_weights) == len(model.trainable_weights)
+    assert turned.get_layer("conv").kernel.trainable is False
+    check(chain((3, 5, 6), conv(), L.PReLU(alpha_constraint=keras.constraints.MaxNorm(0.3, axis=0))))
+
+
+def test_what_a_layer_of_ones_own_raises_is_told():
+    class Own(L.Layer):
+        def call(self, x):
+            return x
+
+        def get_config(self):
+            raise KeyError("units")
+
+    with pytest.raises(ValueError, match=r"'own' \(Own\) cannot be copied.*'units'"):
+        tfbn.convert(chain((3, 5, 6), conv(), Own(name="own")), data_format="channels_last")
+
+
+class ByHand(L.Conv2D):
+    """A subclass that runs everywhere."""
+
+    def call(self, x):
+        turned = tf.nn.conv2d(tf.transpose(x, (0, 2, 3, 1)), self.kernel, 1, "SAME")
+        return tf.transpose(turned, (0, 3, 1, 2))
+
+
+def test_a_subclass_that_does_it_otherwise_is_not_refused(monkeypatch):
+    monkeypatch.setattr(support, "has_kernel", lambda kind, dtype: False)
+    check_kernels(chain((3, 5, 6), ByHand(2, 3, padding="same", **FIRST)))

@@ -95,6 +95,22 @@ def test_the_release_of_the_weights_tells_what_they_are(tmp_path):
     np.testing.assert_allclose(model(np.ones((1, 2), "float32")), [[0.5, 0.25]], **CLOSE)
 
 
+@pytest.mark.parametrize("data_format", [None, "channels_first"])
+def test_an_activation_along_the_last_axis_stays_along_it(tmp_path, data_format):
+    """Channels first, a softmax was along the length of a sequence."""
+    config = {"filters": 4, "kernel_size": [1], "activation": "softmax", "data_format": "channels_first"}
+    kernel, bias = RANDOM.normal(0, 1, (1, 2, 4)), RANDOM.normal(0, 1, 4)
+    layer = files.layer("Conv1D", "one", **config)
+    weights = [("one/kernel:0", kernel), ("one/bias:0", bias)]
+    path = one_layer(tmp_path, layer, (2, 5), "2.2.4", "tensorflow", weights=weights)
+    model = compat.load_model(path, data_format=data_format)
+    x = np.float32(RANDOM.normal(0, 1, (3, 2, 5)))
+    wanted = np.exp(np.einsum("ncl,cf->nfl", x, kernel[0]) + bias[:, np.newaxis])
+    wanted /= wanted.sum(-1, keepdims=True)
+    found = tf.function(model, jit_compile=True)(x)  # which runs it on every processor
+    np.testing.assert_allclose(found, wanted, **CLOSE)
+
+
 def test_synchronized_batch_norms_train_as_they_did(tmp_path):
     """tf.keras never fused them: the variance is biased."""
     layer = files.layer("SyncBatchNormalization", "bn", axis=[3], epsilon=0.1, momentum=0.9)

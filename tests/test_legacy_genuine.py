@@ -11,7 +11,7 @@ import tensorflow as tf
 import tfbn
 from tfbn import compat
 from tfbn.compat import legacy
-from tfbn.data_format import has_channels_first
+from tfbn.data_format import channels_first
 
 DATA = pathlib.Path(__file__).parent / "data" / "keras1"
 NAMES = ["dense_mode0", "dense_mode1", "dense_mode2", "conv_th_axis1_mode0"]
@@ -37,11 +37,11 @@ def test_channels_first_is_kept_if_asked():
     turned, report = legacy.load(DATA / "conv_th_axis1_mode0_full.h5", backend="theano")
     assert report.turned
     assert "turned to channels last" in str(report)
-    assert not has_channels_first(turned)
+    assert not channels_first(turned)
     for data_format, first in (("channels_first", True), ("channels_last", False)):
         known = {"backend": "theano", "data_format": data_format}
         model = compat.load_model(DATA / "conv_th_axis1_mode0_full.h5", **known)
-        assert has_channels_first(model) is first
+        assert channels_first(model) is first
         by_xla = tf.function(model, jit_compile=True)  # which runs both on every processor
         np.testing.assert_allclose(by_xla(x), y, rtol=1e-5, atol=1e-5)
     with pytest.raises(ValueError, match="data_format must be 'channels_first'"):

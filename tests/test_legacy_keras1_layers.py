@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfbn import compat
 from tfbn.compat.legacy import keras1_table
-from tfbn.data_format import has_channels_first
+from tfbn.data_format import channels_first
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +31,7 @@ def loaded(tmp_path, class_name, config, x, weights, **known):
 )
 def test_it_computes_what_keras1_did(tmp_path, class_name, config, x, weights, answer, backend):
     model = loaded(tmp_path, class_name, config, x, weights, backend=backend)
-    assert not has_channels_first(model)
+    assert not channels_first(model)
     wanted = answer(x, *weights)
     x = np.asarray(x, "float32" if x.dtype.kind == "f" else "int32")
     found = [model(x, training=False)]

@@ -12,6 +12,7 @@ import tensorflow as tf
 import tfbn
 from tfbn import compat
 from tfbn.compat import legacy
+from tfbn.data_format import channels_first
 
 RANDOM = np.random.default_rng(3)
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}  # float32 sums of a few products
@@ -461,6 +462,19 @@ def test_a_model_that_cannot_be_turned_stays_channels_first_with_a_warning(tmp_p
     np.testing.assert_array_equal(*by_xla)
     with pytest.raises(ValueError, match="would stay channels first"):
         compat.load_model(path, data_format="channels_last", **known)
+
+
+def test_an_activation_of_the_callers_is_turned_with_its_layer(tmp_path):
+    conv = {"nb_filter": 5, "nb_row": 2, "nb_col": 2, "dim_ordering": "th", "activation": "own"}
+    weights = [("conv", [("W", draw(5, 2, 2, 2)), ("b", draw(5))])]
+    model = files.sequential(files.layer("Convolution2D", "conv", **conv), shape=(2, 6, 5))
+    known = {"backend": "theano", "custom_objects": {"own": lambda x: x * keras.ops.sigmoid(x)}}
+    path = files.write(tmp_path / "m.h5", model, weights)
+    turned = compat.load_model(path, **known)
+    assert not channels_first(turned)
+    x = draw(3, 2, 6, 5)
+    kept = compat.load_model(path, data_format="channels_first", **known)
+    np.testing.assert_allclose(turned(x), tf.function(kept, jit_compile=True)(x), **CLOSE)
 
 
 def test_the_loaded_model_is_one_of_keras3(tmp_path):

@@ -1,24 +1,21 @@
 """Rebuild a model layer by layer, replacing some layers and leaving some out.
 
-The one place that takes models apart and puts them together again: the given model and its layers
-are never touched, and everything that is not replaced carries its whole state over.
+The given model and its layers are never touched, and everything that is not replaced carries its whole
+state over.
 """
 
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Callable
 from enum import Enum
 from functools import cache
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from .batch_norms import sublayers
-from .messages import one_line
+from .copying import copy_layer, copy_state
 
 
 class Instead(Enum):
@@ -31,8 +28,6 @@ class Instead(Enum):
 # What Keras calls an input that was given no name, before and after saving: a counter, another in each
 # process, on which no client should depend.
 AUTOMATIC_NAME = re.compile(r"(keras_tensor|input_layer)(_\d+)?")
-
-TRANSPOSED = tuple(getattr(keras.layers, f"Conv{rank}DTranspose") for rank in (1, 2, 3))
 
 Choice = Callable[[keras.layers.Layer], "keras.layers.Layer | Instead"]
 
@@ -137,21 +132,6 @@ def uncompiled(model: keras.Model) -> keras.Model:
     return keras.Model(declared_inputs(model), outputs, name=model.name)
 
 
-def like(layer: Any, config: dict[str, Any]) -> Any:
-    """A layer of the same class from a configuration, and what Keras before 3.15 leaves out of it."""
-    new = type(layer).from_config(config)
-    if isinstance(layer, keras.layers.Layer):
-        _pad_alike(layer, new)
-    return new
-
-
-def _pad_alike(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
-    if isinstance(old, TRANSPOSED):
-        new.output_padding = old.output_padding
-    for pair in zip(sublayers(old), sublayers(new)):  # noqa: B905 (whether they are as many is seen later)
-        _pad_alike(*pair)
-
-
 def _rebuild_open(model: keras.Model, clone: Callable[[Any], Any]) -> keras.Model:
     """An open model of the new layers.
 
@@ -238,54 +218,3 @@ def input_like(
             changed = {"batch_shape": shape, "optional": layer.optional}
             return type(layer).from_config(layer.get_config() | changed).output
     return keras.Input(batch_shape=shape, dtype=tensor.dtype, sparse=tensor.sparse, name=tensor.name)
-
-
-def copy_layer(layer: Any, adapt: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
-    """A layer, or Keras operation, made anew from its adapted configuration, without state.
-
-    Raises:
-        ValueError: that fails.
-    """
-    try:
-        config = adapt(layer.get_config())
-        if isinstance(layer, keras.layers.Lambda):
-            # The function is already alive in this process: nothing foreign is unmarshalled.
-            new = type(layer).from_config(config, safe_mode=False)
-            new.function = layer.function
-            return new
-        return like(layer, config)
-    except (NotImplementedError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"The layer {layer.name!r} ({type(layer).__name__}) cannot be copied, because making it "
-            f"anew from its configuration fails: {one_line(error)} Give the class a get_config() that "
-            "returns all arguments of its __init__()."
-        ) from error
-
-
-def copy_state(
-    old: keras.layers.Layer, new: keras.layers.Layer, axes: tuple[int, ...] | None = None
-) -> None:
-    """Weights, assets and frozen flags of a layer and of all layers inside it.
-
-    Args:
-        axes: transposes the layer's own weights, as `np.transpose` does.
-    """
-    new.trainable = old.trainable
-    store: dict[str, Any] = {}
-    old.save_own_variables(store)
-    if axes is not None:
-        store = {name: np.transpose(value, axes) for name, value in store.items()}
-    new.load_own_variables(store)
-    if hasattr(old, "save_assets"):
-        with tempfile.TemporaryDirectory() as assets:
-            old.save_assets(assets)
-            new.load_assets(assets)
-    inside_old, inside_new = sublayers(old), sublayers(new)
-    if len(inside_old) != len(inside_new):
-        raise ValueError(
-            f"The layer {old.name!r} ({type(old).__name__}) holds {len(inside_old)} layers, and a copy "
-            f"of it made from its configuration holds {len(inside_new)}. Create all of them in "
-            "__init__() or build()."
-        )
-    for old_inside, new_inside in zip(inside_old, inside_new, strict=True):
-        copy_state(old_inside, new_inside)

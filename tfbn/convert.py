@@ -45,11 +45,18 @@ def convert(
 
     `data_format="channels_last"`: every channels-first layer becomes channels last, for processors on
     which TensorFlow has no channels-first kernels, and because such models fold completely. Inputs and
-    outputs keep their layout, and layers their names and weights (those of PReLU and of batch norms over
-    several axes are transposed with their tensors). A Permute stands where tensors come in and go out,
-    and before what reads them in their old order, as Flatten does; one that was there becomes an
-    Identity. An activation that depends on the order of axes, as softmax, becomes a layer of its own
-    behind its convolution.
+    outputs keep their layout, and layers their names and weights (those with an axis for several of a
+    tensor's, as PReLU's, are transposed with it). A Permute stands where tensors come in and go out, and
+    before what reads them in their old order, as Flatten does; one that was there becomes an Identity.
+    An activation that depends on the order of axes, as softmax, becomes a layer behind its convolution.
+
+    * Where an image is as wide as a layer has channels, Keras adds that layer's bias along the wrong
+      axis; turned, it goes to the channels. Where that is known the model is refused, but images of
+      unknown size may be so wide.
+    * The order of the layers may change, and with it that of `get_weights()` and of a weights file: load
+      those into the given model and convert it, or copy variables by `path`.
+    * Losses by name of the output work on the returned model. Once it is saved and loaded, Keras names
+      such an output by its Permute.
 
     Args:
         model: a built Sequential or Functional model. Neither it nor its optimizer is changed.

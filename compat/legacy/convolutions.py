@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from ...axes import bias_may_be_misplaced
+from ...data_format.rules import ignores_axes
 from .own_layers import (
     CornerUpSampling2D,
     PaddedConv1DTranspose,
@@ -60,11 +61,14 @@ def _placed(row: Row, call: Call, arguments: dict[str, Any], weights: list[np.nd
     before: list[Any] = []
     after: list[Any] = []
     first = arguments["data_format"] == "channels_first"
-    if first and (rank == 1 or _bias_misplaced(row, call, arguments)):
+    if first and ((rank == 1 and (margins or not call.turned)) or _bias_misplaced(row, call, arguments)):
         there, back = (*range(2, rank + 2), 1), (rank + 1, *range(1, rank + 1))
         before.append(L.Permute(there, name=part_name(name, "channels_last")))
         after.append(L.Permute(back, name=part_name(name, "channels_first")))
         arguments = arguments | {"data_format": "channels_last"}
+        if (function := arguments.get("activation")) is not None and not ignores_axes(function):
+            arguments["activation"] = "linear"
+            after.append(L.Activation(function, name=part_name(name, "activation")))
     if margins is not None:
         given = {"data_format": "channels_last" if rank == 1 else arguments["data_format"]}
         padding = margins[0] if rank == 1 else margins

@@ -9,8 +9,9 @@ from typing import Any
 
 import keras
 
-from ...data_format import has_channels_first, to_channels_last
+from ...data_format import channels_first, to_channels_last
 from ...layer import BatchNorm
+from ...messages import one_line
 from . import files, keras1_table, keras2_table
 from .architecture import looks_like_keras2, makes_masks, model_config
 from .assignment import Assignment
@@ -105,15 +106,16 @@ def load(
         )
         if data_format != "channels_first":
             model, found = _built(file, known, custom_objects or {}, turned=True)
-            if not has_channels_first(model):
+            if not channels_first(model):
                 return model, _report(known, found)
             try:
-                turned = to_channels_last(model, check_biases=False)
+                with keras.saving.custom_object_scope(dict(custom_objects or {})):
+                    turned = to_channels_last(model, check_biases=False)
                 return turned, _report(known, found, turned=True)
-            except ValueError as error:
+            except Exception as error:  # a layer of the caller's own may raise anything
                 if data_format is not None:
                     raise
-                _warn_of_channels_first(str(error))
+                _warn_of_channels_first(one_line(error))
         model, found = _built(file, known, custom_objects or {}, turned=False)
     except LegacyModelError as error:
         error.path = error.path or path

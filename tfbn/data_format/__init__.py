@@ -5,7 +5,7 @@ transposed, `tables` which layer follows which rule, `turning` rebuilds a model 
 tells what TensorFlow has no kernel for on this machine.
 """
 
-from .support import check_kernels, explained
-from .turning import has_channels_first, to_channels_last
+from .support import channels_first, check_kernels, explained
+from .turning import to_channels_last
 
-__all__ = ["check_kernels", "explained", "has_channels_first", "to_channels_last"]
+__all__ = ["channels_first", "check_kernels", "explained", "to_channels_last"]

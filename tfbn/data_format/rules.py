@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import keras
@@ -70,14 +69,14 @@ def spatial(layer: Any, given: list[Given]) -> Turned:
     """A layer with a `data_format`: its first tensor has channels, and states have them likewise."""
     if layer.data_format != "channels_first":
         return as_it_was(layer, given)
-    rank = given[0].rank
+    is_layer = isinstance(layer, L.Layer)
+    rank = max(one.rank for one in given) if is_layer else given[0].rank  # states have less
     channel = 2 if "ConvLSTM" in type(layer).__name__ else 1  # behind the steps
 
     def turned(other: int) -> Layout:
         """A tensor of another rank has lost the steps, or (pooled, flattened) has two axes."""
         return channels_last(other, channel - max(0, rank - other)) if other > 2 else natural(other)
 
-    is_layer = isinstance(layer, L.Layer)
     inputs = [
         turned(one.rank) if is_layer or not number else natural(one.rank)
         for number, one in enumerate(given)
@@ -90,7 +89,8 @@ def spatial(layer: Any, given: list[Given]) -> Turned:
             continue
         if channel == 2 or isinstance(function, L.Layer):
             raise CannotTurnError(f"its {name} may depend on the order of axes")
-        split, config[name] = function, "linear"
+        split = function
+        config |= {name: "linear", "activity_regularizer": None}
     return Turned(tuple(inputs), turned, config, activation=split)
 
 
@@ -113,8 +113,19 @@ def elementwise(layer: Any, given: list[Given]) -> Turned:
     layout = _common(given)
     config = {}
     if (noise := getattr(layer, "noise_shape", None)) is not None:
-        config["noise_shape"] = transposed(noise, layout)
+        whole = (1,) * (len(layout) - len(noise)) + tuple(noise)
+        config["noise_shape"] = transposed(whole, layout)
     return Turned((layout,) * len(given), _kept(layout), config)
+
+
+def with_scalars(*names: str) -> Rule:
+    """Elementwise, if the operation's own numbers of these names are single ones."""
+
+    def rule(operation: Any, given: list[Given]) -> Turned:
+        single = all(not np.ndim(getattr(operation, name)) for name in names)
+        return (elementwise if single else as_it_was)(operation, given)
+
+    return rule
 
 
 def activation(layer: Any, given: list[Given]) -> Turned:
@@ -129,7 +140,7 @@ def along_axis(layer: Any, given: list[Given]) -> Turned:
     if isinstance(axes, (int, np.integer)):
         return Turned((layout,) * len(given), _kept(layout), {"axis": moved(int(axes), layout)})
     old = [axis % len(layout) for axis in axes]
-    if old != sorted(old):
+    if old != sorted(old) or _constrains_an_axis(layer):
         return as_it_was(layer, given)
     new = sorted(layout.index(axis) for axis in old)
     order = tuple(old.index(layout[place]) for place in new)
@@ -137,8 +148,12 @@ def along_axis(layer: Any, given: list[Given]) -> Turned:
 
 
 def one_axis(layer: Any, given: list[Given]) -> Turned:
-    """As `along_axis`, where the weights of several axes cannot be told."""
-    return along_axis(layer, given) if isinstance(layer.axis, int) else as_it_was(layer, given)
+    """As `along_axis`, for a layer whose weights of several axes cannot be told; it lists one, too."""
+    axes = [layer.axis] if isinstance(layer.axis, int) else list(layer.axis or ())
+    layout = given[0].layout
+    if len(axes) != 1 or layout == natural(len(layout)):
+        return as_it_was(layer, given)
+    return Turned((layout,), _kept(layout), {"axis": moved(axes[0], layout)})
 
 
 def reduction(operation: Any, given: list[Given]) -> Turned:
@@ -162,6 +177,8 @@ def parametric(layer: Any, given: list[Given]) -> Turned:
     """An activation with a weight for each place of a sample but along `shared_axes`."""
     layout = given[0].layout
     shared = layer.shared_axes
+    if _constrains_an_axis(layer):
+        return as_it_was(layer, given)
     config = {"shared_axes": shared and sorted(layout.index(axis) for axis in shared)}
     order = tuple(axis - 1 for axis in layout[1:])
     return Turned((layout,), _kept(layout), config, weights=order)
@@ -169,6 +186,8 @@ def parametric(layer: Any, given: list[Given]) -> Turned:
 
 def permute(layer: Any, given: list[Given]) -> Turned:
     """A transposition is not done but noted; the layer stays as one that does nothing."""
+    if layer.activity_regularizer is not None:
+        return as_it_was(layer, given)
     layout = given[0].layout
     dims = (0, *layer.dims)
     new = tuple(dims.index(axis) for axis in layout)
@@ -194,11 +213,16 @@ class NotAlikeError(Exception):
     """Tensors of several ranks, which are broadcast by their last axes."""
 
 
-@cache
+def _constrains_an_axis(layer: Any) -> bool:
+    """Whether a constraint has an axis of a weight, which would be another one."""
+    constraints = [one for one in vars(layer).values() if isinstance(one, keras.constraints.Constraint)]
+    return any(getattr(one, "axis", None) is not None for one in constraints)
+
+
 def ignores_axes(function: Callable[[Any], Any]) -> bool:
     """Whether an activation gives the same on a transposed tensor, seen on one of random numbers."""
     if isinstance(function, L.Layer):
-        return False
+        return type(function) in (L.ReLU, L.LeakyReLU, L.ELU)
     x = np.random.default_rng(0).normal(0, 3, (2, 3, 4, 5)).astype("float32")
     axes = (3, 1, 0, 2)
     try:

@@ -1,4 +1,4 @@
-"""What this machine's TensorFlow has no channels-first kernel for."""
+"""What is channels first in a model, and what this machine's TensorFlow has no kernel for."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from functools import cache
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from ..batch_norms import layer_paths, some
+from ..cloning import is_open, uncompiled
 
 # Layers that may lack a kernel, by the axes of what they take besides images: samples and channels, and
 # steps. Which do, depends on processor, type, TensorFlow and Keras.
@@ -30,16 +32,59 @@ RANKS: dict[type[keras.layers.Layer], int] = {
 }
 
 
-def check_kernels(model: keras.layers.Layer) -> None:
+TURN = "Turn the model round with tfbn.convert(model, data_format='channels_last')"
+
+
+def channels_first(model: keras.layers.Layer) -> list[str]:
+    """The paths of the layers, and names of the Keras operations, that are channels first."""
+    layers = layer_paths(model)
+    models = [one for one in (model, *layers.values()) if is_open(one)]
+    operations = [
+        (operation.name, operation)
+        for one in models
+        for operation in uncompiled(one).operations
+        if not isinstance(operation, keras.layers.Layer)
+    ]
+    return [
+        f"{path!r} ({type(one).__name__})"
+        for path, one in (*layers.items(), *operations)
+        if getattr(one, "data_format", None) == "channels_first"
+    ]
+
+
+def bias_misplaced(operation: Any, shape: tuple[int | None, ...]) -> bool:
+    """Whether Keras adds a bias that is not 0 along the last axis, as long as the channels' one is.
+
+    Args:
+        operation: a layer, one at each step (TimeDistributed) too, or a Keras operation.
+        shape: of its output.
+    """
+    stepwise = type(operation) is keras.layers.TimeDistributed
+    layer = operation.layer if stepwise else operation
+    if getattr(layer, "data_format", None) != "channels_first" or not _has_bias(layer):
+        return False
+    shape = shape[1:] if stepwise else shape
+    square = len(shape) > 2 and 1 != shape[1] == shape[-1]
+    return square and "ConvLSTM" not in type(layer).__name__  # whose cell adds it by TensorFlow
+
+
+def _has_bias(layer: Any) -> bool:
+    return getattr(layer, "bias", None) is not None and bool(np.any(layer.bias))
+
+
+def check_kernels(model: keras.layers.Layer, remedy: str | None = TURN) -> None:
     """Refuse a model with channels-first layers that TensorFlow cannot run on this machine.
 
+    Args:
+        remedy: besides turning oneDNN on, if there is one.
+
     Raises:
-        RuntimeError: there are such; it names them and both remedies.
+        RuntimeError: there are such; it names them and the remedies.
     """
     lacking = {path: layer for path, layer in layer_paths(model).items() if _lacks_kernel(layer)}
     if lacking:
         dtypes = {layer.compute_dtype for layer in lacking.values()}
-        raise RuntimeError(message(some([*map(repr, lacking)]), dtypes))
+        raise RuntimeError(_message(some([*map(repr, lacking)]), dtypes, remedy))
 
 
 def explained(error: Exception) -> str | None:
@@ -47,28 +92,28 @@ def explained(error: Exception) -> str | None:
 
     For what `check_kernels` cannot see: functions of TensorFlow in a layer of the user's own.
     """
-    lacks = isinstance(error, tf.errors.OpError) and "NHWC" in str(error)
-    return message("a layer", {"float32"}) if lacks else None
+    if not isinstance(error, tf.errors.OpError) or "NHWC" not in str(error):
+        return None
+    return _message("a function of TensorFlow", {"float32"}, "Make it channels last in its code")
 
 
-def message(what: str, dtypes: set[str]) -> str:
+def _message(what: str, dtypes: set[str], remedy: str | None) -> str:
     # oneDNN has no float64; where it runs already, turning it on is no remedy.
     helps = "float64" not in dtypes and not has_kernel(keras.layers.Conv2D, "float32")
-    switch = (
-        ", or set the environment variable TF_ENABLE_ONEDNN_OPTS=1 before TensorFlow is imported"
-        if helps
-        else ""
-    )
+    switch = "set the environment variable TF_ENABLE_ONEDNN_OPTS=1 before TensorFlow is imported"
+    remedies = [*([remedy] if remedy else []), *([switch] if helps else [])]
+    told = ", or ".join(remedies)
     return (
         f"The model runs {what} channels first, for which TensorFlow has no kernel on this machine's "
-        f"CPU{' without oneDNN' if helps else ''}. Turn the model round with tfbn.convert(model, "
-        f"data_format='channels_last'){switch}."
-    )
+        f"CPU{' without oneDNN' if helps else ''}. {told[:1].upper()}{told[1:]}{'.' * bool(told)}"
+    ).rstrip()
 
 
 def _lacks_kernel(layer: Any) -> bool:
     kind: Any = next((kind for kind in RANKS if isinstance(layer, kind)), None)
     if kind is None or layer.data_format != "channels_first" or getattr(layer, "groups", 1) > 1:
+        return False
+    if type(layer).call is not kind.call:  # a subclass that may do it otherwise
         return False
     return not has_kernel(kind, layer.compute_dtype)
 

@@ -1,7 +1,6 @@
 """Which class of layers, and which Keras operation, follows which rule.
 
-What has no rule is given its tensors as they were, which is right for everything; only what is
-channels first itself must have one.
+What has no rule is given its tensors as they were; only what is channels first itself must have one.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from ..layer import BatchNorm
 from ..renorm import BatchRenorm
 from .layouts import Layout, natural
 from .rules import (
-    CannotTurnError,
     Given,
     NotAlikeError,
     Rule,
@@ -33,6 +31,7 @@ from .rules import (
     permute,
     reduction,
     spatial,
+    with_scalars,
 )
 
 L = keras.layers
@@ -49,7 +48,7 @@ def time_distributed(layer: Any, given: list[Given]) -> Turned:
     inner = Given((one.shape[0], *one.shape[2:]), tuple(axis and axis - 1 for axis in _without(held)))
     turned = rule(layer.layer, [inner])
     if turned.activation is not None or turned.layer is not None or turned.inside is not None:
-        raise CannotTurnError(f"what it does with {layer.layer.name!r} on each step is not known")
+        return as_it_was(layer, given)  # more than one layer at each step
 
     def outside(layout: Layout) -> Layout:
         return (0, 1, *(axis + 1 for axis in layout[1:]))
@@ -72,6 +71,7 @@ RULES: dict[type, Rule] = {
     L.TimeDistributed: time_distributed,
     L.Activation: activation,
     L.PReLU: parametric,
+    L.Rescaling: with_scalars("scale", "offset"),
     L.Normalization: one_axis,
     **dict.fromkeys(
         (
@@ -147,6 +147,6 @@ def _operations() -> Mapping[type, Rule]:
     rules |= {class_of(getattr(ops, name)(x, axis=1)): reduction for name in _REDUCTIONS}
     rules |= {class_of(getattr(ops, name)(x)): along_axis for name in ("softmax", "log_softmax")}
     rules[class_of(ops.concatenate([x, x]))] = along_axis
-    rules[class_of(ops.clip(x, 0, 1))] = elementwise
+    rules[class_of(ops.clip(x, 0, 1))] = with_scalars("x_min", "x_max")
     rules[class_of(ops.cast(x, "float16"))] = elementwise
     return rules

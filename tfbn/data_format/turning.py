@@ -9,32 +9,22 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import keras
 import numpy as np
 
 from ..batch_norms import layer_paths, some
-from ..cloning import (
-    AUTOMATIC_NAME,
-    copy_layer,
-    copy_state,
-    declared_inputs,
-    input_like,
-    is_open,
-    uncompiled,
-)
+from ..cloning import AUTOMATIC_NAME, declared_inputs, input_like, is_open, uncompiled
+from ..copying import copy_layer, copy_state
 from .layouts import Layout, natural, transposed
 from .rules import CannotTurnError, Given, Turned, as_it_was
+from .support import bias_misplaced, channels_first
 from .tables import rule_of
 from .tensors import HeldTensors, is_masked
 
 L = keras.layers
-
-
-def has_channels_first(model: keras.layers.Layer) -> bool:
-    """Whether a layer of the model, at any depth, or a Keras operation in it is channels first."""
-    return bool(_channels_first(model))
 
 
 def to_channels_last(model: keras.Model, *, check_biases: bool = True) -> keras.Model:
@@ -53,7 +43,7 @@ def to_channels_last(model: keras.Model, *, check_biases: bool = True) -> keras.
     """
     turning = _Turning(model)
     new = turning.whole(model)
-    if left := _channels_first(new):
+    if left := channels_first(new):
         raise ValueError(
             f"The model {model.name!r} cannot be turned round: {some(left)} would stay channels first, "
             "because how to turn them is not known. Make them channels last in the code of the model."
@@ -65,27 +55,16 @@ def to_channels_last(model: keras.Model, *, check_biases: bool = True) -> keras.
             "channels-first layer along that axis. Channels last it goes to the channels, so that the "
             "model would predict something else. Set these biases to 0 and train on."
         )
+    for one, other in zip(new.outputs, model.outputs, strict=True):
+        if tuple(one.shape) != tuple(other.shape):
+            raise ValueError(
+                f"The model {model.name!r} cannot be turned round: an output of the shape {other.shape} "
+                f"would have the shape {one.shape}. Please report this with the model."
+            )
     turning.copy_states()
     if not isinstance(model, keras.Sequential):
         new.output_names = list(model.output_names)  # losses and metrics go by them
     return new
-
-
-def _channels_first(model: keras.layers.Layer) -> list[str]:
-    """The paths of the layers, and names of the operations, that are channels first."""
-    layers = layer_paths(model)
-    models = [one for one in (model, *layers.values()) if is_open(one)]
-    operations = [
-        (operation.name, operation)
-        for one in models
-        for operation in uncompiled(one).operations
-        if not isinstance(operation, L.Layer)
-    ]
-    return [
-        f"{path!r} ({type(one).__name__})"
-        for path, one in (*layers.items(), *operations)
-        if getattr(one, "data_format", None) == "channels_first"
-    ]
 
 
 class _Turning:
@@ -168,17 +147,28 @@ class _Turning:
 
         args, kwargs = keras.tree.map_structure(held, (args, kwargs))
         if mask is not None:
-            kwargs["mask"] = mask
+            kwargs["mask"] = keras.tree.map_structure(
+                lambda one: self._tensors.as_it_was(one) if isinstance(one, keras.KerasTensor) else one,
+                mask,
+            )
         outputs = new(*args, **kwargs)
         results = self._results.get(id(operation))
         for number, tensor in enumerate(keras.tree.flatten(outputs)):
             layout = results[number] if results else turned.output(len(tensor.shape))
             self._tensors.hold(tensor, layout, operation.name)
-        self._note_misplaced(operation, outputs)
+        if isinstance(outputs, keras.KerasTensor) and bias_misplaced(
+            operation, self._tensors.given(outputs).shape
+        ):
+            self.misplaced.append(repr(operation.name))
         if turned.activation is None:
             return outputs
         name = self._tensors.new_name(f"{operation.name}_activation")
-        apart = L.Activation(turned.activation, name=name, dtype=operation.dtype_policy)
+        apart = L.Activation(
+            turned.activation,
+            name=name,
+            dtype=operation.dtype_policy,
+            activity_regularizer=operation.activity_regularizer,
+        )
         result = apart(self._tensors.as_it_was(outputs))
         return self._tensors.hold(result, natural(len(result.shape)), operation.name)
 
@@ -213,6 +203,9 @@ class _Turning:
         new, turned = self._called[id(operation)]
         if ranks == [len(layout) for layout in turned.inputs]:
             return new, turned
+        layouts = set(turned.inputs)
+        if len(layouts) == 1 and {len(layout) for layout in layouts} == set(ranks):  # more of a kind
+            return new, replace(turned, inputs=(*layouts,) * len(ranks))
         if all(layout == natural(len(layout)) for layout in turned.inputs):
             return new, as_it_was(operation, given)
         raise ValueError(
@@ -237,11 +230,16 @@ class _Turning:
     def _made(self, operation: Any, turned: Turned) -> Any:
         if turned.layer is not None:
             return turned.layer
-        within = operation.layer if type(operation) is L.TimeDistributed else None
-        if turned.inside is not None or is_open(within):
+        if type(operation) is L.TimeDistributed:
+            within = operation.layer
             place = len(self._models)
-            inner = self.whole(within) if turned.inside is None else self._made(*turned.inside)
-            new = L.TimeDistributed(inner, name=operation.name, dtype=operation.dtype_policy)
+            inner = self._within(*(turned.inside or (within, Turned(()))))
+            new = L.TimeDistributed(
+                inner,
+                name=operation.name,
+                dtype=operation.dtype_policy,
+                activity_regularizer=operation.activity_regularizer,
+            )
             self._models.insert(place, (operation, new))
             return new
         new = copy_layer(operation, lambda config: config | turned.config)
@@ -249,14 +247,24 @@ class _Turning:
             self._copied.append((operation, new, turned.weights))
         return new
 
-    def _note_misplaced(self, operation: Any, outputs: Any) -> None:
-        """A bias that is not 0, where the last axis is as long as the channels' (see `axes`)."""
-        first = getattr(operation, "data_format", None) == "channels_first"
-        if not first or getattr(operation, "bias", None) is None or not np.any(operation.bias):
-            return
-        shape = self._tensors.given(outputs).shape if isinstance(outputs, keras.KerasTensor) else ()
-        if len(shape) > 2 and 1 != shape[1] == shape[-1] and "ConvLSTM" not in type(operation).__name__:
-            self.misplaced.append(repr(operation.name))
+    def _within(self, layer: Any, turned: Turned) -> Any:
+        """The new layer, or model, inside a TimeDistributed; it may be called without that, too."""
+        if id(layer) not in self._called:
+            if is_open(layer):
+                ranks = [len(one.shape) for one in layer.inputs]
+                made = self.whole(layer), Turned(tuple(natural(rank) for rank in ranks))
+                self._results[id(layer)] = [natural(len(one.shape)) for one in layer.outputs]
+            else:
+                made = self._made(layer, turned), turned
+            self._called[id(layer)] = made
+        new, known = self._called[id(layer)]
+        open_inside = is_open(layer) and any(one != natural(len(one)) for one in known.inputs)
+        if open_inside or (not is_open(layer) and known.config != turned.config):
+            raise ValueError(
+                f"The layer {layer.name!r} cannot be turned round, because it is called at each step "
+                "and by itself, on tensors that are laid out otherwise. Make it a layer for each."
+            )
+        return new
 
 
 def _fixed(leaves: list[Any], mask: Any) -> int:

@@ -9,7 +9,8 @@ import keras
 import numpy as np
 
 from ..batch_norms import batch_norms, layer_paths, unlike_batch_norms
-from ..cloning import Instead, check_built, is_open, like, rebuild
+from ..cloning import Instead, check_built, is_open, rebuild
+from ..copying import configuration, like
 from .absorbing import Change
 from .affine import Scaled, StaysError, rounded
 from .graph import Graph
@@ -94,7 +95,7 @@ def _written(
 ) -> keras.layers.Layer:
     """A layer that has taken up a change; StaysError if its new numbers are too large for its types."""
     written = ABSORBERS[type(layer)].write(layer, change)
-    new = like(layer, adapt(layer.get_config()) | written.config)
+    new = like(layer, adapt(configuration(layer)) | written.config)
 
     def check(name: str, value: np.ndarray, dtype: str) -> None:
         value = value if value.dtype == dtype else rounded(value, dtype)

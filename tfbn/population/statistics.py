@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..batch_norms import Batchnorm, batch_norms, some, unlike_batch_norms
-from ..data_format import check_kernels
+from ..data_format import check_kernels, explained
 from . import data as reading
 from .gauge import Gauge, gauged
 
@@ -83,7 +83,12 @@ def population_statistics(
         warnings.filterwarnings("ignore", message="Your input ran out of data")
         warnings.filterwarnings("ignore", message="Even though the `tf.config.experimental_run_func")
         arguments = {"batch_size": batch_size, "steps": steps, "verbose": verbose}
-        measuring.evaluate(batches, callbacks=[watch], **arguments)
+        try:
+            measuring.evaluate(batches, callbacks=[watch], **arguments)
+        except tf.errors.OpError as error:
+            if (lacking := explained(error)) is not None:
+                raise RuntimeError(lacking) from error
+            raise
     if watch.batches == 0:
         raise ValueError(reading.NO_BATCH)
     if steps is not None and watch.batches < steps:
