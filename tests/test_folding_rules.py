@@ -13,8 +13,6 @@ from networks import FLOAT32, randomize, relative_difference
 from tfbn.batch_norms import batch_norms
 from tfbn.folding.rules import CROSSINGS
 
-pytestmark = pytest.mark.slow
-
 L = keras.layers
 
 # What a map must be to cross: a scale of any sign and an offset, or less.

@@ -9,8 +9,6 @@ import pytest
 
 from tfbn import compat
 
-pytestmark = pytest.mark.slow
-
 RANDOM = np.random.default_rng(11)
 CLOSE = {"rtol": 1e-6, "atol": 1e-6}  # a rounding or two of float32
 

@@ -8,8 +8,6 @@ import pytest
 from tfbn import compat
 from tfbn.compat.legacy import keras1_table
 
-pytestmark = pytest.mark.slow
-
 # With cases of their own: in test_legacy_models and test_legacy_statistics.
 ELSEWHERE = {"Merge", "Bidirectional", "TimeDistributed", "BatchNormalization"}
 
