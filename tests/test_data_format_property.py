@@ -17,7 +17,7 @@ from tfbn.batch_norms import layer_paths
 TOLERANCE = 1e-11
 
 
-@pytest.mark.slow
+@pytest.mark.once
 def test_random_graphs_turn_to_the_same_function():
     permutes = []
 

@@ -15,6 +15,8 @@ import tensorflow as tf
 import reference
 import tfbn
 
+pytestmark = pytest.mark.once
+
 HUNG = 600  # seconds, some hundred times what the workers need alone
 
 # A training step of a synchronized layer; `parts` are the replicas' or workers' shares of the batch.

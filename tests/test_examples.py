@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -31,6 +33,7 @@ def test_the_digits_example(tmp_path):
     assert len(set(accuracy.values())) == 1
 
 
+@pytest.mark.once
 def test_the_digits_example_fails_when_a_comparison_does(tmp_path):
     done = run_main("digits", tmp_path, "epochs=1", "example.CLOSE = 0.0; ")
     assert done.returncode == 1
@@ -51,6 +54,7 @@ def test_the_migration_example(tmp_path):
     assert all(float(one) > 90 for one in accuracies)  # the moving statistics came along
 
 
+@pytest.mark.once
 def test_the_migration_example_fails_when_a_comparison_does(tmp_path):
     done = migrate(tmp_path, "example.CLOSE = -1.0; ")
     assert done.returncode == 1
@@ -70,6 +74,7 @@ def test_the_example_of_a_legacy_file(tmp_path):
     assert "All comparisons hold." in done.stdout
 
 
+@pytest.mark.once
 def test_the_example_of_a_legacy_file_fails_when_a_comparison_does(tmp_path):
     done = run_main("upgrade_emotion_model", tmp_path, settings="example.CLOSE = -1.0; ")
     assert done.returncode == 1

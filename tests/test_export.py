@@ -1,5 +1,6 @@
 """tfbn.export: a SavedModel that is the model, or nothing at all."""
 
+import json
 import os
 import subprocess
 import sys
@@ -29,26 +30,48 @@ def everything(folder):
     return {path: path.is_file() and path.read_bytes() for path in Path(folder).rglob("*")}
 
 
-LOAD = """
-import sys, numpy as np, tensorflow as tf
-signature = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
-with np.load(sys.argv[2]) as inputs:
-    outputs = signature(**{name: tf.constant(array) for name, array in inputs.items()})
-np.savez(sys.argv[3], **{name: tensor.numpy() for name, tensor in outputs.items()})
-assert "tfbn" not in sys.modules
+SERVE = """
+import json, sys, numpy as np, tensorflow as tf
+for line in sys.stdin:
+    path, given, answer = json.loads(line)
+    signature = tf.saved_model.load(path).signatures["serving_default"]
+    with np.load(given) as inputs:
+        outputs = signature(**{name: tf.constant(array) for name, array in inputs.items()})
+    np.savez(answer, **{name: tensor.numpy() for name, tensor in outputs.items()})
+    assert "tfbn" not in sys.modules
+    print("served", flush=True)
 """
 
 
-def serve(path, tmp_path, **inputs):
-    """What the SavedModel answers in a process that does not import tfbn."""
-    files = [str(path), str(tmp_path / "inputs.npz"), str(tmp_path / "outputs.npz")]
-    np.savez(files[1], **inputs)
-    subprocess.run([sys.executable, "-c", LOAD, *files], check=True, cwd=tmp_path)
-    return np.load(files[2])
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A process that does not import tfbn, one for all tests: TensorFlow's start takes longest."""
+    pipes = {
+        "stdin": subprocess.PIPE,
+        "stdout": subprocess.PIPE,
+        "cwd": tmp_path_factory.mktemp("server"),
+    }
+    with subprocess.Popen([sys.executable, "-c", SERVE], text=True, **pipes) as process:
+        yield process
+
+
+@pytest.fixture
+def serve(server, tmp_path):
+    """Make a function that gives what a SavedModel answers there."""
+
+    def answer(path, **inputs):
+        files = [str(path), str(tmp_path / "inputs.npz"), str(tmp_path / "outputs.npz")]
+        np.savez(files[1], **inputs)
+        server.stdin.write(json.dumps(files) + "\n")
+        server.stdin.flush()
+        assert server.stdout.readline() == "served\n"
+        return np.load(files[2])
+
+    return answer
 
 
 @pytest.mark.parametrize("fold", [True, False])
-def test_the_exported_model_serves_alone_with_any_batch_size(model, fold, tmp_path, unchanged):
+def test_the_exported_model_serves_alone_with_any_batch_size(model, fold, tmp_path, unchanged, serve):
     with unchanged(model):
         report = tfbn.export(model, tmp_path / "deep" / "er" / "model", fold=fold)
     assert report.path == tmp_path / "deep" / "er" / "model"
@@ -58,7 +81,7 @@ def test_the_exported_model_serves_alone_with_any_batch_size(model, fold, tmp_pa
     assert 0 <= report.relative_difference < 1e-5
     assert [len(report.fold.folded), len(report.fold.kept)] == [1, 0] if fold else report.fold is None
     x = reference.data((5, 8, 8, 3))
-    got = serve(report.path, tmp_path, x=x)["output_0"]
+    got = serve(report.path, x=x)["output_0"]
     assert relative_difference(got, model(x)) < 1e-5
     signature = tf.saved_model.load(str(report.path)).signatures["serving_default"]
     for size in (1, 3):
@@ -66,7 +89,7 @@ def test_the_exported_model_serves_alone_with_any_batch_size(model, fold, tmp_pa
     assert str(report).startswith(f"SavedModel {report.path}\n  differs from the model by at most ")
 
 
-def test_several_inputs_and_outputs_keep_their_names(tmp_path):
+def test_several_inputs_and_outputs_keep_their_names(tmp_path, serve):
     a, b = keras.Input((4,), name="a"), keras.Input((3,), dtype="int32", name="the b")
     outputs = {"one": tfbn.BatchNorm()(L.Dense(2)(a)), "two": L.Embedding(2, 3)(b)}
     model = randomize(keras.Model([a, b], outputs))
@@ -74,19 +97,19 @@ def test_several_inputs_and_outputs_keep_their_names(tmp_path):
     assert report.inputs == {"a": ((None, 4), "float32"), "the_b": ((None, 3), "int32")}
     assert report.outputs.keys() == {"one", "two"}
     data = [reference.data((3, 4)), np.array([[0, 1, 1]] * 3, "int32")]
-    got = serve(tmp_path / "m", tmp_path, a=data[0], the_b=data[1])
+    got = serve(tmp_path / "m", a=data[0], the_b=data[1])
     for name, want in model(data).items():
         assert relative_difference(got[name], want) < 1e-5
 
 
-def test_nested_outputs_are_named_by_their_path(tmp_path):
+def test_nested_outputs_are_named_by_their_path(tmp_path, serve):
     inputs = keras.Input((4,), name="x")
     x = L.Dense(2)(inputs)
     model = keras.Model(inputs, [x, (x * 2, {"y": L.Dense(3)(x)})])
     report = tfbn.export(model, tmp_path / "m")
     assert report.outputs.keys() == {"output_0", "output_1_0", "output_1_1_y"}
     data = reference.data((3, 4))
-    got = serve(tmp_path / "m", tmp_path, x=data)
+    got = serve(tmp_path / "m", x=data)
     assert relative_difference(got["output_1_1_y"], model(data)[1][1]["y"]) < 1e-6
     report = tfbn.export(keras.Model(inputs, {"y": [x, x * 2]}), tmp_path / "n")
     assert report.outputs.keys() == {"y_0", "y_1"}
@@ -140,7 +163,7 @@ def test_mixed_precision_has_its_own_tolerance(tmp_path):
     assert 1e-5 < tfbn.export(model, tmp_path / "m").relative_difference < 1e-2
 
 
-def test_opaque_models_are_exported_unfolded_with_samples(tmp_path):
+def test_opaque_models_are_exported_unfolded_with_samples(tmp_path, serve):
     class Subclassed(keras.Model):
         def __init__(self):
             super().__init__()
@@ -160,7 +183,7 @@ def test_opaque_models_are_exported_unfolded_with_samples(tmp_path):
     with pytest.raises(ValueError, match=r"\(Subclassed\) are not declared, .* Pass samples="):
         tfbn.export(model, tmp_path / "m", fold=False)
     report = tfbn.export(model, tmp_path / "m", fold=False, samples=x)
-    got = serve(tmp_path / "m", tmp_path, inputs=x)["output_0"]
+    got = serve(tmp_path / "m", inputs=x)["output_0"]
     assert report.samples == 5
     assert relative_difference(got, model(x)) < 1e-6
 
@@ -177,7 +200,7 @@ class Opaque(keras.Model):
 
 
 @pytest.mark.parametrize("outermost", [True, False])
-def test_opaque_models_are_never_half_folded(outermost, tmp_path, unchanged):
+def test_opaque_models_are_never_half_folded(outermost, tmp_path, unchanged, serve):
     inner = chain((4,), L.Dense(3), tfbn.BatchNorm(), L.Dense(2))
     assert tfbn.fold(inner)[1].folded
     x, model = reference.data((5, 4)), Opaque(inner)
@@ -194,10 +217,10 @@ def test_opaque_models_are_never_half_folded(outermost, tmp_path, unchanged):
     saved = tf.saved_model.load(str(tmp_path / "m")).variables
     values = [sorted(one.numpy().ravel().tolist() for one in some) for some in (saved, model.variables)]
     assert values[0] == values[1]
-    assert relative_difference(serve(tmp_path / "m", tmp_path, inputs=x)["output_0"], model(x)) < 1e-6
+    assert relative_difference(serve(tmp_path / "m", inputs=x)["output_0"], model(x)) < 1e-6
 
 
-def test_an_existing_path_is_refused_or_replaced(model, tmp_path):
+def test_an_existing_path_is_refused_or_replaced(model, tmp_path, serve):
     path = tmp_path / "m"
     tfbn.export(model, path)
     before = everything(tmp_path)
@@ -210,7 +233,7 @@ def test_an_existing_path_is_refused_or_replaced(model, tmp_path):
     tfbn.export(other, path, overwrite=True)
     assert os.listdir(tmp_path) == ["m"]
     x = reference.data((5, 8, 8, 3))
-    assert relative_difference(serve(path, tmp_path, x=x)["output_0"], other(x)) < 1e-5
+    assert relative_difference(serve(path, x=x)["output_0"], other(x)) < 1e-5
 
 
 def test_overwrite_replaces_savedmodels_only(model, tmp_path):

@@ -16,6 +16,8 @@ import tensorflow as tf
 import tfbn
 from export_child import export_until_killed, small_model
 
+pytestmark = pytest.mark.once
+
 HUNG = 600  # seconds, some hundred times what a process needs alone
 
 
@@ -102,7 +104,6 @@ def test_what_comes_to_the_path_during_the_export_is_not_replaced(tmp_path, monk
     assert os.listdir(tmp_path) == ["m"]
 
 
-@pytest.mark.slow
 def test_killed_at_random_moments(tmp_path, monkeypatch):
     """Each child is forked from a process that has imported TensorFlow and run nothing of it."""
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # So that the process that forks has one thread.

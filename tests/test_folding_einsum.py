@@ -5,8 +5,6 @@ import pytest
 
 from folds import alike, bn, check, functional, weigh
 
-pytestmark = pytest.mark.slow
-
 L = keras.layers
 
 EINSUMS = {

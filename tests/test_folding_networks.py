@@ -25,8 +25,6 @@ NETWORKS = {
     "EfficientNetB0": (49, 49, 32),
     "EfficientNetV2B0": (59, 59, 32),
 }
-QUICK = {("MobileNetV2", "float32"), ("ResNet50V2", "float64")}
-
 # float32's is the contract; in float64 a network's rounding is 1e-15 times what it is amplified by.
 TOLERANCES = {"float32": FLOAT32, "float64": 1e-11}
 
@@ -59,7 +57,7 @@ def randomized(model):
 
 
 CASES = [
-    pytest.param(name, policy, marks=[] if (name, policy) in QUICK else pytest.mark.slow)
+    pytest.param(name, policy, marks=pytest.mark.once if policy == "float64" else [])
     for name in NETWORKS
     for policy in TOLERANCES
 ]

@@ -10,8 +10,6 @@ import tfbn
 from networks import chain, relative_difference
 from tfbn.folding.affine import Scaled, rounded
 
-pytestmark = pytest.mark.slow
-
 L = keras.layers
 
 

@@ -14,8 +14,6 @@ from tfbn.batch_norms import batch_norms
 from tfbn.cloning import cast_before_layers
 from tfbn.folding.rules import CROSSINGS
 
-pytestmark = pytest.mark.slow
-
 L = keras.layers
 
 # What a map must be to cross: a scale of any sign and an offset, or less.

@@ -11,8 +11,6 @@ import tensorflow as tf
 from tfbn import compat
 from tfbn.compat.legacy import own_layers
 
-pytestmark = pytest.mark.slow
-
 RANDOM = np.random.default_rng(11)
 CLOSE = {"rtol": 1e-6, "atol": 1e-6}  # a rounding or two of float32
 

@@ -214,7 +214,7 @@ def mutated(config, rng):
 MANY = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}
 
 
-@pytest.mark.slow
+@pytest.mark.once
 @pytest.mark.parametrize("base", BASES)
 def test_mutated_architectures(tmp_path, base):
     config, weights, version, backend = base()
@@ -301,7 +301,7 @@ def structures(path, rng):
                     parent.create_dataset(name, data=["a"], dtype=h5py.string_dtype())
 
 
-@pytest.mark.slow
+@pytest.mark.once
 @pytest.mark.parametrize("base", BASES[:2])
 def test_mutated_structures(tmp_path, base):
     config, weights, version, backend = base()
@@ -320,7 +320,7 @@ def test_mutated_structures(tmp_path, base):
     assert 0.02 < np.mean(loaded) < 0.9
 
 
-@pytest.mark.slow
+@pytest.mark.once
 def test_mutated_bytes(tmp_path):
     """Bytes flipped, cut off, filled with zeros. Other numbers in a weight are no error."""
     config, weights, version, backend = small()

@@ -10,8 +10,6 @@ from tfbn import compat
 from tfbn.compat.legacy import keras1_table
 from tfbn.data_format import channels_first
 
-pytestmark = pytest.mark.slow
-
 # With cases of their own: in test_legacy_models and test_legacy_statistics.
 ELSEWHERE = {"Merge", "Bidirectional", "TimeDistributed", "BatchNormalization"}
 

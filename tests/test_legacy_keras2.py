@@ -18,8 +18,6 @@ from tfbn import compat
 from tfbn.compat import legacy
 from tfbn.compat.legacy import keras2_table
 
-pytestmark = pytest.mark.slow
-
 L = tf_keras.layers
 RANDOM = np.random.default_rng(7)
 CLOSE = {"rtol": 2e-5, "atol": 2e-5}  # two float32 computations of sums of about a hundred products

@@ -7,7 +7,7 @@ import tf_keras
 
 from tfbn import compat
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.once
 
 L = tf_keras.layers
 RANDOM = np.random.default_rng(3)

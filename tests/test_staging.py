@@ -15,6 +15,8 @@ import pytest
 import staging_child
 from tfbn.export import staging
 
+pytestmark = pytest.mark.once
+
 MISSING = None
 
 

@@ -53,14 +53,13 @@ CASES = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.once
 def test_a_grid_of_programs_equals_the_original_with_v2_behaviour_off(original, tmp_path):
     ours = tf1_programs.run_elsewhere("ours", CASES, tmp_path)
     for case in CASES:
         tf1_programs.assert_same(ours, original, case)
 
 
-@pytest.mark.slow
 def test_a_grid_of_programs_equals_the_original_with_v2_behaviour_on(original):
     ours = tf1_programs.run_all(tf1_programs.ours(), CASES)
     for case in CASES:

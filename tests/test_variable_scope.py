@@ -15,7 +15,7 @@ from tfbn.compat import VariableScopeLayer
 
 tf1 = tf.compat.v1
 UPDATES, LOSSES = tf1.GraphKeys.UPDATE_OPS, tf1.GraphKeys.REGULARIZATION_LOSSES
-pytestmark = pytest.mark.filterwarnings("ignore:`layer.apply` is deprecated")
+pytestmark = [pytest.mark.filterwarnings("ignore:`layer.apply` is deprecated"), pytest.mark.once]
 X = np.random.default_rng(0).normal(3, [1, 2, 5], [12, 3]).astype("float32")
 Y = np.random.default_rng(1).normal(0, 1, [12, 2]).astype("float32")
 

@@ -29,14 +29,15 @@ v1 = tf.compat.v1
 RECORD = Path(__file__).parent / "data" / "slim_networks.json"
 
 # The smallest images (a multiple of 8), how many, rate, arguments of the network and of its arg_scope.
+# TF1's optimizer takes the rate as float32, which has these.
 # Dropout draws other numbers in other graphs; a quarter of the channels are as many layers.
 SMALL = {"dropout_keep_prob": 1.0, "depth_multiplier": 0.25}
 NETWORKS = {
-    "inception_v1": (200, 2, 0.05, {"dropout_keep_prob": 1.0}, {}),
-    "inception_v2": (32, 8, 0.05, SMALL, {}),
-    "inception_v3": (112, 4, 0.05, SMALL, {"use_fused_batchnorm": False}),
-    "resnet_v1_50": (32, 8, 0.002, {}, {}),
-    "resnet_v2_50": (32, 8, 0.01, {}, {}),
+    "inception_v1": (200, 2, 2**-4, {"dropout_keep_prob": 1.0}, {}),
+    "inception_v2": (32, 8, 2**-4, SMALL, {}),
+    "inception_v3": (112, 4, 2**-4, SMALL, {"use_fused_batchnorm": False}),
+    "resnet_v1_50": (32, 8, 2**-9, {}, {}),
+    "resnet_v2_50": (32, 8, 2**-7, {}, {}),
 }
 
 
@@ -60,9 +61,9 @@ def initial(name, shape):
 class Network:
     """A network in the default graph, as old code trains and evaluates it."""
 
-    def __init__(self, name, dtype="float64", scope=None, **batch_norm):
-        """Build it; `scope` has arguments of its arg_scope, `batch_norm` those of all batch norms."""
-        size, count, rate, arguments, usual = NETWORKS[name]
+    def __init__(self, name, dtype="float64", **batch_norm):
+        """Build it; `batch_norm` has arguments of all its batch norms."""
+        size, count, rate, arguments, scope = NETWORKS[name]
         slim = importlib.import_module("tf_slim")
         module = importlib.import_module(f"tf_slim.nets.{name.removesuffix('_50')}")
         resnet_utils = importlib.import_module("tf_slim.nets.resnet_utils")
@@ -70,7 +71,7 @@ class Network:
         images, labels = digits(size, count)
         images = tf.constant(images, dtype)
         with (
-            slim.arg_scope(arg_scope(**usual if scope is None else scope)),
+            slim.arg_scope(arg_scope(**scope)),
             slim.arg_scope([slim.batch_norm], **batch_norm),
         ):
             build = getattr(module, name)
@@ -81,8 +82,12 @@ class Network:
         logits = tf.reshape(logits, [-1, 10])
         losses.append(tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)))
         self.loss = tf.add_n(losses)
-        with tf.control_dependencies(self.updates):
-            self.step = v1.train.GradientDescentOptimizer(rate).minimize(self.loss)
+        optimizer = v1.train.GradientDescentOptimizer(rate)
+        # Without None, as auxiliary classifiers have it.
+        gradients = [pair for pair in optimizer.compute_gradients(self.loss) if pair[0] is not None]
+        # Last of all: nothing in the graph reads a variable that has already been changed.
+        with tf.control_dependencies([self.loss, *(one for one, _ in gradients), *self.updates]):
+            self.step = optimizer.apply_gradients(gradients)
         self.variables = {one.op.name: one for one in v1.global_variables()}
 
     def train(self, steps=2):
