@@ -10,7 +10,6 @@ from typing import Any
 import keras
 
 from ..data_format import check_kernels
-from ..data_format.support import TURN
 from ..export import samples
 from ..export.staging import staged
 from .legacy import LegacyReport, load
@@ -80,7 +79,7 @@ def upgrade(
         raise FileExistsError(f"{new} exists already. Choose another path, or pass overwrite=True.")
     model, legacy = load(old, **arguments)
     # What loading could not turn, converting cannot either.
-    check_kernels(model, TURN if arguments.get("data_format") == "channels_first" else None)
+    check_kernels(model, convertible=arguments.get("data_format") == "channels_first")
     known = None if reference is None else Reference.read(reference, model)
     off = None
     if known is not None:

@@ -176,7 +176,8 @@ def test_channels_first_models_are_turned_if_asked(run, tmp_path, monkeypatch):
     refused = run("export", "m.keras", "out")
     assert refused.exit_code == 1
     assert (
-        "Turn the model round with --data-format channels_last, or set the environment" in refused.output
+        "Make the model channels last with --data-format channels_last, or set the environment"
+        in refused.output
     )
     x = reference.data((4, 3, 6, 5)).astype("float32")
     wanted = tf.function(model, jit_compile=True)(x)  # which runs on every processor

@@ -377,9 +377,12 @@ def shared():
         (lambda: chain((3, 6, 5), Sub(2, 2, name="sub", **FIRST)), r"'sub' \(Sub\) would stay"),
         (
             lambda: chain((2, 3, 6, 5), L.ConvLSTM2D(2, 2, activation="softmax", name="lstm", **FIRST)),
-            r"'lstm' \(ConvLSTM2D\) cannot be turned round: its activation may depend on the order",
+            r"'lstm' \(ConvLSTM2D\) cannot be made channels last: its activation may depend on",
         ),
-        (shared, "'shared' cannot be turned round, because it is called on tensors of several ranks"),
+        (
+            shared,
+            "'shared' cannot be made channels last, because it is called on tensors of several ranks",
+        ),
     ],
     ids=["inside", "subclass", "softmax in a cell", "several ranks"],
 )
@@ -389,7 +392,7 @@ def test_what_cannot_be_turned_is_named(make, message, unchanged):
         tfbn.convert(model, data_format="channels_last")
 
 
-def test_a_bias_that_keras_adds_elsewhere_is_refused():
+def test_a_bias_that_keras_adds_elsewhere_is_refused(monkeypatch, tmp_path):
     """As wide as it has channels: turned, the model would not predict what it does."""
     model = chain((3, 5, 4), conv(4, name="square"))
     tfbn.convert(model, data_format="channels_last")  # its bias is 0
@@ -401,6 +404,11 @@ def test_a_bias_that_keras_adds_elsewhere_is_refused():
     assert wrong.shape == (3, 4, 5, 4)
     with pytest.raises(ValueError, match="the outputs of 'square' are as long along the last axis"):
         tfbn.convert(model, data_format="channels_last")
+    monkeypatch.setattr(support, "has_kernel", lambda kind, dtype: True)
+    with pytest.raises(
+        ValueError, match="The outputs of 'square' are as long along the last axis.*in some"
+    ):
+        tfbn.export(model, tmp_path / "out")
 
 
 @pytest.mark.parametrize("wrong", ["channels_first", "NHWC", 1])
@@ -409,13 +417,28 @@ def test_other_formats_are_refused(wrong):
         tfbn.convert(sequential(), data_format=wrong)
 
 
+class OwnCode(keras.Model):
+    """A subclassed model, which convert does not take."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = conv()
+
+    def build(self, shape):
+        self.conv.build(shape)
+        self.built = True
+
+    def call(self, x):
+        return self.conv(x)
+
+
 def test_a_model_that_cannot_run_here_is_refused_at_the_entry(monkeypatch, tmp_path, unchanged):
     """On this machine, or on one without the kernels."""
     monkeypatch.setattr(support, "has_kernel", lambda kind, dtype: False)
     model = sequential()
     message = (
         r"The model runs 'conv', 'max_pooling2d\S*', 'conv2d\S*' channels first, for which TensorFlow "
-        r"has no kernel on this machine's CPU without oneDNN\. Turn the model round with "
+        r"has no kernel on this machine's CPU without oneDNN\. Make the model channels last with "
         r"tfbn\.convert\(model, data_format='channels_last'\), or set the environment variable "
         r"TF_ENABLE_ONEDNN_OPTS=1 before"
     )
@@ -429,9 +452,15 @@ def test_a_model_that_cannot_run_here_is_refused_at_the_entry(monkeypatch, tmp_p
             refused()
     assert not list(tmp_path.iterdir())
     check_kernels(tfbn.convert(model, data_format="channels_last"))
+    opaque = OwnCode()
+    opaque.build((None, 3, 6, 5))
+    with pytest.raises(RuntimeError, match=r"oneDNN\. Make the layers channels last in the code of the"):
+        check_kernels(opaque)
     double = chain((3, 6, 5), conv(dtype="float64"))
     monkeypatch.setattr(support, "has_kernel", lambda kind, dtype: dtype != "float64")
-    with pytest.raises(RuntimeError, match=r"CPU\. Turn the model round with \S+ data_format=\S+\)\.$"):
+    with pytest.raises(
+        RuntimeError, match=r"CPU\. Make the model channels last with \S+ data_format=\S+\)\.$"
+    ):
         check_kernels(double)
 
 

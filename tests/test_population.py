@@ -84,6 +84,16 @@ DATA = {
 }
 
 
+@pytest.mark.parametrize("kind", [tfbn.BatchNorm, keras.layers.BatchNormalization])
+def test_a_model_that_is_built_by_the_pass(kind):
+    """Keras' own layer has statistics, `None`, before it is built."""
+    x = reference.data((40, 5)).astype("float32")
+    model = keras.Sequential([kind(name="bn"), keras.layers.Dense(2)])
+    found = tfbn.recalibrate(model, x, verbose=0)["bn"]
+    np.testing.assert_allclose(found.mean, reference.moments(x)[0], rtol=1e-6)
+    np.testing.assert_allclose(model.get_layer("bn").moving_mean, found.mean, rtol=1e-6)
+
+
 @pytest.mark.parametrize("kind", DATA)
 def test_any_data_gives_exact_statistics(model, kind, unchanged, capsys):
     with unchanged(model):

@@ -61,7 +61,7 @@ def test_channels_first_is_kept_if_asked_and_refused_where_it_cannot_run(run, mo
     refused = run(*kept)
     assert refused.exit_code == 1
     assert "channels first, for which TensorFlow has no kernel on this machine's CPU" in refused.output
-    assert "Turn the model round with --data-format channels_last, or set the" in refused.output
+    assert "Make the model channels last with --data-format channels_last, or set the" in refused.output
 
 
 def test_architecture_and_weights_in_two_files(run):

@@ -40,7 +40,7 @@ ARGUMENT = re.compile(
 _CHANNELS_LAST = click.option(
     "--data-format",
     type=click.Choice(["channels_last"]),
-    help="Turn channels-first layers round first; inputs and outputs keep their layout.",
+    help="Make channels-first layers channels last before; inputs and outputs keep their layout.",
 )
 
 

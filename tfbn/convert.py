@@ -35,7 +35,7 @@ def convert(
     to: type[keras.layers.Layer] | None = None,
     data_format: str | None = None,
 ) -> keras.Model:
-    """A copy of a model with other batch norms, or turned round to channels last, or both.
+    """A copy of a model with other batch norms, or made channels last, or both.
 
     `to`: weights, names, initialisers, regularisers, constraints, frozen flags and precision are carried
     over, in nested models too; a batch norm that is one already, and every other layer, is copied with
@@ -51,12 +51,13 @@ def convert(
     An activation that depends on the order of axes, as softmax, becomes a layer behind its convolution.
 
     * Where an image is as wide as a layer has channels, Keras adds that layer's bias along the wrong
-      axis; turned, it goes to the channels. Where that is known the model is refused, but images of
-      unknown size may be so wide.
+      axis; channels last, it goes to the channels. Where that is known, and the bias is not 0, the model
+      is refused; images of unknown size may be so wide.
     * The order of the layers may change, and with it that of `get_weights()` and of a weights file: load
       those into the given model and convert it, or copy variables by `path`.
     * Losses by name of the output work on the returned model. Once it is saved and loaded, Keras names
-      such an output by its Permute.
+      such an output by the layer that was added behind it: compile it anew then. Keys of a dictionary of
+      outputs stay.
 
     Args:
         model: a built Sequential or Functional model. Neither it nor its optimizer is changed.
@@ -170,10 +171,10 @@ def _check(model: keras.Model, to: object, data_format: object) -> None:
         if is_open(one) and type(one) not in plain:
             raise TypeError(
                 f"The model {one.name!r} is a {type(one).__name__}, whose training may be its own and "
-                "would be lost in a copy. Replace its layers in the code of the class."
+                "would be lost in a copy. Change its layers in the code of the class."
             )
     if not is_open(model):
         raise TypeError(
             f"The graph of the model {model.name!r} ({type(model).__name__}) cannot be read: it has a "
-            "call() of its own, or declares no inputs. Replace its layers in the code of the class."
+            "call() of its own, or declares no inputs. Change its layers in the code of the class."
         )

@@ -5,7 +5,7 @@ transposed, `tables` which layer follows which rule, `turning` rebuilds a model 
 tells what TensorFlow has no kernel for on this machine.
 """
 
-from .support import channels_first, check_kernels, explained
+from .support import channels_first, check_kernels, explained, misplaced_biases
 from .turning import to_channels_last
 
-__all__ = ["channels_first", "check_kernels", "explained", "to_channels_last"]
+__all__ = ["channels_first", "check_kernels", "explained", "misplaced_biases", "to_channels_last"]

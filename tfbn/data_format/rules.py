@@ -19,7 +19,7 @@ L = keras.layers
 
 
 class CannotTurnError(Exception):
-    """Why a layer cannot be turned round."""
+    """Why a layer cannot be made channels last."""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,8 @@ RANKS: dict[type[keras.layers.Layer], int] = {
 }
 
 
-TURN = "Turn the model round with tfbn.convert(model, data_format='channels_last')"
+IN_CODE = "Make the layers channels last in the code of the model"
+TURN = "Make the model channels last with tfbn.convert(model, data_format='channels_last')"
 
 
 def channels_first(model: keras.layers.Layer) -> list[str]:
@@ -50,6 +51,19 @@ def channels_first(model: keras.layers.Layer) -> list[str]:
         for path, one in (*layers.items(), *operations)
         if getattr(one, "data_format", None) == "channels_first"
     ]
+
+
+def misplaced_biases(model: keras.layers.Layer) -> list[str]:
+    """The paths of the layers of which `bias_misplaced` holds, where their output has one shape."""
+    found = []
+    for path, layer in layer_paths(model).items():
+        try:
+            shape = tuple(layer.output.shape)
+        except (AttributeError, ValueError):  # called on several tensors, on lists, or never on such
+            continue
+        if bias_misplaced(layer, shape):
+            found.append(repr(path))
+    return found
 
 
 def bias_misplaced(operation: Any, shape: tuple[int | None, ...]) -> bool:
@@ -72,11 +86,11 @@ def _has_bias(layer: Any) -> bool:
     return getattr(layer, "bias", None) is not None and bool(np.any(layer.bias))
 
 
-def check_kernels(model: keras.layers.Layer, remedy: str | None = TURN) -> None:
+def check_kernels(model: keras.layers.Layer, convertible: bool = True) -> None:
     """Refuse a model with channels-first layers that TensorFlow cannot run on this machine.
 
     Args:
-        remedy: besides turning oneDNN on, if there is one.
+        convertible: whether to name `tfbn.convert` as a remedy, which takes open models only.
 
     Raises:
         RuntimeError: there are such; it names them and the remedies.
@@ -84,6 +98,7 @@ def check_kernels(model: keras.layers.Layer, remedy: str | None = TURN) -> None:
     lacking = {path: layer for path, layer in layer_paths(model).items() if _lacks_kernel(layer)}
     if lacking:
         dtypes = {layer.compute_dtype for layer in lacking.values()}
+        remedy = TURN if convertible and is_open(model) else IN_CODE
         raise RuntimeError(_message(some([*map(repr, lacking)]), dtypes, remedy))
 
 
@@ -97,16 +112,14 @@ def explained(error: Exception) -> str | None:
     return _message("a function of TensorFlow", {"float32"}, "Make it channels last in its code")
 
 
-def _message(what: str, dtypes: set[str], remedy: str | None) -> str:
+def _message(what: str, dtypes: set[str], remedy: str) -> str:
     # oneDNN has no float64; where it runs already, turning it on is no remedy.
     helps = "float64" not in dtypes and not has_kernel(keras.layers.Conv2D, "float32")
     switch = "set the environment variable TF_ENABLE_ONEDNN_OPTS=1 before TensorFlow is imported"
-    remedies = [*([remedy] if remedy else []), *([switch] if helps else [])]
-    told = ", or ".join(remedies)
     return (
         f"The model runs {what} channels first, for which TensorFlow has no kernel on this machine's "
-        f"CPU{' without oneDNN' if helps else ''}. {told[:1].upper()}{told[1:]}{'.' * bool(told)}"
-    ).rstrip()
+        f"CPU{' without oneDNN' if helps else ''}. {remedy}{f', or {switch}' if helps else ''}."
+    )
 
 
 def _lacks_kernel(layer: Any) -> bool:

@@ -65,7 +65,7 @@ class HeldTensors:
         if axes[1] != 1:
             raise ValueError(
                 f"The output of {source!r} has a mask along an axis that would move, so that the model "
-                "cannot be turned round. Apply the mask behind the channels-first layers."
+                "cannot be made channels last. Apply the mask behind the channels-first layers."
             )
         # Which hands the mask on, as a Permute does not.
         within = keras.layers.Permute([axis - 1 for axis in axes[2:]], dtype=dtype)

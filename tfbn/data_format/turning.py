@@ -39,27 +39,28 @@ def to_channels_last(model: keras.Model, *, check_biases: bool = True) -> keras.
         A new, uncompiled model that shares nothing with the given one.
 
     Raises:
-        ValueError: a layer cannot be turned round, or not be copied.
+        ValueError: a layer cannot be made channels last, or not be copied.
     """
     turning = _Turning(model)
     new = turning.whole(model)
     if left := channels_first(new):
         raise ValueError(
-            f"The model {model.name!r} cannot be turned round: {some(left)} would stay channels first, "
-            "because how to turn them is not known. Make them channels last in the code of the model."
+            f"The model {model.name!r} cannot be made channels last: {some(left)} would stay channels "
+            "first, for it is not known how to transpose what that computes. Change it in the code."
         )
     if check_biases and turning.misplaced:
         raise ValueError(
-            f"The model {model.name!r} cannot be turned round: the outputs of {some(turning.misplaced)} "
-            "are as long along the last axis as they have channels, and there Keras adds the bias of a "
-            "channels-first layer along that axis. Channels last it goes to the channels, so that the "
-            "model would predict something else. Set these biases to 0 and train on."
+            f"The model {model.name!r} cannot be made channels last: the outputs of "
+            f"{some(turning.misplaced)} are as long along the last axis as they have channels, and "
+            "there Keras adds the bias of a channels-first layer along that axis. Channels last, it goes "
+            "to the channels, so that the model would predict something else. Set these biases to 0 and "
+            "train on."
         )
     for one, other in zip(new.outputs, model.outputs, strict=True):
         if tuple(one.shape) != tuple(other.shape):
             raise ValueError(
-                f"The model {model.name!r} cannot be turned round: an output of the shape {other.shape} "
-                f"would have the shape {one.shape}. Please report this with the model."
+                f"The model {model.name!r} cannot be made channels last: an output of the shape "
+                f"{other.shape} would have the shape {one.shape}. Please report this with the model."
             )
     turning.copy_states()
     if not isinstance(model, keras.Sequential):
@@ -191,8 +192,8 @@ class _Turning:
                 except CannotTurnError as reason:
                     kind = type(operation).__name__
                     raise ValueError(
-                        f"The layer {operation.name!r} ({kind}) cannot be turned round: {reason}. Make "
-                        "it channels last in the code of the model."
+                        f"The layer {operation.name!r} ({kind}) cannot be made channels last: {reason}. "
+                        "Change it in the code of the model."
                     ) from None
                 moved = any(one[:fixed] != natural(len(one))[:fixed] for one in turned.inputs)
                 # A Permute loses masks; what would stand for it does not.
@@ -209,8 +210,8 @@ class _Turning:
         if all(layout == natural(len(layout)) for layout in turned.inputs):
             return new, as_it_was(operation, given)
         raise ValueError(
-            f"The layer {operation.name!r} cannot be turned round, because it is called on tensors of "
-            "several ranks. Make it a layer for each."
+            f"The layer {operation.name!r} cannot be made channels last, because it is called on "
+            "tensors of several ranks. Make it a layer for each."
         )
 
     def _nested(self, model: keras.Model, given: list[Given], args: Any) -> tuple[keras.Model, Turned]:
@@ -261,8 +262,8 @@ class _Turning:
         open_inside = is_open(layer) and any(one != natural(len(one)) for one in known.inputs)
         if open_inside or (not is_open(layer) and known.config != turned.config):
             raise ValueError(
-                f"The layer {layer.name!r} cannot be turned round, because it is called at each step "
-                "and by itself, on tensors that are laid out otherwise. Make it a layer for each."
+                f"The layer {layer.name!r} cannot be made channels last, because it is called at each "
+                "step and by itself, on tensors that are laid out otherwise. Make it a layer for each."
             )
         return new
 

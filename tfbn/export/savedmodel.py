@@ -13,9 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from .. import folding
-from ..batch_norms import batch_norms, layer_paths, warn_if_never_updated
+from ..batch_norms import batch_norms, layer_paths, some, warn_if_never_updated
 from ..cloning import check_built
-from ..data_format import check_kernels
+from ..data_format import check_kernels, misplaced_biases
 from ..messages import one_line
 from . import comparison, freezing, signature
 from . import samples as sampling
@@ -84,7 +84,7 @@ def export(
     target = check_target(path, overwrite)
     check_built(model, "export", "export")
     _check_arguments(model, atol, rtol, freeze)
-    check_kernels(model)
+    _check_channels_first(model)
     # A layer around TF1 code warns by itself.
     warn_if_never_updated(batch_norms(model, inside=False))
     with staged(target, overwrite) as staging:
@@ -128,6 +128,17 @@ def _check_arguments(model: keras.Model, atol: float, rtol: float | None, freeze
                 "and a signature's is free. Make it with stateful=False, and set its weights."
             )
     freezing.reason_for_variables(model, freeze)  # Before any work: it may be impossible.
+
+
+def _check_channels_first(model: keras.Model) -> None:
+    check_kernels(model)
+    if misplaced := misplaced_biases(model):
+        raise ValueError(
+            f"The outputs of {some(misplaced)} are as long along the last axis as they have channels. "
+            "Keras adds the bias of a channels-first layer along that axis then, in some runs and not "
+            "in others, so that nothing can be compared. Set these biases to 0 and train on, or take "
+            "images of another size."
+        )
 
 
 def _write(model: keras.Model, path: Path, specification: Any, freeze: bool | None) -> str:

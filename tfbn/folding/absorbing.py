@@ -145,8 +145,8 @@ class Linear(Absorber):
         if first and biased and bias_may_be_misplaced(output):
             raise StaysError(
                 f"the last axis of {layer.name!r}'s output may be as long as its channels, and Keras "
-                "would add a bias along that one; channels last it can be folded: tfbn.convert(model, "
-                "data_format='channels_last')"
+                "would add a bias along that one; channels last, or of another size, it can be folded: "
+                "tfbn.convert(model, data_format='channels_last')"
             )
         axis = 1 if first else len(shape) - 1
         return spread(layer, affine, (axis,), shape)

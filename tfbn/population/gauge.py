@@ -24,7 +24,8 @@ class Gauge:
     def __init__(self, layer: Batchnorm) -> None:
         self.layer = layer
         self.moments: Moments | None = None
-        if hasattr(layer, "moving_mean"):  # a subclassed model may build its layers in the pass
+        # A model may build its layers in the pass; Keras' own has its statistics as None before.
+        if getattr(layer, "moving_mean", None) is not None:
             self.moments = self._new_moments()
 
     def call(
