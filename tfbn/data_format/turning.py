@@ -52,9 +52,9 @@ def to_channels_last(model: keras.Model, *, check_biases: bool = True) -> keras.
         raise ValueError(
             f"The model {model.name!r} cannot be made channels last: the outputs of "
             f"{some(turning.misplaced)} are as long along the last axis as they have channels, and "
-            "there Keras adds the bias of a channels-first layer along that axis. Channels last, it goes "
-            "to the channels, so that the model would predict something else. Set these biases to 0 and "
-            "train on."
+            "there Keras adds the bias of a channels-first layer along that axis. Channels last, it "
+            "goes to the channels, so that the model would predict something else. Set these biases to "
+            "0 and train on."
         )
     for one, other in zip(new.outputs, model.outputs, strict=True):
         if tuple(one.shape) != tuple(other.shape):
