@@ -41,7 +41,7 @@ def test_channels_first_is_kept_if_asked():
     for data_format, first in (("channels_first", True), ("channels_last", False)):
         known = {"backend": "theano", "data_format": data_format}
         model = compat.load_model(DATA / "conv_th_axis1_mode0_full.h5", **known)
-        assert channels_first(model) is first
+        assert bool(channels_first(model)) is first
         by_xla = tf.function(model, jit_compile=True)  # which runs both on every processor
         np.testing.assert_allclose(by_xla(x), y, rtol=1e-5, atol=1e-5)
     with pytest.raises(ValueError, match="data_format must be 'channels_first'"):
