@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -52,9 +53,25 @@ def frozen(path: Path, x: tf.Tensor) -> Run:
         constants = v1.graph_util.convert_variables_to_constants(
             session, session.graph_def, [output.name.split(":")[0]]
         )
+    rename_functions(constants)
     wrapped = v1.wrap_function(lambda: v1.import_graph_def(constants, name=""), [])
     run = wrapped.prune(wrapped.graph.get_tensor_by_name(given.name), output.name)
     return lambda: run(x).numpy()
+
+
+def rename_functions(graph: Any, suffix: str = "_frozen") -> None:
+    """Give a graph's functions names of their own: the exporting process may hold the old ones."""
+    functions = graph.library.function
+    names = {function.signature.name for function in functions}
+    for function in functions:
+        function.signature.name += suffix
+    for node in (*graph.node, *(node for function in functions for node in function.node_def)):
+        if node.op in names:
+            node.op += suffix
+        for value in node.attr.values():
+            for called in (value.func, *value.list.func):
+                if called.name in names:
+                    called.name += suffix
 
 
 def trained(model: keras.Model) -> keras.Model:
