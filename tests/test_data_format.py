@@ -107,6 +107,7 @@ def test_the_layers_with_a_data_format_are_found():
     assert {L.Conv2D, L.ConvLSTM2D, L.Flatten, L.GlobalMaxPooling3D, L.SpatialDropout2D} <= set(KINDS)
 
 
+@pytest.mark.once  # and both kinds of kernels run the models below
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in AUGMENTING])
 def test_every_layer_of_keras_with_a_data_format(kind):
     arguments, rank = arguments_of(kind)
@@ -189,6 +190,7 @@ STEPS = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", STEPS)
 def test_what_follows_a_convolution(name):
     """Each between two convolutions, or behind one where it gives no images."""
