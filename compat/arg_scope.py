@@ -51,11 +51,11 @@ class ScopedFunction:
     # What tf_slim's own `add_arg_scope` looks at, should it be given one.
     @property
     def __defaults__(self) -> tuple[Any, ...] | None:
-        return self._function.__defaults__  # type: ignore[attr-defined]
+        return self._function.__defaults__
 
     @property
     def __code__(self) -> types.CodeType:
-        return self._function.__code__  # type: ignore[attr-defined]
+        return self._function.__code__
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         return self if instance is None else types.MethodType(self, instance)
