@@ -37,19 +37,22 @@ def configuration(layer: Any) -> dict[str, Any]:
     """A layer's configuration, to make another from in this process: the user's functions are in it.
 
     Keras would write them down, which is not possible for all, and not be able to read them again.
+    Layers as activations, which it cannot read before 3.15, are copied.
     """
-    functions = {
-        name: value
-        for name in ("activation", "recurrent_activation")
-        if callable(value := vars(layer).get(name)) and not isinstance(value, keras.layers.Layer)
-    }
+    names = ("activation", "recurrent_activation")
+    functions = {name: value for name in names if callable(value := vars(layer).get(name))}
     own = [name for name, value in functions.items() if value not in vars(keras.activations).values()]
     try:
         vars(layer).update(dict.fromkeys(own, keras.activations.linear))
         config = layer.get_config()
     finally:
         vars(layer).update(functions)
-    return config | {name: functions[name] for name in own if name in config}
+    return config | {name: _for_another(functions[name]) for name in own if name in config}
+
+
+def _for_another(activation: Any) -> Any:
+    is_layer = isinstance(activation, keras.layers.Layer)
+    return like(activation, configuration(activation)) if is_layer else activation
 
 
 def copy_layer(layer: Any, adapt: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
