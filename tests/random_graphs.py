@@ -1,6 +1,7 @@
 """Random graphs of convolutions, batch norms and what stands between them."""
 
 import keras
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 import tfbn
@@ -9,6 +10,18 @@ from tfbn.batch_norms import batch_norms
 
 L = keras.layers
 CHANNELS = 4
+
+
+def drawn(examples):
+    """Hypothesis' settings for so many graphs, the same ones in each run."""
+    return settings(
+        max_examples=examples,
+        phases=[Phase.generate],  # shrinking takes a hundred times as long
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
 
 
 class Builder:

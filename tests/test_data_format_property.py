@@ -4,13 +4,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import reference
 import tfbn
 from networks import relative_difference
-from random_graphs import Builder, weigh
+from random_graphs import Builder, drawn, weigh
 from tfbn.batch_norms import layer_paths
 
 # Rounding of ten layers in float64: a wrong axis stands out.
@@ -21,14 +21,7 @@ TOLERANCE = 1e-11
 def test_random_graphs_turn_to_the_same_function():
     permutes = []
 
-    @settings(
-        max_examples=40,
-        phases=[Phase.generate],  # shrinking takes a hundred times as long
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    @drawn(40)
     @given(st.data(), st.integers(0, 3))
     def run(data, seed):
         keras.config.set_dtype_policy("float64")

@@ -3,13 +3,13 @@
 import keras
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import reference
 import tfbn
 from networks import outputs, relative_difference
-from random_graphs import Builder, weigh
+from random_graphs import Builder, drawn, weigh
 from tfbn.batch_norms import batch_norms
 
 # Folding is exact but for rounding, which a graph may make larger by cancelling: in float64 a wrong rule
@@ -30,14 +30,7 @@ SHARDS = [
 def test_random_graphs_fold_to_the_same_function(shard, policy, first):
     found = {"folded": 0, "all": 0}
 
-    @settings(
-        max_examples=250,
-        phases=[Phase.generate],  # shrinking takes a hundred times as long
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    @drawn(250)
     @given(st.data(), st.integers(4 * shard, 4 * shard + 3))
     def run(data, seed):
         keras.config.set_dtype_policy(policy)

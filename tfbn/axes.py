@@ -55,3 +55,8 @@ def bias_may_be_misplaced(shape: Sequence[int | None]) -> bool:
     channels, or may be.
     """
     return shape[-1] is None or shape[-1] == shape[1]
+
+
+def bias_is_misplaced(shape: Sequence[int | None]) -> bool:
+    """Whether Keras adds it there for certain: more than one number, and the last axis is as long."""
+    return len(shape) > 2 and 1 != shape[1] == shape[-1]

@@ -18,15 +18,13 @@ from . import __version__
 from .compat.legacy import LegacyReport
 from .compat.upgrade import CLOSE, upgrade
 from .convert import convert
+from .data_format.support import CONVERT
 from .export import ExportReport, export
 from .export.samples import read
 from .export.staging import staged
 from .folding import FoldReport, fold
 from .folding.precision import POLICIES
 from .messages import one_line
-
-# Before the general rule: what stands for it at the command line.
-CONVERT = "tfbn.convert(model, data_format='channels_last')"
 
 MODEL = click.Path(exists=True, dir_okay=False, path_type=Path)
 OUT = click.Path(path_type=Path)

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from .copying import copy_layer, copy_state
+from .copying import copy_flags, copy_layer, copy_state
 
 
 class Instead(Enum):
@@ -70,6 +70,11 @@ def functional_class() -> type[keras.Model]:
     return type(keras.Model(x, keras.layers.Identity()(x), name="tfbn_probe"))
 
 
+def operation_class(x: keras.KerasTensor, result: Any) -> type:
+    """The class of the Keras operation that made a result of `x`, which has no public name."""
+    return type(keras.Model(x, result, name="tfbn_probe").operations[-1])
+
+
 def rebuild(
     model: keras.Model, choose: Choice, adapt: Callable[[dict[str, Any]], dict[str, Any]] = dict
 ) -> tuple[keras.Model, dict[int, keras.layers.Layer]]:
@@ -117,7 +122,7 @@ def rebuild(
     for old_layer, new_layer in copied:
         copy_state(old_layer, new_layer)
     for old_layer, new_layer in replaced:
-        new_layer.trainable = old_layer.trainable
+        copy_flags(old_layer, new_layer)
     return new, {key: layer for key, layer in clones.items() if layer is not Instead.NOTHING}
 
 

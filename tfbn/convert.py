@@ -73,8 +73,8 @@ def convert(
         TypeError: not a plain Sequential or Functional model, nested ones too; `to` is neither class.
         ValueError: not built; a batch norm inside a layer whose graph cannot be read; one that the
             other class cannot express (`unbiased=True`, several axes, in Keras before 3.14
-            `BatchRenorm`); a subclass of one; another `data_format`; a layer that cannot be turned
-            round, by name.
+            `BatchRenorm`); a subclass of one; another `data_format`; a layer that cannot be made
+            channels last, by name.
     """
     _check(model, to, data_format)
     if data_format is None:
@@ -113,8 +113,6 @@ def _with_batch_norms(model: keras.Model, to: type[keras.layers.Layer]) -> keras
     for old, new in pairs:
         new.activity_regularizer = old.activity_regularizer  # which Keras' configuration leaves out
         new.set_weights(old.get_weights())
-        for old_weight, new_weight in zip(old.weights, new.weights, strict=True):
-            new_weight.trainable = old_weight.trainable
     return new_model
 
 

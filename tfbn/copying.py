@@ -85,7 +85,7 @@ def copy_state(
     Args:
         axes: transposes the layer's own weights, as `np.transpose` does.
     """
-    new.trainable = old.trainable
+    copy_flags(old, new)  # outermost first: a layer's flag sets that of everything inside it
     store: dict[str, Any] = {}
     old.save_own_variables(store)
     if axes is not None:
@@ -104,5 +104,10 @@ def copy_state(
         )
     for old_inside, new_inside in zip(inside_old, inside_new, strict=True):
         copy_state(old_inside, new_inside)
-    for old_weight, new_weight in zip(old.weights, new.weights, strict=True):
-        new_weight.trainable = old_weight.trainable  # one may be frozen alone
+
+
+def copy_flags(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
+    """Whether a layer is frozen, and each of its weights, for one may be so alone."""
+    new.trainable = old.trainable
+    for old_weight, new_weight in zip(old.weights, new.weights):  # noqa: B905 (a bias that folding made)
+        new_weight.trainable = old_weight.trainable

@@ -10,8 +10,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from ..axes import bias_is_misplaced
 from ..batch_norms import layer_paths, some
-from ..cloning import is_open, uncompiled
+from ..cloning import is_open
 
 # Layers that may lack a kernel, by the axes of what they take besides images: samples and channels, and
 # steps. Which do, depends on processor, type, TensorFlow and Keras.
@@ -32,8 +33,9 @@ RANKS: dict[type[keras.layers.Layer], int] = {
 }
 
 
+CONVERT = "tfbn.convert(model, data_format='channels_last')"  # what messages name as the remedy
 IN_CODE = "Make the layers channels last in the code of the model"
-TURN = "Make the model channels last with tfbn.convert(model, data_format='channels_last')"
+TURN = f"Make the model channels last with {CONVERT}"
 
 
 def channels_first(model: keras.layers.Layer) -> list[str]:
@@ -43,7 +45,8 @@ def channels_first(model: keras.layers.Layer) -> list[str]:
     operations = [
         (operation.name, operation)
         for one in models
-        for operation in uncompiled(one).operations
+        if not isinstance(one, keras.Sequential)  # which has none
+        for operation in one.operations
         if not isinstance(operation, keras.layers.Layer)
     ]
     return [
@@ -78,8 +81,9 @@ def bias_misplaced(operation: Any, shape: tuple[int | None, ...]) -> bool:
     if getattr(layer, "data_format", None) != "channels_first" or not _has_bias(layer):
         return False
     shape = shape[1:] if stepwise else shape
-    square = len(shape) > 2 and 1 != shape[1] == shape[-1]
-    return square and "ConvLSTM" not in type(layer).__name__  # whose cell adds it by TensorFlow
+    return (
+        bias_is_misplaced(shape) and "ConvLSTM" not in type(layer).__name__
+    )  # whose cell adds it by TensorFlow
 
 
 def _has_bias(layer: Any) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from ..cloning import is_open
+from ..cloning import is_open, operation_class
 from ..layer import BatchNorm
 from ..renorm import BatchRenorm
 from .layouts import Layout, natural
@@ -137,11 +137,7 @@ def _or_as_it_was(rule: Rule, layer: Any, given: list[Given]) -> Turned:
 def _operations() -> Mapping[type, Rule]:
     """The rules of Keras operations by their classes, which have no public names: a call shows them."""
     x = keras.Input((2,), name="tfbn_probe")
-
-    def class_of(result: Any) -> type:
-        return type(keras.Model(x, result, name="tfbn_probe").operations[-1])
-
-    ops = keras.ops
+    class_of, ops = partial(operation_class, x), keras.ops
     rules: dict[type, Rule] = {class_of(getattr(ops, name)(x)): elementwise for name in _ELEMENTWISE}
     rules |= {class_of(getattr(ops, name)(x, x)): elementwise for name in _BROADCAST}
     rules |= {class_of(getattr(ops, name)(x, axis=1)): reduction for name in _REDUCTIONS}

@@ -19,6 +19,7 @@ import keras
 import numpy as np
 
 from ..axes import bias_may_be_misplaced
+from ..data_format.support import CONVERT
 from .affine import Affine, Scaled, StaysError
 from .crossing import check_no_offset, check_not_negative
 from .graph import Call
@@ -146,7 +147,7 @@ class Linear(Absorber):
             raise StaysError(
                 f"the last axis of {layer.name!r}'s output may be as long as its channels, and Keras "
                 "would add a bias along that one; channels last, or of another size, it can be folded: "
-                "tfbn.convert(model, data_format='channels_last')"
+                f"{CONVERT}"
             )
         axis = 1 if first else len(shape) - 1
         return spread(layer, affine, (axis,), shape)

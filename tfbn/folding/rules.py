@@ -6,11 +6,12 @@ A rule holds for exactly its class: a subclass may compute something else.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import keras
 
+from ..cloning import operation_class
 from ..layer import BatchNorm
 from .absorbing import HOMOGENEOUS, Absorber, Linear
 from .combining import Alike, Constants, Product, Slices, Sum, inverse
@@ -141,10 +142,7 @@ def _operations() -> dict[type, Crossing]:
     The classes have no public names; a model of one call shows them.
     """
     x = keras.Input((1,), name="tfbn_probe")
-
-    def class_of(result: Any) -> type:
-        return type(keras.Model(x, result, name="tfbn_probe").operations[-1])
-
+    class_of = partial(operation_class, x)
     rules = {class_of(function(x, x)): rule for function, rule in _ARITHMETIC.items()}
     return rules | {
         class_of(keras.ops.relu(x)): _HOMOGENEOUS,
