@@ -134,7 +134,10 @@ def test_no_warning_before_training_nor_after_updates():
         fresh(X)  # nothing was trained
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings(
+    "error",
+    "ignore:.*got an unexpected keyword argument '___pyct_anno':DeprecationWarning",  # as pyproject.toml
+)
 def test_export_warns_of_them_too(tmp_path):
     model, _ = network()
     with pytest.warns(UserWarning, match=IDLE.replace("tf1/", "")):

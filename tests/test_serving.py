@@ -163,9 +163,11 @@ OF_THE_SAVEDMODEL = {"litert": write_litert, "openvino": write_openvino}
 def write(folded, file, format):
     try:
         folded.export(file, format=format, verbose=False)
-    except (ValueError, ModuleNotFoundError) as error:
-        # An older Keras knows no such format, or imports a module that OpenVINO no longer has.
-        if not re.search("Unrecognized format|No module named 'openvino.runtime'", str(error)):
+    except (ValueError, ModuleNotFoundError, NameError) as error:
+        # An older Keras knows no such format, or imports a module that OpenVINO no longer has; on Python
+        # 3.13 OpenVINO does not take functions: `exec("del tensorflow")` finds no such name there.
+        told = "Unrecognized format|No module named 'openvino.runtime'|name 'tensorflow' is not defined"
+        if not re.search(told, str(error)):
             raise
         saved = Path(file).parent / "saved"
         tfbn.export(folded, saved)

@@ -81,9 +81,8 @@ def bias_misplaced(operation: Any, shape: tuple[int | None, ...]) -> bool:
     if getattr(layer, "data_format", None) != "channels_first" or not _has_bias(layer):
         return False
     shape = shape[1:] if stepwise else shape
-    return (
-        bias_is_misplaced(shape) and "ConvLSTM" not in type(layer).__name__
-    )  # whose cell adds it by TensorFlow
+    by_tensorflow = "ConvLSTM" in type(layer).__name__  # whose cell adds it where it belongs
+    return bias_is_misplaced(shape) and not by_tensorflow
 
 
 def _has_bias(layer: Any) -> bool:
