@@ -4,8 +4,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 WHEEL_VENV := .venv-wheel
-# The oldest versions that the tests pass on, which setup.cfg's floors are, and the newest Python.
-OLDEST := tensorflow==2.18.0 keras==3.8.0
+# The oldest versions that the tests pass on, which setup.cfg's floors are, and the newest Python. ONNX has
+# used types of ml_dtypes that this TensorFlow does not admit since 1.19.
+OLDEST := tensorflow==2.18.0 keras==3.8.0 'onnx<1.19'
 OLDEST_PYTHON ?= python3.10
 NEWEST_PYTHON ?= python3.13
 EXTRAS_bench := bench

@@ -48,7 +48,7 @@ def outputs(model, x, **arguments):
     try:
         found = model(x, **arguments)
     except (tf.errors.UnimplementedError, tf.errors.InvalidArgumentError) as error:
-        if not re.search("only supports (the )?ND?HWC", str(error)):
+        if not re.search("only (supports|supported for) (the )?ND?HWC", str(error)):
             raise
         found = tf.function(lambda x: model(x, **arguments), jit_compile=True)(x)
     return keras.tree.flatten(found)
