@@ -55,15 +55,17 @@ class InnerBatchNorms:
     def measured(self) -> bool:
         return any("call" in vars(one) for one in self.by_name.values())
 
-    def call(self, x: tf.Tensor, axis: Axis, epsilon: float) -> tf.Tensor | None:
-        """What the stand-in makes of `x`; `None` where there is none."""
+    def call(self, x: tf.Tensor, axis: Axis, epsilon: float, training: Any) -> tf.Tensor | None:
+        """What the stand-in makes of `x`; `None` where there is none, or it leaves that to the code."""
         name = tf.compat.v1.get_variable_scope().name
         inner = self.by_name.setdefault(name, InnerBatchNorm(self.layer, name, axis, epsilon))
         if "call" not in vars(inner):
             return None
         graph = tf.compat.v1.get_default_graph()
         before = len(graph.get_operations())
-        y = vars(inner)["call"](x)
+        y = vars(inner)["call"](x, training=training)
+        if y is None:
+            return None
         made = graph.get_operations()[before:]
         self.updates += [one for one in made if one.type.startswith("Assign")]
         return tf.cast(y, x.dtype)

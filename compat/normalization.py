@@ -66,9 +66,10 @@ def normalize(
     """
     constant = static_training(training)
     inside = of_this_graph()
-    measured = inside.call(x, method.axis, method.epsilon) if inside is not None else None
-    if measured is not None:
-        return measured, []
+    if inside is not None:
+        measured = inside.call(x, method.axis, method.epsilon, training)
+        if measured is not None:
+            return measured, []
     if constant is False:
         return _inference(x, statistics, method), []
     if constant:

@@ -184,11 +184,11 @@ def test_models_of_tf_functions_are_measured_and_keep_no_trace_of_it(
         def build(self, shape):
             self.built = True
 
-        def part(self, x):
-            return self.norm(x, training=False)
+        def part(self, x, training=None):
+            return self.norm(x, training=training)
 
-        def call(self, x):
-            return self.part(x)
+        def call(self, x, training=None):
+            return self.part(x, training=training)
 
     setattr(Model, decorated, tf.function(getattr(Model, decorated)))
     model = Model()
@@ -388,7 +388,7 @@ def test_a_variance_needs_two_values(unchanged):
     model = chain((3,), tfbn.BatchNorm(name="first"))
     with (
         unchanged(model),
-        pytest.raises(ValueError, match="^'first' saw 1 value in a channel, and a var"),
+        pytest.raises(ValueError, match="could be measured. first: it saw 1 value in a channel, and"),
     ):
         tfbn.recalibrate(model, np.ones((1, 3)), verbose=0)
 
@@ -440,19 +440,3 @@ def test_models_with_nothing_to_measure():
         tfbn.population_statistics(model, X, verbose=0)
     with pytest.raises(TypeError, match="^model must be a keras.Model, received str: 'model'"):
         tfbn.population_statistics("model", X)
-
-
-def test_a_batch_norm_that_the_data_never_reaches_is_named(unchanged):
-    class Unused(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.used, self.unused = tfbn.BatchNorm(name="used"), tfbn.BatchNorm(name="unused")
-            self.unused.build((None, 3))
-
-        def call(self, x):
-            return self.used(x)
-
-    model = Unused()
-    model.used.build(X.shape)
-    with unchanged(model), pytest.raises(ValueError, match="^No value of the data reached .* 'unused'"):
-        tfbn.recalibrate(model, X, verbose=0)

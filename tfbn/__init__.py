@@ -33,7 +33,7 @@ from .convert import convert
 from .export import ExportError, ExportReport, export
 from .folding import FoldReport, fold
 from .layer import BatchNorm
-from .population import PopulationStatistics, population_statistics, recalibrate
+from .population import Measurement, PopulationStatistics, population_statistics, recalibrate
 from .renorm import BatchRenorm
 
 __version__ = "0.1.0"
@@ -44,6 +44,7 @@ __all__ = [
     "ExportError",
     "ExportReport",
     "FoldReport",
+    "Measurement",
     "PopulationStatistics",
     "convert",
     "export",

@@ -42,15 +42,18 @@ def readable(model: keras.Model, data: Any) -> tuple[Any, int | None]:
     """The inputs in a form that Keras reads, and the batch size to cut them in if they are arrays.
 
     Of a tuple, the inputs are left; any other iterable of batches becomes a generator of inputs.
+
+    Raises:
+        ValueError: no batch; or arrays that cannot be cut in the batches that the model declares.
     """
     if isinstance(data, tuple):
         data = _inputs(data)
     elif isinstance(data, list) and all(isinstance(batch, tuple) for batch in data):
         data = iter(data)
     if isinstance(data, list):
-        return _one_for_each_input(model, data), BATCH_SIZE
-    if isinstance(data, dict) or _is_array(data):
-        return data, BATCH_SIZE
+        data = _one_for_each_input(model, data)
+    if isinstance(data, (dict, list, tuple)) or _is_array(data):
+        return data, _size_to_cut(model, data)
     if _is_read_by_keras(data):
         return data, None
     batches = iter(data)
@@ -59,6 +62,50 @@ def readable(model: keras.Model, data: Any) -> tuple[Any, int | None]:
     except StopIteration:
         raise ValueError(NO_BATCH) from None
     return ((_inputs(batch),) for batch in chain([first], batches)), None
+
+
+def preprocessed(model: keras.Model, batch: Any) -> Any:
+    """The inputs of a batch `x`, `(x, y)` or `(x, y, sample_weight)`, as `fit` hands them to the model.
+
+    A KerasHub task applies its preprocessor in `fit` and `predict`, not in `call`.
+    """
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+    preprocess = getattr(model, "preprocess_samples", None)
+    if preprocess is None:
+        return x
+    given = {"y": y, "sample_weight": sample_weight}
+    batch = preprocess(x, **{name: one for name, one in given.items() if one is not None})
+    return keras.utils.unpack_x_y_sample_weight(batch)[0] if isinstance(batch, tuple) else batch
+
+
+def check_size(model: keras.Model, declared: int | None, size: int, number: int) -> None:
+    """Raise ValueError for a batch of another size than the model has declared."""
+    if declared not in (None, size):
+        raise ValueError(
+            f"Batch {number} has {size} samples, and {model.name!r} is declared for batches of "
+            f"{declared}. Pass such batches, without the short one at the end "
+            f"(tf.data.Dataset.batch({declared}, drop_remainder=True)). The model was not changed."
+        )
+
+
+def declared_batch_size(model: keras.Model) -> int | None:
+    """The batch size that a model's inputs have fixed; `None` where any is welcome."""
+    inputs = model.inputs if is_open(model) else []
+    sizes = [one.shape[0] for one in inputs if len(one.shape) > 0]
+    return next((size for size in sizes if size is not None), None)
+
+
+def _size_to_cut(model: keras.Model, arrays: Any) -> int:
+    declared = declared_batch_size(model)
+    samples = len(next(iter(tf.nest.flatten(arrays)), ()))
+    if declared is not None and samples % declared:
+        whole = samples - samples % declared
+        raise ValueError(
+            f"data has {samples} samples, and {model.name!r} is declared for batches of {declared}, "
+            f"which leaves {samples % declared} over. Pass {whole} samples, x[:{whole}], or as many "
+            "more as make a batch."
+        )
+    return BATCH_SIZE if declared is None else declared
 
 
 def _inputs(batch: Any) -> Any:

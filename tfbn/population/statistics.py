@@ -1,10 +1,8 @@
-"""One pass over the data, and what it measured assigned."""
+"""What the passes over the data measured, and its assignment."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -12,104 +10,104 @@ import numpy as np
 import tensorflow as tf
 
 from ..batch_norms import Batchnorm, batch_norms, some, unlike_batch_norms
-from ..data_format import check_kernels, explained
+from ..data_format import check_kernels
 from . import data as reading
-from .gauge import Gauge, gauged
+from .accumulator import MomentAccumulator
+from .measure import measure
+from .report import Measurement, PopulationStatistics
 
-
-@dataclass(frozen=True, eq=False)
-class PopulationStatistics:
-    """E[x] and Var[x] of a batch norm's input over a data set.
-
-    Attributes:
-        mean: float64, per channel.
-        variance: float64, per channel, unbiased: m/(m−1) times the mean squared deviation.
-        count: m, the number of values behind a channel (samples times positions, without masked
-            ones); the smallest, should channels differ.
-    """
-
-    mean: np.ndarray
-    variance: np.ndarray
-    count: int
+FROZEN = "frozen (trainable = False)"
+AT_INFERENCE = "the model's own code runs it with training=False, in training too"
+NOT_CALLED = "training does not call it"
+NOT_REACHED = "no value of the data reached it"
 
 
 def population_statistics(
     model: keras.Model, data: Any, steps: int | None = None, verbose: int | str = "auto"
-) -> dict[str, PopulationStatistics]:
-    """Measure the population statistics of every batch norm of a model in one pass over `data`.
+) -> Measurement:
+    """Measure the population statistics of a model's batch norms in one pass over `data`.
 
     The batch norms (ours and Keras' own) normalise with the statistics of each batch, as in
-    training; every other layer runs as at inference, without dropout. Frozen batch norms
-    (`trainable = False`) run as at inference too, and are not measured.
+    training; every other layer runs as at inference, without dropout. Measured are those that use the
+    batch's statistics when the model is called with `training=True`. Frozen ones (`trainable = False`)
+    and those that the model's own code calls with `training=False` run as at inference.
 
     All batches together count as one sample of m values: they are combined by (count, mean, squared
     deviations) in float64, so batches of unequal size weigh by their size, and the variance
     is corrected once by m/(m−1). With one batch that is line 10 to the letter; with several it
     adds what line 10 leaves out, the variance of the batches' means, and so for the first batch norm
-    equals the variance of the whole data. Memory: three floats a channel.
+    equals the variance of the whole data.
+
+    Under `tf.distribute` the parts of a batch are put together again and go through the model on one
+    device, in every worker: the result is that of one process. Memory: three floats a channel, and a
+    copy of the model's variables.
 
     Args:
         model: a built or buildable Keras model that contains batch norms.
-        data: what `keras.Model.fit` takes and more: a `tf.data.Dataset`, a `PyDataset`, a generator
-            or other iterable of batches `x`, `(x, y)` or `(x, y, sample_weight)` (in a list, each
-            a tuple), or arrays: one, a list or dictionary of them for a model of several inputs, or a
-            tuple `(x, y[, sample_weight])`. Arrays are cut in batches of 32; for another size pass
-            batches. Targets and sample weights are ignored.
+        data: what `keras.Model.fit` takes and more: a `tf.data.Dataset`, also a distributed one, a
+            `PyDataset`, a generator or other iterable of batches `x`, `(x, y)` or `(x, y,
+            sample_weight)` (in a list, each a tuple), or arrays: one, a list or dictionary of them for
+            a model of several inputs, or a tuple `(x, y[, sample_weight])`. Arrays are cut in batches
+            of 32, or of the size that the model's inputs declare; for another size pass batches.
+            Targets and sample weights are ignored. A KerasHub task preprocesses what it is given.
         steps: number of batches to use; all of them if `None`.
         verbose: 0 for silence, 1 or "auto" for a progress bar, 2 for a line, as in Keras.
 
     Returns:
-        `PopulationStatistics` by layer path (`"block/bn"` for the layer `bn` in `block`).
+        A dictionary of `PopulationStatistics` by layer path (`"block/bn"` for the layer `bn` in
+        `block`), which says in `left` why the other batch norms were not measured.
+
+    Warns:
+        UserWarning: fewer than two values reached a batch norm, and it was left out.
 
     Raises:
         TypeError: `model` is not a Keras model.
         ValueError: nothing to measure; no data, less than `steps`, or endless data without `steps`;
-            fewer than two values a channel; statistics that are not finite; a batch norm that the
-            data never reached.
+            batches of another size than the model declares; fewer than two values a channel in every
+            batch norm; statistics that are not finite.
         RuntimeError: a channels-first model that TensorFlow cannot run on this machine.
         Exception: whatever the data or the model raises.
 
-        The model is exactly as it was, whether this succeeds or fails.
+        The variables of the model are as they were, whether this succeeds or fails.
     """
-    gauges = {path: Gauge(layer) for path, layer in _measurable(model).items()}
+    layers, frozen = _measurable(model)
     check_kernels(model)
     reading.check(data, steps)
-    batches, batch_size = reading.readable(model, data)
-    watch = _Watch(gauges)
-    measuring = _Pass(model)
-    measuring.compile(run_eagerly=bool(getattr(model, "run_eagerly", False)), jit_compile=False)
-    with gauged(model, gauges), warnings.catch_warnings():
-        # Data that ends by itself is welcome here; too little of it is an error below.
-        warnings.filterwarnings("ignore", message="Your input ran out of data")
-        warnings.filterwarnings("ignore", message="Even though the `tf.config.experimental_run_func")
-        arguments = {"batch_size": batch_size, "steps": steps, "verbose": verbose}
-        try:
-            measuring.evaluate(batches, callbacks=[watch], **arguments)
-        except tf.errors.OpError as error:
-            if (lacking := explained(error)) is not None:
-                raise RuntimeError(lacking) from error
-            raise
-    if watch.batches == 0:
-        raise ValueError(reading.NO_BATCH)
-    if steps is not None and watch.batches < steps:
+    accumulators = {path: MomentAccumulator(layer) for path, layer in layers.items()}
+    measure(model, accumulators, data, steps, verbose)
+    reasons = {path: _why_not(one) for path, one in accumulators.items()}
+    measured = {path: one for path, one in accumulators.items() if reasons[path] is None}
+    reasons |= frozen
+    left = {path: why for path in batch_norms(model) if (why := reasons[path]) is not None}
+    if not measured:
+        lines = [f"{path}: {reason}" for path, reason in left.items()]
         raise ValueError(
-            f"data ended after {watch.batches} of steps={steps} batches. Pass more data, repeat it "
-            "(tf.data.Dataset.repeat), or lower steps."
+            f"None of the batch norms of {model.name!r} could be measured. {some(lines, '; ')}. Pass "
+            "more data, or call the model as training does."
         )
-    return {path: PopulationStatistics(*gauge.read(path)) for path, gauge in gauges.items()}
+    lacking = [path for path, why in left.items() if why not in (FROZEN, AT_INFERENCE, NOT_CALLED)]
+    if lacking:
+        lines = [f"{path} ({left[path]})" for path in lacking]
+        warnings.warn(f"These batch norms were not measured: {some(lines)}.", stacklevel=2)
+    return Measurement(
+        {path: PopulationStatistics(*one.read()) for path, one in measured.items()},
+        left,
+        {path: _moving_statistics(layers[path]) for path in measured},
+    )
 
 
 def recalibrate(
     model: keras.Model, data: Any, steps: int | None = None, verbose: int | str = "auto"
-) -> dict[str, PopulationStatistics]:
+) -> Measurement:
     """Replace the moving statistics of a model's batch norms by population statistics.
 
-    Measures as `population_statistics` does (see there for the arguments, the convention and the
-    errors) and then assigns each mean and variance. Frozen batch norms stay as they are. When
-    anything fails, the model is exactly as it was.
+    Measures as `population_statistics` does (see there for the arguments, the convention, which batch
+    norms are left out, and the errors) and then assigns each mean and variance. When anything fails,
+    the model is exactly as it was.
 
     Returns:
-        What was assigned, as `population_statistics` returns it.
+        What was assigned, as `population_statistics` returns it: `print` shows each batch norm before
+        and after, or why it was left.
     """
     measured = population_statistics(model, data, steps, verbose)
     layers = batch_norms(model)
@@ -137,42 +135,8 @@ def recalibrate(
     return measured
 
 
-class _Watch(keras.callbacks.Callback):
-    """Counts the batches, and stops at the first one that brings NaN or infinity."""
-
-    def __init__(self, gauges: Mapping[str, Gauge]) -> None:
-        super().__init__()
-        self.gauges = gauges
-        self.batches = 0
-
-    def on_test_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        self.batches += 1
-        for path, gauge in self.gauges.items():
-            if not gauge.is_finite():
-                raise ValueError(
-                    f"Batch {self.batches} gives the batch norm {path!r} NaN or infinite statistics. "
-                    "Look for NaN or very large values in that batch and in the weights of the "
-                    "layers before it. The model was not changed."
-                )
-
-
-class _Pass(keras.Model):
-    """Lets Keras' own `evaluate` read the data and draw the progress bar, for any kind of data."""
-
-    def __init__(self, model: keras.Model) -> None:
-        super().__init__(name="population_pass")  # Keras derives an invalid scope name from _Pass
-        self.model = model
-        self.built = True  # under a strategy Keras would build it by a call that it does not have
-        self.samples = tf.Variable(0, dtype=tf.int64)
-
-    def test_step(self, data: Any) -> dict[str, Any]:
-        x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        self.model(x, training=False)
-        self.samples.assign_add(tf.shape(tf.nest.flatten(x)[0], tf.int64)[0])
-        return {"samples": self.samples.read_value()}
-
-
-def _measurable(model: keras.Model) -> dict[str, Batchnorm]:
+def _measurable(model: keras.Model) -> tuple[dict[str, Batchnorm], dict[str, str]]:
+    """The batch norms that may be measured, and why the others are left, by path."""
     if not isinstance(model, keras.Model):
         raise TypeError(f"model must be a keras.Model, received {type(model).__name__}: {model!r}.")
     found = batch_norms(model)
@@ -187,4 +151,22 @@ def _measurable(model: keras.Model) -> dict[str, Batchnorm]:
         else:
             what = "it has none. Were they folded away? Measure before folding."
         raise ValueError(f"The model {model.name!r} has no batch norm to measure: {what}")
-    return trainable
+    return trainable, dict.fromkeys(found.keys() - trainable.keys(), FROZEN)
+
+
+def _why_not(accumulator: MomentAccumulator) -> str | None:
+    """Why the statistics of a batch norm are not known after the pass; `None` if they are."""
+    if accumulator.in_training == []:
+        return NOT_CALLED
+    if not accumulator.used_in_training:
+        return AT_INFERENCE
+    if accumulator.count == 0:
+        return NOT_REACHED
+    if accumulator.count == 1:
+        return "it saw 1 value in a channel, and a variance needs two"
+    return None
+
+
+def _moving_statistics(layer: Batchnorm) -> tuple[np.ndarray, np.ndarray]:
+    mean, variance = (tf.cast(one, tf.float64) for one in (layer.moving_mean, layer.moving_variance))
+    return mean.numpy(), variance.numpy()

@@ -1,0 +1,179 @@
+"""Stand-ins that sum up what goes through batch norms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from .. import functional
+from ..batch_norms import Batchnorm, layer_paths
+from ..functional import Moments
+
+
+class MomentAccumulator:
+    """Stands in for a batch norm's `call` and sums up what goes through it.
+
+    The sums are variables, so that they work inside tf.function, loops and conditionals.
+
+    Attributes:
+        layer: the batch norm.
+        in_training: for each call of the layer in one step of training, whether it uses the batch's
+            statistics; `None` where every call does.
+        listening: whether calls fill `in_training`, in place of the sums.
+        paused: whether values count at all; they are normalised all the same.
+    """
+
+    def __init__(self, layer: Batchnorm) -> None:
+        self.layer = layer
+        self.in_training: list[bool] | None = None
+        self.listening = False
+        self.paused = False
+        self._turn = 0
+        self._moments: Moments | None = None
+        # A model may build its layers in the pass; Keras' own has its statistics as None before.
+        if getattr(layer, "moving_mean", None) is not None:
+            self._moments = self._zeros()
+
+    @property
+    def used_in_training(self) -> bool:
+        return self.in_training is None or any(self.in_training)
+
+    def start_step(self) -> None:
+        self._turn = 0
+
+    def call(
+        self, inputs: tf.Tensor, training: Any = None, mask: tf.Tensor | None = None
+    ) -> tf.Tensor | None:
+        """The inputs normalised with their own moments; as at inference where training does so.
+
+        Returns:
+            The outputs; `None` where they are those of inference and the layer, inside TF1 code, has
+            no `call` that would compute them.
+        """
+        if not self._uses_the_batch(training):
+            own = getattr(type(self.layer), "call", None)
+            return own and own(self.layer, inputs, training=False, mask=mask)
+        layer, wide = self.layer, tf.cast(inputs, tf.float64)
+        if mask is None or getattr(layer, "ignores_mask", False):
+            batch = functional.batch_moments(wide, layer.axis)
+        else:
+            batch = functional.weighted_moments(wide, mask, layer.axis)
+        if not (self.listening or self.paused):
+            self._add(batch)
+        outputs = functional.normalize(
+            inputs, batch.mean, batch.variance, layer.beta, layer.gamma, layer.epsilon, layer.axis
+        )
+        return tf.cast(outputs, layer.compute_dtype)
+
+    def _uses_the_batch(self, training: Any) -> bool:
+        if self.listening:
+            # A tensor, which only the run would tell, counts as true.
+            static = tf.get_static_value(training) if tf.is_tensor(training) else training
+            flag = tf.is_tensor(training) if static is None else bool(static)
+            self.in_training = [*(self.in_training or ()), flag]
+            return flag
+        if self.in_training is None:
+            return True
+        flags, turn = self.in_training, self._turn
+        self._turn += 1
+        return bool(flags) and flags[min(turn, len(flags) - 1)]
+
+    def _zeros(self) -> Moments:
+        shape = self.layer.moving_mean.shape
+        return Moments(*(tf.Variable(tf.zeros(shape, tf.float64)) for _ in range(3)))
+
+    def _add(self, batch: Moments) -> None:
+        with tf.init_scope():
+            sums = self._moments = self._moments or self._zeros()
+        batch = batch._replace(count=tf.broadcast_to(batch.count, tf.shape(batch.mean)))
+        both = Moments(*(tf.stack(pair) for pair in zip(sums, batch, strict=True)))
+        for variable, value in zip(sums, functional.combine_moments(both), strict=True):
+            variable.assign(value)
+
+    def is_finite(self) -> tf.Tensor:
+        """Whether all sums are finite, a boolean scalar."""
+        sums = self._moments or ()
+        return tf.reduce_all([tf.reduce_all(tf.math.is_finite(one)) for one in sums])
+
+    @property
+    def count(self) -> int:
+        """Values behind the channel that has the fewest."""
+        return 0 if self._moments is None else int(self._moments.count.numpy().min())
+
+    def read(self) -> tuple[np.ndarray, np.ndarray, int]:
+        """Mean, unbiased variance and count, once something was counted."""
+        assert self._moments is not None
+        variance = functional.unbiased_variance(self._moments).numpy()
+        return self._moments.mean.numpy(), variance, self.count
+
+
+@contextmanager
+def standing_in(model: keras.Model, accumulators: Mapping[str, MomentAccumulator]) -> Iterator[None]:
+    """Each accumulator in its layer's place, on the instance; taken off at the end."""
+    calls = {one.layer: one.call for one in accumulators.values()}
+    replaced = calls | _cells_without_their_first_call(model, accumulators)
+    try:
+        for layer, call in replaced.items():
+            layer.__dict__["call"] = call
+        yield
+    finally:
+        for layer in replaced:
+            layer.__dict__.pop("call", None)
+
+
+def _cells_without_their_first_call(
+    model: keras.Model, accumulators: Mapping[str, MomentAccumulator]
+) -> dict[keras.layers.Layer, Any]:
+    """A `call` for each RNN that is a loop, and for its cell if there are batch norms in it.
+
+    Keras calls a cell once to learn the structure of its outputs, which it throws away, and then once
+    for each step of time.
+    """
+    replaced: dict[keras.layers.Layer, Any] = {}
+    for rnn in layer_paths(model).values():
+        if not isinstance(rnn, keras.layers.RNN) or rnn.unroll or not isinstance(rnn.cell, keras.Layer):
+            continue
+        inside = {id(one) for one in layer_paths(rnn.cell).values()}
+        measured = [one for one in accumulators.values() if id(one.layer) in inside]
+        if measured:
+            first_is_discarded = _FirstCallDiscarded(rnn, measured)
+            replaced |= {rnn: first_is_discarded.sequence, rnn.cell: first_is_discarded.step}
+    return replaced
+
+
+class _FirstCallDiscarded:
+    """The calls that stand in for an RNN's and its cell's: nothing counts before the second step.
+
+    Before the first one Keras may call the cells of a stack, to shape their dropout.
+    """
+
+    def __init__(self, rnn: keras.layers.RNN, measured: list[MomentAccumulator]) -> None:
+        self._sequence, self._step = rnn.call, rnn.cell.call
+        self._measured = measured
+        self._outside: list[bool] = []  # whether they were paused when the sequence began
+        self._discards = False
+
+    def sequence(self, *args: Any, **kwargs: Any) -> Any:
+        self._outside = [one.paused for one in self._measured]
+        self._discards = True
+        self._pause([True] * len(self._measured))
+        try:
+            return self._sequence(*args, **kwargs)
+        finally:
+            self._pause(self._outside)
+
+    def step(self, *args: Any, **kwargs: Any) -> Any:
+        outputs = self._step(*args, **kwargs)
+        if self._discards:
+            self._discards = False
+            self._pause(self._outside)
+        return outputs
+
+    def _pause(self, paused: list[bool]) -> None:
+        for one, value in zip(self._measured, paused, strict=True):
+            one.paused = value

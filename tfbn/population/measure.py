@@ -1,0 +1,187 @@
+"""One pass over the data through a model whose batch norms are stood in for."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from ..batch_norms import layer_paths
+from ..data_format import explained
+from . import data as reading
+from .accumulator import MomentAccumulator, standing_in
+from .untouched import functions_run_eagerly, has_functions, untouched
+
+
+def measure(
+    model: keras.Model,
+    accumulators: Mapping[str, MomentAccumulator],
+    data: Any,
+    steps: int | None,
+    verbose: int | str,
+) -> None:
+    """Let all data through the model, and the accumulators sum up what reaches them."""
+    batches, batch_size = reading.readable(model, data)
+    measuring = MeasurementModel(model, accumulators)
+    eagerly = bool(getattr(model, "run_eagerly", False)) or _repeats_over_free_time(model, accumulators)
+    measuring.compile(run_eagerly=eagerly, jit_compile=False)
+    with (
+        untouched(model),
+        functions_run_eagerly(has_functions(model)),
+        standing_in(model, accumulators),
+        warnings.catch_warnings(),
+    ):
+        # Data that ends by itself is welcome here; too little of it is an error below.
+        warnings.filterwarnings("ignore", message="Your input ran out of data")
+        warnings.filterwarnings("ignore", message="Even though the `tf.config.experimental_run_func")
+        try:
+            measuring.evaluate(batches, batch_size=batch_size, steps=steps, verbose=verbose)
+        except tf.errors.OpError as error:
+            if (lacking := explained(error)) is not None:
+                raise RuntimeError(lacking) from error
+            raise
+    if measuring.batches == 0:
+        raise ValueError(reading.NO_BATCH)
+    if steps is not None and measuring.batches < steps:
+        raise ValueError(
+            f"data ended after {measuring.batches} of steps={steps} batches. Pass more data, repeat it "
+            "(tf.data.Dataset.repeat), or lower steps."
+        )
+
+
+class MeasurementModel(keras.Model):
+    """Lets Keras' own `evaluate` read the data and draw the progress bar, for any kind of data.
+
+    Batches that `tf.distribute` has cut up for replicas are put together again, and go through the model
+    as one process would send them: what is measured does not depend on the replicas.
+    """
+
+    def __init__(self, model: keras.Model, accumulators: Mapping[str, MomentAccumulator]) -> None:
+        super().__init__(name="population_pass")
+        self.model = model
+        self.built = True  # under a strategy Keras would build it by a call that it does not have
+        self.batches = self.samples = 0
+        self._by_path = tuple(accumulators.items())  # a dictionary would be tracked by Keras
+        self._declared = reading.declared_batch_size(model)
+
+    def make_test_function(self, force: bool = False) -> None:
+        step = self._step
+        if not self.run_eagerly:
+            step = tf.function(step, reduce_retracing=True)
+
+        def measure_batch(iterator: Iterator[Any]) -> dict[str, Any]:
+            x = reading.preprocessed(self.model, _whole(self.model, next(iterator)))
+            size = len(tf.nest.flatten(x)[0])
+            reading.check_size(self.model, self._declared, size, self.batches + 1)
+            self.samples += size
+            if not self.model.built:
+                self._build(x)
+            if self.batches == 0 and _runs_batch_norms_itself(self.model, self._accumulators):
+                self._learn_how_training_calls(x)
+            finite = step(x).numpy()
+            self.batches += 1
+            for (path, _), is_finite in zip(self._by_path, finite, strict=True):
+                if not is_finite:
+                    raise ValueError(
+                        f"Batch {self.batches} gives the batch norm {path!r} NaN or infinite "
+                        "statistics. Look for NaN or very large values in that batch and in the "
+                        "weights of the layers before it. The model was not changed."
+                    )
+            return {"samples": self.samples}
+
+        self.test_function = measure_batch
+
+    @property
+    def _accumulators(self) -> list[MomentAccumulator]:
+        return [one for _, one in self._by_path]
+
+    def _step(self, x: Any) -> tf.Tensor:
+        for one in self._accumulators:
+            one.start_step()
+        self.model(x, training=False)
+        return tf.stack([one.is_finite() for one in self._accumulators])
+
+    def _build(self, x: Any) -> None:
+        """For batches of any size: a call on this one would declare its size in a Sequential model.
+
+        Keras may call the layers of a model to build it, in which case nothing counts.
+        """
+        for one in self._accumulators:
+            one.paused = True
+        if isinstance(self.model, keras.Sequential):
+            self.model.build((None, *x.shape[1:]))
+        elif self.run_eagerly:
+            self.model(x, training=False)
+        else:
+            specs = tf.nest.map_structure(
+                lambda one: tf.TensorSpec([None, *one.shape[1:]], one.dtype), x
+            )
+            tf.function(lambda x: self.model(x, training=False)).get_concrete_function(specs)
+        for one in self._accumulators:
+            one.paused = False
+
+    def _learn_how_training_calls(self, x: Any) -> None:
+        """Call the model as in training, without effect: a graph is only traced, not run."""
+        for one in self._accumulators:
+            one.listening, one.in_training = True, []
+        try:
+            if self.run_eagerly or tf.config.functions_run_eagerly():
+                self.model(x, training=True)
+            else:
+                tf.function(lambda: self.model(x, training=True)).get_concrete_function()
+        finally:
+            for one in self._accumulators:
+                one.listening = False
+
+
+def _whole(model: keras.Model, batch: Any) -> Any:
+    """A batch of `tf.distribute` as one, from the replicas of all workers."""
+    strategy = (
+        tf.distribute.get_strategy() if tf.distribute.has_strategy() else model.distribute_strategy
+    )
+
+    def together(value: Any) -> Any:
+        if not isinstance(value, tf.distribute.DistributedValues):
+            return value
+        parts = value.values  # `experimental_local_results` answers inside the scope only
+        if strategy.num_replicas_in_sync > len(parts):
+            return strategy.gather(value, axis=0)
+        concatenate = tf.sparse.concat if isinstance(parts[0], tf.SparseTensor) else tf.concat
+        return concatenate(axis=0, **{_NAMES[concatenate]: list(parts)})
+
+    return tf.nest.map_structure(together, batch)
+
+
+_NAMES = {tf.concat: "values", tf.sparse.concat: "sp_inputs"}
+
+
+def _holders(model: keras.Model, accumulators: list[MomentAccumulator]) -> Iterator[keras.layers.Layer]:
+    """The layers, and the model, that have a measured batch norm inside."""
+    measured = {id(one.layer) for one in accumulators}
+    for layer in [model, *layer_paths(model).values()]:
+        inside = [*layer_paths(layer).values(), *getattr(layer, "batch_norms_inside", {}).values()]
+        if any(id(one) in measured for one in inside):
+            yield layer
+
+
+def _runs_batch_norms_itself(model: keras.Model, accumulators: list[MomentAccumulator]) -> bool:
+    """Whether code that is not Keras' decides with which `training` a batch norm is called."""
+    calls = (type(layer).call for layer in _holders(model, accumulators))
+    return any(not getattr(call, "__module__", "").startswith("keras.") for call in calls)
+
+
+def _repeats_over_free_time(model: keras.Model, accumulators: Mapping[str, MomentAccumulator]) -> bool:
+    """Whether TimeDistributed may meet a time axis of unknown size in a graph.
+
+    There it calls its layer once for all steps, vectorized, which is no step's batch.
+    """
+    try:
+        shapes = [one.shape[1:] for one in model.inputs]
+    except (AttributeError, ValueError):  # a model whose inputs are not declared
+        shapes = [(None,)]
+    free = any(size is None for shape in shapes for size in shape)
+    holders = _holders(model, list(accumulators.values()))
+    return free and any(isinstance(one, keras.layers.TimeDistributed) for one in holders)

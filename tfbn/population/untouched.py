@@ -1,0 +1,68 @@
+"""A model used, and put back as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from ..batch_norms import layer_paths
+
+
+@contextmanager
+def untouched(model: keras.Model) -> Iterator[None]:
+    """At the end every variable of the model has its value of before.
+
+    Memory: a copy of the variables.
+    """
+    state = [(variable, tf.identity(variable)) for variable in _variables(model)]
+    try:
+        yield
+    finally:
+        for variable, value in state:
+            variable.assign(value)
+
+
+@contextmanager
+def functions_run_eagerly(when: bool) -> Iterator[None]:
+    """A `tf.function` that is traced meanwhile would keep what stands in for its layers: none is."""
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(before or when)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
+def has_functions(model: keras.Model) -> bool:
+    """Whether user code in the model is a tf.function; those of Keras' own `fit` do not count."""
+
+    def attributes(layer: keras.layers.Layer) -> Iterator[Any]:
+        for kind in type(layer).__mro__:
+            if not kind.__module__.startswith(("keras.", "tensorflow.")):
+                yield from vars(kind).values()
+        for name, value in vars(layer).items():
+            if name not in ("train_function", "test_function", "predict_function"):
+                yield value
+
+    function = tf.types.experimental.PolymorphicFunction
+    return any(isinstance(one, function) for layer in _layers(model) for one in attributes(layer))
+
+
+def _layers(model: keras.Model) -> list[keras.layers.Layer]:
+    return [model, *layer_paths(model).values()]
+
+
+def _variables(model: keras.Model) -> list[Any]:
+    """Keras' variables, states of RNNs, and TensorFlow's variables that layers have as attributes."""
+    found: dict[int, Any] = {id(one): one for one in model.variables}
+    for layer in _layers(model):
+        states = layer.states if getattr(layer, "stateful", False) else None
+        for value in [states, *vars(layer).values()]:
+            for one in value if isinstance(value, (list, tuple)) else [value]:
+                if isinstance(one, (keras.Variable, tf.Variable)):
+                    found[id(one)] = one
+    return list(found.values())
