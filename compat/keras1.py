@@ -12,9 +12,12 @@ import numpy as np
 import tensorflow as tf
 
 from .. import functional, kernels
+from ..arguments import valid_number
 from ..axes import channel_axes
+from ..batch_norms import has_its_own_call
 from ..data_format import rules, tables
-from ..layer import BatchNorm, valid_number
+from ..layer import BatchNorm
+from .keras1_arguments import input_arguments, valid_weights
 from .keras1_flow import same_flow
 from .keras1_names import initializer, regularizer, written_initializer, written_regularizer
 
@@ -111,8 +114,8 @@ class BatchNormalization(BatchNorm):
                 f"axis must be an integer, received {axis!r}. Pass -1 for channels last, 1 for channels "
                 "first; tfbn.BatchNorm takes several axes."
             )
-        initial = _valid_weights(weights)
-        shape, input_dtype = _input_arguments(kwargs)
+        initial = valid_weights(weights)
+        shape, input_dtype = input_arguments(kwargs)
         if shape is not None:
             kwargs["input_shape"] = shape[1:]
         with warnings.catch_warnings():
@@ -191,7 +194,7 @@ class BatchNormalization(BatchNorm):
     def unlike_batch_norm(self) -> str | None:
         """Why this is no `tfbn.BatchNorm` (see `tfbn.batch_norms`); `None` in mode 0, where it is."""
         if type(self).call is not BatchNormalization.call:
-            return "it is a subclass with a call of its own"
+            return has_its_own_call(type(self))
         return {
             0: None,
             1: "mode 1 normalises each sample by itself, at inference too",
@@ -264,34 +267,6 @@ def _normalize_samples(inputs: tf.Tensor, beta: Any, gamma: Any, epsilon: float)
 
 def _constant(values: np.ndarray) -> Any:
     return lambda shape, dtype=None: tf.cast(values, dtype or keras.config.floatx())
-
-
-def _valid_weights(weights: Any) -> tuple[np.ndarray, ...]:
-    """The initial weights as arrays; none of them for `None`."""
-    if weights is None:
-        return ()
-    if not isinstance(weights, (list, tuple)) or len(weights) not in (2, 4):
-        raise ValueError(
-            "weights must be a list [gamma, beta] or [gamma, beta, running_mean, running_std], received "
-            f"{weights!r}."
-        )
-    return tuple(np.asarray(one) for one in weights)
-
-
-def _input_arguments(kwargs: dict[str, Any]) -> tuple[tuple[int | None, ...] | None, Any]:
-    """Keras 1's arguments for a first layer, taken out: the shape with the batch axis, and the type."""
-    names = ("batch_input_shape", "input_shape", "input_dim", "input_dtype")
-    whole, shape, size, dtype = (kwargs.pop(name, None) for name in names)
-    for name, value in zip(names, (whole, shape), strict=False):
-        if value is not None and not isinstance(value, (list, tuple)):
-            raise TypeError(
-                f"{name} must be a tuple of integers, received {value!r}. Write ({value!r},)."
-            )
-    if whole is None and shape is None and size is not None:
-        shape = (size,)
-    if whole is None and shape is not None:
-        whole = (None, *shape)
-    return None if whole is None else tuple(whole), dtype
 
 
 # How it follows transposed tensors; mode 1 reads the last axis, which `axis` does not tell.

@@ -191,9 +191,15 @@ class VariableScopeLayer(keras.layers.Layer):
             "arguments": keras.saving.serialize_keras_object(self._hidden.arguments),
         }
 
+    def live_config(self) -> dict[str, Any]:
+        """The configuration with the function and its arguments themselves, to copy the layer by."""
+        own = {"function": self.function, "arguments": dict(self._hidden.arguments)}
+        return super().get_config() | own | {"scope": self.scope, "live": True}
+
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> VariableScopeLayer:
-        load = keras.saving.deserialize_keras_object
+        live = config.pop("live", False)
+        load = (lambda value: value) if live else keras.saving.deserialize_keras_object
         return cls(**config | {one: load(config[one]) for one in ("function", "arguments")})
 
 

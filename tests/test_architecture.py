@@ -14,7 +14,7 @@ pytestmark = pytest.mark.checkout
 
 # Each part of the package may import those before it in this list, and nothing after it.
 ORDER = [
-    "quiet|messages|axes|sums",
+    "quiet|messages|axes|sums|arguments",
     "functional",
     "kernels",
     "layer",
@@ -28,7 +28,7 @@ ORDER = [
     "cli",
 ]
 COMPAT_ORDER = [
-    "arg_scope|graph|statistics|functional_model|inner_batch_norms|weight_losses|keras1_names|keras1_flow",
+    "arg_scope|graph|statistics|functional_model|inner_batch_norms|weight_losses|keras1_names|keras1_flow|keras1_arguments",
     "normalization|variable_store",
     "contrib|tf_layers|variable_scope|keras1",
     "checkpoint_file|checkpoint_names|checkpoint_values",
@@ -38,9 +38,10 @@ COMPAT_ORDER = [
 ]
 # Inside compat/legacy, likewise.
 LEGACY_ORDER = [
-    "errors|report|own_layers|masks",
+    "errors|report|own_layers|own_wrappers|masks",
     "heaps|architecture|origin|shapes",
     "hdf5|statistics|values",
+    "archive|inputs",
     "files|rows",
     "assignment|custom|fitting|order|convolutions|merges|norms|recurrent|wrappers",
     "keras1_table",
@@ -57,6 +58,7 @@ HELPERS_OF_COMPAT = {
     "variable_store",
     "weight_losses",
 }
+HELPERS_OF_COMPAT |= {"keras1_arguments"}
 HELPERS_OF_COMPAT |= {"checkpoint_file", "checkpoint_names", "checkpoint_values", "reference"}
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names.split("|")}
 
@@ -253,10 +255,10 @@ def test_the_changelog_knows_the_version():
 def test_every_module_has_its_tests():
     tested = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
     assert (
-        RANK.keys() - {"quiet", "axes", "sums", "copying"} <= tested
-    )  # in test_cli, as the command, in test_functional, and in test_cloning
+        RANK.keys() - {"quiet", "axes", "sums", "arguments"} <= tested
+    )  # in test_cli, as the command, in test_functional, and in test_layer
     parts = {part for parts in COMPAT_ORDER for part in parts.split("|")} - {"legacy"}
     assert parts - HELPERS_OF_COMPAT <= tested
     whole = {"files", "genuine", "keras1_layers", "keras2", "models", "statistics", "hostile"}
-    whole |= {"details", "masks"}
+    whole |= {"details", "masks", "archives"}
     assert {name.removeprefix("legacy_") for name in tested if name.startswith("legacy_")} == whole

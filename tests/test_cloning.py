@@ -152,7 +152,7 @@ def test_a_layer_that_cannot_be_copied_is_named():
 
     model = chain((4,), NoConfig(2.0))
     with pytest.raises(
-        ValueError, match=r"(?s)'stubborn' \(NoConfig\) cannot be copied, .*get_config\(\)"
+        ValueError, match=r"(?s)'stubborn' \(NoConfig\) cannot be copied\. .*get_config\(\)"
     ):
         copy(model)
 

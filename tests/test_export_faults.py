@@ -40,7 +40,7 @@ def test_a_full_disk(existing, file, freeze, tmp_path):
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (3000, unlimited[1]))
     try:
-        with pytest.raises(OSError, match=f"cannot be written: .*m/{file}.* too large.* Make room"):
+        with pytest.raises(OSError, match=f"cannot be written. Make room, .*m/{file}.* too large"):
             tfbn.export(model, path, overwrite=existing, freeze=freeze)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)

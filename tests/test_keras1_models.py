@@ -148,4 +148,4 @@ def test_a_subclass_with_a_call_of_its_own_is_left_alone():
 
     model = keras.Sequential([keras.Input((4,)), L.Dense(5), Own(name="own")])
     report = tfbn.fold(model)[1]
-    assert report.kept[0].reason == "it is a subclass with a call of its own"
+    assert "has a call() of its own, which may compute anything" in report.kept[0].reason

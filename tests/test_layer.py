@@ -122,6 +122,49 @@ def test_masked_positions_take_no_part(shape, axis):
     np.testing.assert_allclose(layer.moving_variance, 0.9 * p["variance"] + 0.1 * variance, rtol=1e-5)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 3e38])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("kind", [tfbn.BatchNorm, tfbn.BatchRenorm])
+def test_what_a_mask_hides_reaches_no_gradient_but_its_own(kind, training, bad):
+    x, weights = reference.data((6, 5, 3)), np.random.default_rng(4).normal(size=(6, 5, 3))
+    mask = np.random.default_rng(8).random((6, 5)) < 0.6
+    weights[~mask] = 0  # as a loss that is masked
+
+    def slopes(hidden):
+        layer = kind(epsilon=0.1)
+        layer.build(x.shape)
+        layer.gamma.assign([2.0, -1.0, 0.5])
+        inputs = tf.constant(np.where(mask[..., None], x, hidden), "float32")
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            y = layer(inputs, training=training, mask=mask)
+            loss = tf.reduce_sum(y * weights)
+        *slopes, of_inputs = tape.gradient(loss, [*layer.trainable_weights, inputs])
+        return [*slopes, of_inputs[mask]], y
+
+    got, y = slopes(bad)
+    want, _ = slopes(0.0)
+    for one, other in zip(got, want, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    assert np.isfinite(y.numpy()[mask]).all()
+    if bad != 3e38:
+        assert not np.isfinite(y.numpy()[~mask]).any()
+
+
+def test_a_batch_that_runs_twice_takes_two_steps_of_the_root_of_its_decay():
+    x = tf.constant(reference.data((8, 3)))
+    once, twice = tfbn.BatchNorm(decay=0.9), tfbn.BatchNorm(decay=0.9**0.5)
+    once(x, training=True)
+    twice.build(x.shape)
+    again = tf.recompute_grad(lambda x: twice(x, training=True))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        loss = tf.reduce_sum(again(x) ** 2)
+    tape.gradient(loss, x)
+    np.testing.assert_allclose(twice.moving_mean, once.moving_mean, rtol=1e-6)
+    np.testing.assert_allclose(twice.moving_variance, once.moving_variance, rtol=1e-6)
+
+
 def test_a_mask_of_numbers_is_taken_as_true_and_false():
     x, layers = reference.data((3, 4)), [tfbn.BatchNorm() for _ in range(2)]
     ours = [
@@ -439,6 +482,11 @@ def test_files_load_in_a_new_process(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
+        (
+            {"renorm": True},
+            TypeError,
+            r"^BatchNorm has no argument 'renorm' .* layer of its own\. Write tfbn\.BatchRenorm\(\)\.$",
+        ),
         (
             {"momentum": 0.9},
             TypeError,

@@ -29,6 +29,7 @@ if keras.backend.backend() != "tensorflow":
     )
 
 from . import functional
+from .batch_norms import batch_norm_at_inference
 from .convert import convert
 from .export import ExportError, ExportReport, export
 from .folding import FoldReport, fold
@@ -46,6 +47,7 @@ __all__ = [
     "FoldReport",
     "Measurement",
     "PopulationStatistics",
+    "batch_norm_at_inference",
     "convert",
     "export",
     "fold",

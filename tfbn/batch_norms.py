@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeAlias, TypeGuard
+from typing import Any, TypeAlias, TypeGuard, TypeVar
 
 import keras
 import numpy as np
@@ -16,17 +17,79 @@ from .renorm import BatchRenorm
 Batchnorm: TypeAlias = BatchNorm | keras.layers.BatchNormalization
 
 
-def is_batch_norm(layer: object) -> TypeGuard[Batchnorm]:
-    """Whether `layer` computes batch normalisation: a subclass with a `call` of its own may not.
+_CALLS = (BatchNorm.call, BatchRenorm.call, keras.layers.BatchNormalization.call)
+_DECLARED: weakref.WeakSet[type] = weakref.WeakSet()
 
-    A subclass of ours tells by `unlike_batch_norm`: why it does not, or `None` if it does.
-    `as_batch_norm()` then makes the `BatchNorm` of the same arguments and order of weights, and
-    `ignores_mask` says that masked positions count in its statistics.
+Class = TypeVar("Class", bound=type)
+
+
+def batch_norm_at_inference(cls: Class) -> Class:
+    """Declare that a subclass with a `call` of its own is batch norm at inference.
+
+    Called with `training=False`, an instance must return what the class of Keras or tfbn that it
+    derives from returns: inputs normalised with the moving statistics. What it does in training is its
+    own. `fold`, `export`, `recalibrate` and `population_statistics` then treat it as a batch norm;
+    `convert` leaves it as it is. Holds for this class alone, not for what derives from it.
+
+    Args:
+        cls: subclass of `keras.layers.BatchNormalization` or of `BatchNorm`.
+
+    Returns:
+        The class, so that this is a decorator, too.
+
+    Raises:
+        TypeError: another class.
+
+    >>> @batch_norm_at_inference
+    ... class Frozen(keras.layers.BatchNormalization):
+    ...     def call(self, inputs, training=None):
+    ...         return super().call(inputs, training=training and self.trainable)
+    >>> is_batch_norm(Frozen())
+    True
     """
-    if not isinstance(layer, (BatchNorm, keras.layers.BatchNormalization)):
-        return False
-    calls = (BatchNorm.call, BatchRenorm.call, keras.layers.BatchNormalization.call)
-    return type(layer).call in calls or getattr(layer, "unlike_batch_norm", "not known") is None
+    if not (isinstance(cls, type) and issubclass(cls, Batchnorm)):
+        raise TypeError(
+            "batch_norm_at_inference takes a subclass of keras.layers.BatchNormalization or "
+            f"tfbn.BatchNorm, received {cls!r}. Derive the layer from one of them."
+        )
+    _DECLARED.add(cls)
+    return cls
+
+
+def has_call_of_its_own(layer: Batchnorm) -> bool:
+    """Whether a batch norm is of a subclass that may train in another way."""
+    return getattr(type(layer), "call", None) not in (*_CALLS, None) and type(layer) in _DECLARED
+
+
+def is_batch_norm(layer: object) -> TypeGuard[Batchnorm]:
+    """Whether `layer` computes batch normalisation at inference (see `why_unlike`)."""
+    return isinstance(layer, Batchnorm) and why_unlike(layer) is None
+
+
+def why_unlike(layer: Batchnorm) -> str | None:
+    """Why a batch norm, or a subclass of one, does not compute what it does; `None` if it does.
+
+    A subclass with a `call` of its own may compute anything, unless it was declared. A subclass of ours
+    can tell by `unlike_batch_norm`: a reason or `None`. `as_batch_norm()` then makes the `BatchNorm` of
+    the same arguments and order of weights, and `ignores_mask` says that masked positions count in
+    its statistics.
+    """
+    kind = type(layer)
+    if kind in _DECLARED:
+        return None
+    if hasattr(layer, "unlike_batch_norm"):
+        return layer.unlike_batch_norm
+    if kind.call in _CALLS:
+        return None
+    return has_its_own_call(kind)
+
+
+def has_its_own_call(kind: type) -> str:
+    """The reason why a subclass that was not declared is no batch norm."""
+    return (
+        f"{kind.__name__} has a call() of its own, which may compute anything; if it is batch norm at "
+        f"inference, declare it: tfbn.batch_norm_at_inference({kind.__name__})"
+    )
 
 
 def layer_paths(model: keras.layers.Layer) -> dict[str, keras.layers.Layer]:
@@ -66,10 +129,13 @@ def batch_norms(model: keras.layers.Layer, inside: bool = True) -> dict[str, Bat
     return found
 
 
-def unlike_batch_norms(model: keras.layers.Layer) -> dict[str, Any]:
-    """The layers by path that say by `unlike_batch_norm` why they are none (see `is_batch_norm`)."""
-    layers = layer_paths(model).items()
-    return {path: layer for path, layer in layers if getattr(layer, "unlike_batch_norm", None)}
+def unlike_batch_norms(model: keras.layers.Layer) -> dict[str, tuple[Batchnorm, str]]:
+    """The layers, by path, that derive from a batch norm and are none, and why (see `why_unlike`)."""
+    batch_norm = BatchNorm, keras.layers.BatchNormalization
+    found = (
+        (path, layer) for path, layer in layer_paths(model).items() if isinstance(layer, batch_norm)
+    )
+    return {path: (layer, why) for path, layer in found if (why := why_unlike(layer)) is not None}
 
 
 def inference_affine(layer: Batchnorm) -> tuple[np.ndarray, np.ndarray]:

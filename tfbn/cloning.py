@@ -62,6 +62,12 @@ def is_open(model: object) -> bool:
     return isinstance(model, functional) and type(model).call is functional.call
 
 
+def goes_by_steps(layer: object) -> bool:
+    """Whether a layer is TimeDistributed, or a class of it that says that it does no more."""
+    own = type(layer) is keras.layers.TimeDistributed
+    return own or getattr(layer, "applies_its_layer_to_each_step", False)
+
+
 @cache
 def functional_class() -> type[keras.Model]:
     """The class behind `keras.Model(inputs, outputs)`, which has no public name."""
@@ -107,6 +113,9 @@ def rebuild(
         return clones[id(layer)]
 
     def make(layer: keras.layers.Layer) -> Any:
+        if goes_by_steps(layer):
+            inner = clone(layer.layer)
+            return inner if inner is Instead.NOTHING else around(layer, inner)
         choice = choose(layer) if isinstance(layer, keras.layers.Layer) else Instead.COPY
         if choice is Instead.COPY:
             choice = copy_layer(layer, adapt if isinstance(layer, keras.layers.Layer) else dict)
@@ -115,6 +124,13 @@ def rebuild(
         elif choice is not Instead.NOTHING:
             replaced.append((layer, choice))
         return choice
+
+    def around(layer: keras.layers.TimeDistributed, inner: keras.layers.Layer) -> keras.layers.Layer:
+        dtype = adapt({"dtype": layer.dtype_policy.name})["dtype"]
+        new = type(layer)(inner, name=layer.name, dtype=dtype)
+        new.activity_regularizer = layer.activity_regularizer
+        replaced.append((layer, new))
+        return new
 
     new = clone(model)
     for old_model in models:  # outermost first: a model's flag sets that of everything inside it

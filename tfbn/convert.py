@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from typing import Any
 
 import keras
 
-from .batch_norms import Batchnorm, batch_norms, is_batch_norm, layer_paths
+from .batch_norms import (
+    Batchnorm,
+    batch_norms,
+    has_call_of_its_own,
+    is_batch_norm,
+    layer_paths,
+    some,
+    unlike_batch_norms,
+)
 from .cloning import Instead, check_built, functional_class, is_open, rebuild
 from .data_format import to_channels_last
 from .layer import BatchNorm
@@ -87,7 +96,7 @@ def _with_batch_norms(model: keras.Model, to: type[keras.layers.Layer]) -> keras
     pairs: list[tuple[Batchnorm, Batchnorm]] = []
 
     def choose(layer: keras.layers.Layer) -> keras.layers.Layer | Instead:
-        if not is_batch_norm(layer):
+        if not is_batch_norm(layer) or has_call_of_its_own(layer):
             return Instead.COPY
         plain = layer.as_batch_norm() if hasattr(layer, "as_batch_norm") else layer
         if plain is layer and isinstance(layer, to):
@@ -104,16 +113,37 @@ def _with_batch_norms(model: keras.Model, to: type[keras.layers.Layer]) -> keras
 
     new_model, clones = rebuild(model, choose)
     found = batch_norms(model, inside=False)
-    hidden = [path for path, layer in found.items() if id(layer) not in clones]
+    hidden = [
+        path
+        for path, layer in found.items()
+        if id(layer) not in clones and not has_call_of_its_own(layer)
+    ]
     if hidden:
         raise ValueError(
             f"The batch norms {', '.join(hidden)} are inside layers whose graph Keras does not show and "
             "cannot be replaced from outside. Replace them in the code of those layers."
         )
+    if left := _with_calls_of_their_own(model):
+        warnings.warn(
+            f"Left as they are: {some(left)}, whose call() is their own and may train in another way. "
+            "Replace them in the code that makes them, if it does not.",
+            stacklevel=3,
+        )
     for old, new in pairs:
         new.activity_regularizer = old.activity_regularizer  # which Keras' configuration leaves out
         new.set_weights(old.get_weights())
     return new_model
+
+
+def _with_calls_of_their_own(model: keras.Model) -> list[str]:
+    declared = [path for path, layer in batch_norms(model).items() if has_call_of_its_own(layer)]
+    # Modes 1 and 2 of Keras 1 are other functions, which the caller knows.
+    unknown = [
+        path
+        for path, (layer, _) in unlike_batch_norms(model).items()
+        if not hasattr(layer, "unlike_batch_norm")
+    ]
+    return declared + unknown
 
 
 def _translated(layer: Batchnorm) -> dict[str, Any]:

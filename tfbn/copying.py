@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -15,15 +16,43 @@ from .messages import one_line
 TRANSPOSED = tuple(getattr(keras.layers, f"Conv{rank}DTranspose") for rank in (1, 2, 3))
 
 
+# Attributes of layers that may hold the user's own functions or objects, by names or how these end, and
+# what stands there while Keras writes the configuration: it could not write down all of them, nor read
+# them again.
+STAND_INS = {
+    "function": keras.activations.linear,
+    "activation": keras.activations.linear,
+    "recurrent_activation": keras.activations.linear,
+    "_initializer": None,
+    "_regularizer": None,
+    "_constraint": None,
+}
+
+
 def like(layer: Any, config: dict[str, Any]) -> Any:
     """A layer of the same class from a configuration, and what some of Keras' versions leave out."""
-    new = type(layer).from_config(config)
+    if type(layer) is keras.layers.Lambda:
+        return keras.layers.Lambda(**config)
     if not isinstance(layer, keras.layers.Layer):
-        return new
+        return type(layer).from_config(config)
+    with _default_policy_of(layer, config):
+        new = type(layer).from_config(config)
     if layer.activity_regularizer is not None and "activity_regularizer" not in config:
         new.activity_regularizer = layer.activity_regularizer
     _pad_alike(layer, new)
     return new
+
+
+@contextmanager
+def _default_policy_of(layer: keras.layers.Layer, config: dict[str, Any]) -> Iterator[None]:
+    """For a class of the user's whose configuration has no dtype, and for the layers that it makes."""
+    before = keras.config.dtype_policy()
+    try:
+        if "dtype" not in config:
+            keras.config.set_dtype_policy(layer.dtype_policy)
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def _pad_alike(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
@@ -36,23 +65,55 @@ def _pad_alike(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
 def configuration(layer: Any) -> dict[str, Any]:
     """A layer's configuration, to make another from in this process: the user's functions are in it.
 
-    Keras would write them down, which is not possible for all, and not be able to read them again.
-    Layers as activations, which it cannot read before 3.15, are copied.
+    Layers as activations, which Keras cannot read before 3.15, are copied. A layer that holds functions
+    in another way has a `live_config()`, which its `from_config` reads.
     """
-    names = ("activation", "recurrent_activation")
-    functions = {name: value for name in names if callable(value := vars(layer).get(name))}
-    own = [name for name, value in functions.items() if value not in vars(keras.activations).values()]
-    try:
-        vars(layer).update(dict.fromkeys(own, keras.activations.linear))
+    if type(layer) is keras.layers.Lambda:
+        return keras.layers.Layer.get_config(layer) | {
+            "function": layer.function,
+            "mask": layer.mask,
+            "arguments": dict(layer.arguments),
+            "output_shape": vars(layer)["_output_shape"],  # Keras gives it to its own configuration only
+        }
+    if hasattr(layer, "live_config"):
+        return layer.live_config()
+    with stood_in([layer]) as own:
         config = layer.get_config()
+    return config | {name: _for_another(value) for name, value in own[0].items() if name in config}
+
+
+@contextmanager
+def stood_in(layers: Iterable[Any]) -> Iterator[list[dict[str, Any]]]:
+    """Something of Keras' in place of the user's own objects in layers; yields these, by attribute."""
+    layers = list(layers)
+    own = [{name: one for name, one in vars(layer).items() if _is_users(name, one)} for layer in layers]
+    try:
+        for layer, found in zip(layers, own, strict=True):
+            vars(layer).update({name: STAND_INS[_kind(name)] for name in found})
+        yield own
     finally:
-        vars(layer).update(functions)
-    return config | {name: _for_another(functions[name]) for name in own if name in config}
+        for layer, found in zip(layers, own, strict=True):
+            vars(layer).update(found)
 
 
-def _for_another(activation: Any) -> Any:
-    is_layer = isinstance(activation, keras.layers.Layer)
-    return like(activation, configuration(activation)) if is_layer else activation
+def _kind(name: str) -> str:
+    """The key of `STAND_INS` that an attribute is of; `""` for none."""
+    ending = f"_{name.rpartition('_')[2]}"
+    return name if name in STAND_INS else ending if ending in STAND_INS else ""
+
+
+def _is_users(name: str, value: Any) -> bool:
+    """Whether an attribute of a layer is a function or an object that is not of Keras' own."""
+    if not _kind(name) or not callable(value):
+        return False
+    if isinstance(value, keras.layers.Layer):
+        return True
+    own = value if hasattr(value, "__module__") and hasattr(value, "__name__") else type(value)
+    return not str(own.__module__).startswith("keras.")
+
+
+def _for_another(value: Any) -> Any:
+    return like(value, configuration(value)) if isinstance(value, keras.layers.Layer) else value
 
 
 def copy_layer(layer: Any, adapt: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
@@ -63,7 +124,7 @@ def copy_layer(layer: Any, adapt: Callable[[dict[str, Any]], dict[str, Any]]) ->
     """
     try:
         config = adapt(configuration(layer))
-        if isinstance(layer, keras.layers.Lambda):
+        if isinstance(layer, keras.layers.Lambda) and type(layer) is not keras.layers.Lambda:
             # The function is already alive in this process: nothing foreign is unmarshalled.
             new = type(layer).from_config(config, safe_mode=False)
             new.function = layer.function
@@ -71,9 +132,9 @@ def copy_layer(layer: Any, adapt: Callable[[dict[str, Any]], dict[str, Any]]) ->
         return like(layer, config)
     except Exception as error:  # the class may be anybody's
         raise ValueError(
-            f"The layer {layer.name!r} ({type(layer).__name__}) cannot be copied, because making it "
-            f"anew from its configuration fails: {one_line(error)} Give the class a get_config() that "
-            "returns all arguments of its __init__()."
+            f"The layer {layer.name!r} ({type(layer).__name__}) cannot be copied. Give its class a "
+            "get_config() that returns all arguments of its __init__(), by which it can be made anew. "
+            f"Making it so fails: {one_line(error)}"
         ) from error
 
 
@@ -86,6 +147,11 @@ def copy_state(
         axes: transposes the layer's own weights, as `np.transpose` does.
     """
     copy_flags(old, new)  # outermost first: a layer's flag sets that of everything inside it
+    if getattr(old, "lora_enabled", False) or getattr(old, "quantization_mode", None):
+        # Keras would save the sum of a kernel and its adapter, quantized anew.
+        for old_variable, new_variable in zip(old.variables, new.variables, strict=True):
+            new_variable.assign(old_variable)
+        return
     store: dict[str, Any] = {}
     old.save_own_variables(store)
     if axes is not None:

@@ -98,15 +98,7 @@ def weighted_moments(x: TensorLike, weights: TensorLike, axis: Axis = -1) -> Mom
     x = _widen(x)
     weights = tf.cast(weights, x.dtype)
     rank = x.shape.rank
-    fits = (
-        weights.shape.rank is not None
-        and weights.shape.rank <= rank
-        and all(
-            one in (1, None) or size in (one, None)
-            for one, size in zip(weights.shape.as_list(), x.shape.as_list(), strict=False)
-        )
-    )
-    if not fits:
+    if not fit_leading_axes(weights, x):
         raise ValueError(
             f"weights (or a mask) of shape {weights.shape} do not fit values of shape {x.shape}. Pass "
             "one for each index of the leading axes, e.g. shape [batch] or [batch, time]."
@@ -121,6 +113,19 @@ def weighted_moments(x: TensorLike, weights: TensorLike, axis: Axis = -1) -> Mom
     deviations = x - along(mean, axis, rank)
     variance = tf.math.divide_no_nan(exact_sum(weights * tf.square(deviations), axes), total)
     return Moments(mean, variance, total)
+
+
+def fit_leading_axes(weights: tf.Tensor, x: tf.Tensor) -> bool:
+    """Whether weights, or a mask, are for the leading axes of `x`; an axis of size 1 is broadcast."""
+    rank = weights.shape.rank
+    return (
+        rank is not None
+        and rank <= x.shape.rank
+        and all(
+            one in (1, None) or size in (one, None)
+            for one, size in zip(weights.shape.as_list(), x.shape.as_list(), strict=False)
+        )
+    )
 
 
 def combine_moments(parts: Moments) -> Moments:

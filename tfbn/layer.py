@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from . import functional, kernels
+from .arguments import refuse_keras_arguments, valid_axis, valid_flag, valid_number
 from .axes import Axis, channel_axes
 from .functional import Moments
 
@@ -28,7 +28,11 @@ class BatchNorm(keras.layers.Layer):
 
     Statistics are at least float32 whatever the input's type. An empty batch, or a mask that leaves
     nothing, changes no statistic. NaN in a training batch makes the output of its channel and that
-    channel's moving statistics NaN, as in Keras.
+    channel's moving statistics NaN, as in Keras; under a mask it reaches its own output only.
+
+    Where a batch runs through the layer twice, as under `tf.recompute_grad` and `keras.RematScope`,
+    the moving statistics take two steps, as those of Keras' layer do: with `decay=decay**0.5` they end
+    where one step would.
 
     Args:
         axis: the channel axis, or a sequence of axes that keep statistics together. Negative axes
@@ -90,20 +94,15 @@ class BatchNorm(keras.layers.Layer):
         gamma_constraint: Any = None,
         **kwargs: Any,
     ) -> None:
-        if "momentum" in kwargs:
-            name, value = type(self).__name__, kwargs["momentum"]
-            raise TypeError(
-                f"{name} has no argument 'momentum' (received {value!r}): what Keras calls momentum is "
-                f"called decay here. Write {name}(decay={value!r})."
-            )
+        refuse_keras_arguments(type(self).__name__, kwargs)
         super().__init__(**kwargs)
-        self.axis = _valid_axis(axis)
+        self.axis = valid_axis(axis)
         self.decay = valid_number("decay", decay, 0.0, 1.0)
         self.epsilon = valid_number("epsilon", epsilon, 0.0, math.inf)
-        self.center = _valid_flag("center", center)
-        self.scale = _valid_flag("scale", scale)
-        self.unbiased = _valid_flag("unbiased", unbiased)
-        self.synchronized = _valid_flag("synchronized", synchronized)
+        self.center = valid_flag("center", center)
+        self.scale = valid_flag("scale", scale)
+        self.unbiased = valid_flag("unbiased", unbiased)
+        self.synchronized = valid_flag("synchronized", synchronized)
         self.beta_initializer = keras.initializers.get(beta_initializer)
         self.gamma_initializer = keras.initializers.get(gamma_initializer)
         self.moving_mean_initializer = keras.initializers.get(moving_mean_initializer)
@@ -167,15 +166,22 @@ class BatchNorm(keras.layers.Layer):
     ) -> tf.Tensor:
         affine = (self.beta, self.gamma, self.epsilon, self.axis)
         if not (training and self.trainable):
-            outputs = kernels.normalize(inputs, self.moving_mean, self.moving_variance, *affine)
+            mean, variance = self.moving_mean, self.moving_variance
+            outputs = _apart(mask, inputs, lambda x: kernels.normalize(x, mean, variance, *affine))
         elif mask is None and not self.synchronized:
             outputs, moments = kernels.normalize_batch(inputs, *affine)
             self._update(moments)
         else:
             moments = self._shared_moments(inputs, mask)
-            outputs = functional.normalize(inputs, moments.mean, moments.variance, *affine)
+            outputs = self._normalize(inputs, mask, moments, self.beta, self.gamma)
             self._update(moments)
         return tf.cast(outputs, self.compute_dtype)
+
+    def _normalize(
+        self, inputs: tf.Tensor, mask: tf.Tensor | None, moments: Moments, beta: Any, gamma: Any
+    ) -> tf.Tensor:
+        affine = (moments.mean, moments.variance, beta, gamma, self.epsilon, self.axis)
+        return _apart(mask, inputs, lambda x: functional.normalize(x, *affine))
 
     def _shared_moments(self, inputs: tf.Tensor, mask: tf.Tensor | None) -> Moments:
         """Moments of the positions that a mask leaves, over all replicas if synchronized."""
@@ -224,6 +230,23 @@ class BatchNorm(keras.layers.Layer):
         }
 
 
+def _apart(
+    mask: tf.Tensor | None, inputs: tf.Tensor, normalize: Callable[[tf.Tensor], tf.Tensor]
+) -> tf.Tensor:
+    """`normalize(inputs)`, where NaN and infinity under a mask reach no gradient.
+
+    The gradients of beta and gamma are sums over all positions, and 0 times NaN is NaN.
+    """
+    outputs = normalize(inputs)
+    mask = None if mask is None else tf.cast(mask, tf.bool)
+    if mask is None or not functional.fit_leading_axes(mask, inputs):
+        return outputs
+    for _ in range(inputs.shape.rank - mask.shape.rank):
+        mask = mask[..., tf.newaxis]
+    used = mask | tf.math.is_finite(outputs)
+    return tf.where(used, normalize(tf.where(used, inputs, 0)), tf.stop_gradient(outputs))
+
+
 def _across_replicas(moments: Moments) -> Moments:
     """The moments of all replicas' batches together: one collective, no difference of squares."""
     replica = tf.distribute.get_replica_context()
@@ -233,36 +256,3 @@ def _across_replicas(moments: Moments) -> Moments:
     packed = tf.stack([moments.mean, moments.variance, count])[tf.newaxis]
     gathered = replica.all_gather(packed, axis=0)
     return functional.combine_moments(Moments(gathered[:, 0], gathered[:, 1], gathered[:, 2]))
-
-
-def _valid_axis(axis: Any) -> int | list[int]:
-    def whole(one: Any) -> bool:
-        return hasattr(one, "__index__") and not isinstance(one, bool)
-
-    if isinstance(axis, np.ndarray):
-        axis = axis.tolist()
-    if whole(axis):
-        return int(axis)
-    if isinstance(axis, Sequence) and axis and all(map(whole, axis)):
-        return [int(one) for one in axis]
-    raise TypeError(
-        f"axis must be an integer or a sequence of integers, received {axis!r}. Pass -1 for "
-        "channels last, 1 for channels first."
-    )
-
-
-def valid_number(name: str, value: Any, low: float = 0.0, high: float = math.inf) -> float:
-    """`value` as a float between `low` and `high`, or an error that names it."""
-    bounds = f"between {low:g} and {high:g}" if high < math.inf else f"at least {low:g}"
-    if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
-        raise TypeError(f"{name} must be a number {bounds}, received {value!r}.")
-    number = float(value)
-    if not low <= number <= high or math.isinf(number):
-        raise ValueError(f"{name} must be a number {bounds}, received {value!r}.")
-    return number
-
-
-def _valid_flag(name: str, value: Any) -> bool:
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, received {value!r}.")
-    return bool(value)

@@ -2,6 +2,8 @@
 
 import re
 
+LONGEST = 240  # characters of a quotation
+
 # Bold print and the list of all arguments (Keras' layers), a class's whole configuration (Keras'
 # loading), and which kernel it was (TensorFlow).
 NOISE = re.compile(
@@ -12,5 +14,6 @@ NOISE = re.compile(
 
 
 def one_line(error: Exception) -> str:
-    """The error's message in one line, or its class where it has none."""
-    return " ".join(NOISE.sub("", str(error)).split()) or type(error).__name__
+    """The error's message in one line, cut where it is long; its class where it has none."""
+    line = " ".join(NOISE.sub("", str(error)).split()) or type(error).__name__
+    return line if len(line) <= LONGEST else f"{line[:LONGEST].rstrip()} …"

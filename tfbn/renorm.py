@@ -9,8 +9,9 @@ import keras
 import tensorflow as tf
 
 from . import functional
+from .arguments import valid_number
 from .functional import Moments
-from .layer import BatchNorm, valid_number
+from .layer import BatchNorm
 
 
 @keras.saving.register_keras_serializable(package="tfbn")
@@ -81,9 +82,7 @@ class BatchRenorm(BatchNorm):
             return super().call(inputs, training=False, mask=mask)
         moments = self._shared_moments(inputs, mask)
         beta, gamma = self._corrected(moments)
-        outputs = functional.normalize(
-            inputs, moments.mean, moments.variance, beta, gamma, self.epsilon, self.axis
-        )
+        outputs = self._normalize(inputs, mask, moments, beta, gamma)
         self._update(moments)
         return tf.cast(outputs, self.compute_dtype)
 

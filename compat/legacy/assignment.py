@@ -9,10 +9,12 @@ import numpy as np
 
 from ...batch_norms import some
 from .architecture import LayerConfig, ModelConfig, layer_config, listed
+from .archive import Tree, group_names
 from .errors import LegacyModelError, UnsupportedLayerError
 from .files import LayerWeights, LegacyFile
 from .rows import Row
 
+_SIDES = ("forward_layer", "backward_layer")
 Slots = list[tuple[str, bool]]  # the name of a weight, and whether it is trained
 
 
@@ -29,6 +31,9 @@ class Assignment:
     def __init__(self, table: Mapping[str, Row], file: LegacyFile, model: ModelConfig) -> None:
         self._table = table
         self._arrays: dict[LayerConfig, list[np.ndarray]] = {}
+        if file.tree is not None:
+            self._take(model, file.tree)
+            return
         for layer, weights in self._pairs(file, list(listed(model))):
             slots = self.slots(layer)
             if slots is not None and len(slots) != len(weights.arrays):
@@ -92,6 +97,30 @@ class Assignment:
         for child, share in zip(listed(layer.model), shares, strict=True):
             self._share(child, share)
 
+    def _take(self, model: ModelConfig, tree: Tree) -> None:
+        """The arrays of a model from an archive, which keeps them by the classes of the layers."""
+        for layer, inside in _by_class(model, tree):
+            found = [array for array, _ in self._found(layer, inside)]
+            self.inside(layer, found)
+
+    def _found(self, layer: LayerConfig, tree: Tree) -> list[tuple[np.ndarray, bool]]:
+        """The arrays of a layer in the order of its slots, and whether each is trained."""
+        if layer.model is not None:
+            children = _by_class(layer.model, tree)
+            found = [pair for one, inside in children for pair in self._found(one, inside)]
+        elif isinstance(layer.config.get("layer"), dict):
+            wrapped = layer_config(layer.config["layer"], layer.path)
+            sides = _SIDES if layer.class_name == "Bidirectional" else ("layer",)
+            parts = [tree.inside[side] for side in sides if side in tree.inside]
+            found = [pair for one in parts for pair in self._found(wrapped, one)]
+        else:
+            arrays, slots = tree.all_arrays(), self.slots(layer)
+            if slots is not None and len(slots) != len(arrays):
+                raise _other_number(layer, slots, [f"of shape {one.shape}" for one in arrays])
+            flags = [True] * len(arrays) if slots is None else [trained for _, trained in slots]
+            found = list(zip(arrays, flags, strict=True))
+        return sorted(found, key=lambda pair: not pair[1])
+
     def _pairs(
         self, file: LegacyFile, layers: Sequence[LayerConfig]
     ) -> list[tuple[LayerConfig, LayerWeights]]:
@@ -110,6 +139,12 @@ class Assignment:
                 "weights",
             )
         return list(zip(needed, stored.values(), strict=True))
+
+
+def _by_class(model: ModelConfig, tree: Tree) -> list[tuple[LayerConfig, Tree]]:
+    layers = [one for one in model.layers if one.class_name != "InputLayer"]
+    names = group_names([one.class_name for one in layers])
+    return [(one, tree.layers.get(name, Tree())) for one, name in zip(layers, names, strict=True)]
 
 
 def _in_order(slots: Slots) -> Slots:

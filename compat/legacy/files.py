@@ -12,6 +12,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from . import archive
+from .archive import Tree
 from .errors import LegacyModelError
 from .hdf5 import Archive
 
@@ -37,6 +39,7 @@ class LegacyFile:
         layers: the weights of its layers.
         numbered: whether layers are numbered and not named, as before Keras 1.0.
         versions, backends: what the files say of who wrote them, by where they say it.
+        tree: the weights in place of `layers`, of a `.keras` archive.
     """
 
     config: dict[str, Any]
@@ -44,6 +47,7 @@ class LegacyFile:
     numbered: bool
     versions: dict[str, str]
     backends: dict[str, str]
+    tree: Tree | None = None
 
 
 def read(path: str, weights: str | None) -> LegacyFile:
@@ -55,6 +59,13 @@ def read(path: str, weights: str | None) -> LegacyFile:
     versions: dict[str, str] = {}
     backends: dict[str, str] = {}
     with _named_in_errors(path):
+        if _kind(path) == "archive":
+            if weights is not None:
+                raise LegacyModelError("this holds its weights itself. Leave weights= out")
+            versions[archive.METADATA] = archive.version(path) or ""
+            backends[archive.METADATA] = "tensorflow"  # such releases had no other
+            config = parse(archive.config(path), archive.CONFIG)
+            return LegacyFile(config, (), False, versions, backends, archive.weights(path))
         config = _architecture(path, versions, backends)
         for where, found in (("keras_version", versions), ("backend", backends)):
             if isinstance(config.get(where), str):
@@ -81,15 +92,15 @@ def _architecture(path: str, versions: dict[str, str], backends: dict[str, str])
     if _kind(path) == "json":
         with open(path, "rb") as stream:
             return parse(stream.read(), "JSON")
-    with Archive(path) as archive:
-        text = archive.text(archive.root, "model_config")
+    with Archive(path) as opened:
+        text = opened.text(opened.root, "model_config")
         if text is None:
             raise LegacyModelError(
                 "the file holds weights and no architecture. Pass the JSON that model.to_json() made as "
                 "the path, and this file as weights=",
                 "model_config",
             )
-        _origin(archive, versions, backends, "")
+        _origin(opened, versions, backends, "")
         return parse(text, "model_config")
 
 
@@ -98,17 +109,17 @@ def _with_weights(
 ) -> LegacyFile:
     if _kind(path) != "hdf5":
         raise LegacyModelError("this is no HDF5 file, as weights= must be")
-    with Archive(path) as archive:
-        group = archive.group(archive.root, "model_weights")
-        group = archive.root if group is None else group
-        _origin(archive, versions, backends, "weights")
-        numbered = archive.number(group, "nb_layers", _MOST_WEIGHTS)
-        layers = _named(archive, group) if numbered is None else _numbered(archive, group, numbered)
+    with Archive(path) as opened:
+        group = opened.group(opened.root, "model_weights")
+        group = opened.root if group is None else group
+        _origin(opened, versions, backends, "weights")
+        numbered = opened.number(group, "nb_layers", _MOST_WEIGHTS)
+        layers = _named(opened, group) if numbered is None else _numbered(opened, group, numbered)
     return LegacyFile(config, layers, numbered is not None, versions, backends)
 
 
-def _named(archive: Archive, group: h5py.Group) -> tuple[LayerWeights, ...]:
-    names = archive.texts(group, "layer_names")
+def _named(opened: Archive, group: h5py.Group) -> tuple[LayerWeights, ...]:
+    names = opened.texts(group, "layer_names")
     if names is None:
         raise LegacyModelError(
             "the attribute is missing: no weights that Keras 1 or 2 saved. Save the model again",
@@ -118,38 +129,38 @@ def _named(archive: Archive, group: h5py.Group) -> tuple[LayerWeights, ...]:
         raise LegacyModelError("lists a layer twice", f"{group.name}/layer_names")
     layers = []
     for name in names:
-        child = archive.group(group, name)
+        child = opened.group(group, name)
         if child is None:
             raise LegacyModelError("the layer's group is missing. Save the model again", name)
-        weights = archive.texts(child, "weight_names")
+        weights = opened.texts(child, "weight_names")
         if weights is None:
             raise LegacyModelError("the attribute weight_names is missing. Save the model again", name)
         if len(set(weights)) != len(weights):
             raise LegacyModelError("lists a weight twice", f"{name}/weight_names")
-        arrays = tuple(archive.array(child, one) for one in weights)
+        arrays = tuple(opened.array(child, one) for one in weights)
         layers.append(LayerWeights(name, tuple(weights), arrays))
     return tuple(layers)
 
 
-def _numbered(archive: Archive, group: h5py.Group, count: int) -> tuple[LayerWeights, ...]:
+def _numbered(opened: Archive, group: h5py.Group, count: int) -> tuple[LayerWeights, ...]:
     layers = []
     for number in range(count):
         name = f"layer_{number}"
-        child = archive.group(group, name)
+        child = opened.group(group, name)
         if child is None:
             raise LegacyModelError("the layer's group is missing. Save the model again", name)
-        weights = archive.number(child, "nb_params", _MOST_WEIGHTS) or 0
+        weights = opened.number(child, "nb_params", _MOST_WEIGHTS) or 0
         names = tuple(f"param_{one}" for one in range(weights))
-        layers.append(LayerWeights(name, names, tuple(archive.array(child, one) for one in names)))
+        layers.append(LayerWeights(name, names, tuple(opened.array(child, one) for one in names)))
     return tuple(layers)
 
 
-def _origin(archive: Archive, versions: dict[str, str], backends: dict[str, str], prefix: str) -> None:
+def _origin(opened: Archive, versions: dict[str, str], backends: dict[str, str], prefix: str) -> None:
     """Collect what a file says of the Keras that wrote it, at its root or at its weights."""
     for place in ("", "model_weights"):
-        group = archive.group(archive.root, place) if place else archive.root
+        group = opened.group(opened.root, place) if place else opened.root
         for name, found in (("keras_version", versions), ("backend", backends)):
-            text = archive.text(group, name) if group is not None else None
+            text = opened.text(group, name) if group is not None else None
             if text is not None:
                 found[f"{prefix} {place}/{name}".strip()] = text
 
@@ -181,7 +192,7 @@ def parse(text: str | bytes, part: str) -> dict[str, Any]:
 
 
 def _kind(path: str) -> str:
-    """Which of "hdf5" and "json" a file is; an error for what is neither."""
+    """Which of "hdf5", "json" and "archive" a file is; an error for what is none."""
     if os.path.isdir(path):
         raise LegacyModelError(
             "this is a folder, and should be HDF5, or JSON with weights. Load a SavedModel with "
@@ -200,6 +211,8 @@ def _kind(path: str) -> str:
     except OSError as error:
         raise LegacyModelError(f"cannot be read: {error.strerror}") from error
     if start == b"PK\x03\x04":
+        if (archive.version(path) or "").startswith("2."):
+            return "archive"
         raise LegacyModelError(
             "this is a zip archive, as .npz files are, and the .keras files of Keras 3, which "
             "keras.models.load_model reads as they are"

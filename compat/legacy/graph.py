@@ -15,8 +15,10 @@ from .assignment import Assignment
 from .custom import custom_layer
 from .errors import LegacyModelError, UnsupportedLayerError, translated
 from .fitting import assign, check_inputs, check_states, check_weights
+from .inputs import declared_shape, declared_type
 from .order import in_order
 from .origin import Origin
+from .own_wrappers import InTraining
 from .rows import Call, Made, Row, clean
 
 Tensors = list[Any]
@@ -54,6 +56,8 @@ class Builder:
         self._table, self._assignment, self._origin = table, assignment, origin
         self._custom, self._note, self._masked, self._turned = custom, note, masked, turned
         self._made: dict[LayerConfig, Made] = {}
+        self._trained: dict[LayerConfig, bool] = {}
+        self._wrapped: dict[int, InTraining] = {}
         self._calls, self._steps = 0, 1
         self._first: dict[LayerConfig, list[tuple[int | None, ...]]] = {}
 
@@ -106,9 +110,9 @@ class Builder:
             if source is None:
                 raise LegacyModelError("names an input that is no layer", first.path)
             return self._input(source)
-        if shape is not None and not any(_input_shape(first.config)):
-            return keras.Input(batch_shape=shape, dtype=_input_type(first))
-        if not any(_input_shape(first.config)) and config.input_shape is not None:
+        if shape is not None and not any(declared_shape(first.config)):
+            return keras.Input(batch_shape=shape, dtype=declared_type(first))
+        if not any(declared_shape(first.config)) and config.input_shape is not None:
             first = LayerConfig(
                 first.class_name,
                 None,
@@ -119,7 +123,7 @@ class Builder:
 
     def _input(self, layer: LayerConfig, *, named: bool = True) -> Any:
         """A symbolic input as an InputLayer, or the first layer of a Sequential model, declares it."""
-        whole, rest, size = _input_shape(layer.config)
+        whole, rest, size = declared_shape(layer.config)
         if whole is None and rest is None and size is not None:
             length = layer.config.get("input_length", 0)
             rest = [size] if length == 0 else [length, size]
@@ -134,7 +138,7 @@ class Builder:
         with _building(layer.path):
             shape = values.batch_shape(whole)
             name = clean(layer.name) if named and layer.name is not None else None
-            return keras.Input(batch_shape=shape, dtype=_input_type(layer), name=name)
+            return keras.Input(batch_shape=shape, dtype=declared_type(layer), name=name)
 
     def _functional(self, config: ModelConfig) -> keras.Model:
         tensors: dict[Reference, Any] = {}
@@ -174,10 +178,16 @@ class Builder:
                 f"is called on inputs of shapes {self._first[layer]} and {given}: make it a layer each",
                 layer.path,
             )
-        further = _further(layer, arguments or {})
+        training = _training(layer, arguments or {})
+        if self._trained.setdefault(layer, training is True) != (training is True):
+            raise UnsupportedLayerError(
+                "is called with training=True and without, and Keras 3 overrides what a call says: make "
+                "it a layer each",
+                layer.path,
+            )
         self._count(layer, calls(layer))
         with _building(layer.path):
-            return self._called(layer, made, tensors, further)
+            return self._called(layer, made, tensors, training)
 
     def _count(self, layer: LayerConfig, more: int) -> None:
         """Bound the calls in models within, and in their steps, all of which Keras 3 goes through."""
@@ -189,8 +199,9 @@ class Builder:
             )
 
     def _called(
-        self, layer: LayerConfig, made: Made, tensors: Tensors, further: dict[str, Any]
+        self, layer: LayerConfig, made: Made, tensors: Tensors, training: bool | None
     ) -> Tensors:
+        further = {"training": False} if training is False else {}
         x: Any = tensors[0] if len(tensors) == 1 else tensors
         for one in made.layers:
             if one is made.holder and made.weights is not None and not one.built:
@@ -200,13 +211,20 @@ class Builder:
                 check_inputs(one, x, layer.path)
             if getattr(one, "stateful", False):
                 check_states(x, layer.path)
+            called = self._in_training(one) if training else one
             if isinstance(one, _INITIAL_STATES) and isinstance(x, list):
-                x = one(x[0], initial_state=x[1:], **further)
+                x = called(x[0], initial_state=x[1:], **further)
             else:
-                x = one(x, **further)
+                x = called(x, **further)
             if one is made.holder and made.weights is not None:
                 assign(one, made, layer.path)
         return list(x) if isinstance(x, (list, tuple)) else [x]
+
+    def _in_training(self, layer: keras.layers.Layer) -> InTraining:
+        """One wrapper for all calls of a layer."""
+        if id(layer) not in self._wrapped:
+            self._wrapped[id(layer)] = InTraining(layer, name=layer.name, dtype=layer.dtype_policy)
+        return self._wrapped[id(layer)]
 
     def _make(
         self, layer: LayerConfig, arrays: list[np.ndarray], given: list[tuple[int | None, ...]]
@@ -261,30 +279,12 @@ def _outputs(references: tuple[Reference, ...], tensors: dict[Reference, Any], p
     return [tensors[one] for one in references]
 
 
-def _further(layer: LayerConfig, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of a call besides its tensors."""
+def _training(layer: LayerConfig, arguments: Mapping[str, Any]) -> bool | None:
+    """What a call says of training; it may say nothing else besides its tensors."""
     strange = {key: one for key, one in arguments.items() if one is not None and key != "training"}
     if strange or not isinstance(arguments.get("training"), bool | None):
         raise UnsupportedLayerError(f"is called with {arguments}"[:300], layer.path)
-    training = arguments.get("training")
-    return {} if training is None else {"training": training}
-
-
-def _input_shape(config: Mapping[str, Any]) -> tuple[Any, Any, Any]:
-    whole = config.get("batch_input_shape", config.get("batch_shape"))
-    return whole, config.get("input_shape"), config.get("input_dim")
-
-
-def _input_type(layer: LayerConfig) -> str | None:
-    """The type of the input; that of a layer's own numbers says nothing of it but in InputLayer."""
-    key = "dtype" if layer.class_name == "InputLayer" else "input_dtype"
-    stated = layer.config.get("input_dtype", layer.config.get(key))
-    if stated is None:
-        return None
-    try:
-        return values.dtype(stated)
-    except (TypeError, ValueError) as error:
-        raise LegacyModelError(f"dtype={stated!r} {error}"[:300], layer.path) from error
+    return arguments.get("training")
 
 
 def _building(part: str) -> AbstractContextManager[None]:

@@ -44,6 +44,14 @@ class Archive:
             raise LegacyModelError(f"is no group but {type(found).__name__}", _part(parent, name))
         return found
 
+    def names(self, parent: h5py.Group) -> list[str]:
+        """What a group lists."""
+        part = _part(parent, "")
+        with _reading(part):
+            if len(parent) > _MOST_STRINGS:
+                raise LegacyModelError(f"lists {len(parent)} members", part)
+            return list(parent)
+
     def array(self, parent: h5py.Group, name: str) -> np.ndarray:
         """The numbers of a dataset."""
         part = _part(parent, name)

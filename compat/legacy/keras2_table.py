@@ -138,6 +138,7 @@ _FORGET = _optional(V.flag, "unit_forget_bias")
 _CELLS = _names("kernel", "recurrent_kernel", "bias")
 _CUDNN: dict[str, Any] = {"recurrent_activation": "sigmoid", "activation": "tanh"}
 _DROPOUT = _same(V.number, "rate") | _optional(V.maybe(V.integer), "seed")
+_RENORM = ("*moving_stddev", "*renorm_mean", "*renorm_stddev")
 _BATCH_NORM = Row(
     BatchNorm,
     _same(V.axes, "axis", default=-1)
@@ -146,8 +147,15 @@ _BATCH_NORM = Row(
     | _optional(V.flag, "center", "scale", "synchronized")
     | {key: one for key, one in _of("beta", "gamma").items() if key != "activity_regularizer"}
     | _optional(V.initializer2, "moving_mean_initializer", "moving_variance_initializer")
-    | _unused("fused", "renorm_clipping", "renorm_momentum"),
-    _affine(True),
+    | _optional(V.flag, "renorm")
+    | {
+        "renorm_momentum": Key("renorm_decay", V.maybe(V.number)),
+        "renorm_clipping": Key("renorm_clipping", V.maybe(V.clipping)),
+    }
+    # Which samples shared statistics in training does not matter at inference.
+    | {"virtual_batch_size": Key("virtual_batch_size", V.maybe(V.size))}
+    | _unused("fused"),
+    lambda config: (*_affine(True)(config), *(_RENORM if config.get("renorm") else ())),
     keras2_batch_norm,
 )
 

@@ -12,6 +12,7 @@ import keras
 from ...data_format import channels_first, to_channels_last
 from ...layer import BatchNorm
 from ...messages import one_line
+from ...renorm import BatchRenorm
 from . import files, keras1_table, keras2_table
 from .architecture import looks_like_keras2, makes_masks, model_config
 from .assignment import Assignment
@@ -130,8 +131,10 @@ def _built(
     found: list[LegacyBatchNorm] = []
 
     def note(where: str, mode: int, stored: str, layer: Any) -> None:
-        if type(layer) is BatchNorm:
-            became = f"BatchNorm(epsilon={layer.epsilon:g}{', unbiased' * layer.unbiased})"
+        kind = type(layer)
+        if kind in (BatchNorm, BatchRenorm):
+            unbiased = ", unbiased" * layer.unbiased
+            became = f"{kind.__name__}(epsilon={layer.epsilon:g}{unbiased})"
         else:
             became = f"compat.BatchNormalization(epsilon={layer.epsilon:g}, mode={mode})"
         found.append(LegacyBatchNorm(where, mode, stored, layer.epsilon, became))

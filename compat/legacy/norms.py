@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from ...layer import BatchNorm
+from ...renorm import BatchRenorm
 from .. import keras1, keras1_names
 from . import statistics
 from .rows import Call, Made, Row, keras_layer
@@ -41,18 +42,29 @@ def keras1_batch_norm(row: Row, call: Call, arguments: dict[str, Any]) -> Made:
 
 
 def keras2_batch_norm(row: Row, call: Call, arguments: dict[str, Any]) -> Made:
-    """`tfbn.BatchNorm`, with `unbiased` as that release trained."""
+    """`tfbn.BatchNorm`, with `unbiased` as that release trained; `tfbn.BatchRenorm` of renorm=True."""
     axis, rank = arguments["axis"], len(call.shape)
-    axes = len(axis) if isinstance(axis, list) else 1
+    listed = axis if isinstance(axis, list) else [axis]
+    virtual = arguments.pop("virtual_batch_size", None) is not None
+    if virtual:  # counted with the axis of virtual batches, which the layer puts behind the first
+        listed = [one - 1 if one > 0 else one for one in listed]
+        axis = arguments["axis"] = listed if len(listed) > 1 else listed[0]
+    axes = len(listed)
     if call.layer.class_name == "SyncBatchNormalization":
         arguments["synchronized"] = True
     if arguments.get("synchronized"):
         rank = 0  # no kernel of tf.keras fused it, of any rank
     arguments["unbiased"] = statistics.unbiased(call.origin, rank, axes, call.layer.path)
-    layer = keras_layer(row.layer, arguments)
+    clipping = arguments.pop("renorm_clipping", None) or {}
+    if arguments.pop("renorm", False):
+        if arguments.get("renorm_decay") is None:
+            arguments["renorm_decay"] = 0.99
+        layer = keras_layer(BatchRenorm, arguments | clipping)
+    else:
+        layer = keras_layer(row.layer, arguments, "renorm_decay")
     call.note(0, "variance", layer)
     weights = call.arrays
-    sizes = [call.shape[one] for one in axis] if axes > 1 else []
+    sizes = [call.shape[one] for one in listed] if axes > 1 or virtual else []
     if sizes and None not in sizes:  # the file has ones between them
         weights = [one.reshape(sizes) if one.size == math.prod(sizes) else one for one in weights]
     return Made([layer], weights=weights)

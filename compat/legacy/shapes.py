@@ -9,6 +9,7 @@ import keras
 
 from ...axes import channel_axes
 from ...layer import BatchNorm
+from ...renorm import BatchRenorm
 from .errors import LegacyModelError
 from .own_layers import ParametricSoftplus, SReLU
 
@@ -139,6 +140,7 @@ RULES: dict[type, Expected] = {
     L.Bidirectional: _bidirectional,
     L.TimeDistributed: _distributed,
     BatchNorm: _batch_norm,
+    BatchRenorm: lambda layer, shape: [*_batch_norm(layer, shape), *_batch_norm(layer, shape)[-1:] * 3],
     L.LayerNormalization: _layer_norm,
     L.PReLU: _prelu,
     **dict.fromkeys((ParametricSoftplus, SReLU), _parametric),

@@ -73,6 +73,13 @@ def number(value: Any) -> float:
     return float(value)
 
 
+def clipping(value: Any) -> dict[str, float]:
+    """Bounds of batch renormalisation by name."""
+    if not isinstance(value, dict) or not value.keys() <= {"rmin", "rmax", "dmax"}:
+        raise TypeError("must be an object of rmin, rmax and dmax")
+    return {name: number(one) for name, one in value.items() if one is not None}
+
+
 def maybe(read: Reader) -> Reader:
     """A reader that lets `None` through."""
     return lambda value: None if value is None else read(value)

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from .architecture import makes_masks
+from .own_wrappers import StepwiseLayer
 from .rows import Call, Made, Row, part_name
 
 _MOST_STEPS = 4096  # Keras 3 calls the layer once for each known step
@@ -31,10 +32,9 @@ def time_distributed(row: Row, call: Call, arguments: dict[str, Any]) -> Made:
             "mask_zero to false in the JSON"
         )
     name, rest = arguments.pop("name"), arguments
+    kind = row.layer if shape[1] is not None else StepwiseLayer
     layers = [
-        row.layer(
-            layer, **(rest | {"name": name if layer is made.holder else part_name(name, str(number))})
-        )
+        kind(layer, **(rest | {"name": name if layer is made.holder else part_name(name, str(number))}))
         for number, layer in enumerate(made.layers)
     ]
     return Made(layers, layers[made.layers.index(made.holder)], made.weights, made.fixed)

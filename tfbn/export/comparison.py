@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..batch_norms import layer_paths
+from ..batch_norms import layer_paths, some
 from ..data_format import explained
 from ..messages import one_line
 from . import signature
@@ -18,27 +18,40 @@ from .report import ExportError
 # type that a layer computes in: its unit roundoff times 100 (float32) or about 20 (the short types).
 TOLERANCES = {"float64": 1e-5, "float32": 1e-5, "float16": 1e-2, "bfloat16": 1e-1}
 
+# How many times as far as by a change of the inputs in their last digit the outputs may move by
+# rounding, and the most that is allowed so, relative to their size.
+BEYOND_SENSITIVITY = 10.0
+MOST_ALLOWED = 1e-2
+
 Outputs = dict[str, np.ndarray]
 
 
 def run(model: keras.Model, inputs: Any) -> Outputs:
-    """The outputs of the given model at inference, under the names that the signature gives them."""
+    """The outputs of the given model at inference, under the names that the signature gives them.
+
+    Called as Keras' own export calls it: a layer that the model calls with training=True runs so.
+    """
     try:
-        outputs = model(inputs, training=False)
+        outputs = model(inputs)
     except Exception as error:
         if (lacking := explained(error)) is not None:
             raise RuntimeError(lacking) from error
         raise ValueError(
-            f"The model {model.name!r} does not run on the sample inputs: {one_line(error)}\n"
-            "Pass samples=, a small batch of inputs that it takes. (It must run on any batch size, "
-            "one included.)"
+            f"The model {model.name!r} does not run on the sample inputs. Pass samples=, a small batch "
+            "of inputs that it takes; it must run on any batch size, one included. It says: "
+            f"{one_line(error)}"
         ) from error
     arrays = {name: tf.convert_to_tensor(one).numpy() for name, one in signature.flat(outputs).items()}
     for name, array in arrays.items():
         if _is_number(array) and not np.isfinite(_wide(array)).all():
+            given = [one for one in map(np.asarray, tf.nest.flatten(inputs)) if one.dtype.kind in "fc"]
+            if all(np.isfinite(one).all() for one in given):
+                what = "Pass samples= that give finite outputs, or mend the weights"
+            else:
+                what = "The samples hold NaN or infinity themselves: pass others"
             raise ValueError(
                 f"The model's {name} is NaN or infinite on the sample inputs, so nothing can be "
-                "compared. Pass samples= that give finite outputs, or mend the weights."
+                f"compared. {what}."
             )
     return arrays
 
@@ -67,10 +80,73 @@ def spread(outputs: Outputs) -> float | None:
     return min(map(float, apart), default=None)
 
 
+def sensitivity(model: keras.Model, inputs: Any, outputs: Outputs) -> float | None:
+    """How far the outputs move, relative to their size, when the inputs move by their last digit.
+
+    What rounding does inside the model moves them alike. The largest of three draws; `None` where no
+    input is a floating-point number.
+    """
+    if not any(one.dtype.kind == "f" for one in tf.nest.flatten(inputs)):
+        return None
+    rng = np.random.default_rng(0)
+
+    def moved(array: np.ndarray) -> np.ndarray:
+        if array.dtype.kind != "f":
+            return array
+        towards = np.where(rng.random(array.shape) < 0.5, -np.inf, np.inf).astype(array.dtype)
+        return np.nextafter(array, towards)
+
+    runs = (run(model, tf.nest.map_structure(moved, inputs)) for _ in range(3))
+    return max(_apart(outputs, other)[1] for other in runs)
+
+
+def _apart(outputs: Outputs, others: Outputs) -> tuple[str, float]:
+    """The output in which two runs differ most, and by how much, relative to its size."""
+    differences = {
+        name: float(np.abs(_wide(one) - _wide(others[name])).max(initial=0.0)) / (size(one) or 1.0)
+        for name, one in outputs.items()
+        if _is_number(one)
+    }
+    name = max(differences, key=lambda name: differences[name], default="")
+    return name, differences.get(name, 0.0)
+
+
+def check_repeatable(model: keras.Model, inputs: Any, outputs: Outputs, allowed: float) -> None:
+    """Refuse a model whose outputs are random.
+
+    Raises:
+        ValueError: a second run on the same inputs gives others.
+    """
+    name, apart = _apart(outputs, run(model, inputs))
+    if apart > allowed:
+        drawing = [
+            path
+            for path, layer in layer_paths(model).items()
+            if any(isinstance(one, keras.random.SeedGenerator) for one in vars(layer).values())
+        ]
+        by = f" The layers {some(drawing)} draw random numbers." if drawing else ""
+        raise ValueError(
+            f"The model's {name} is random: two runs on the same samples differ by {apart:.2g} "
+            f"relative, and nothing can be compared.{by} Export a model without that part, of the mean "
+            "in place of a drawn sample, for instance."
+        )
+
+
 def serve(loaded: Any, names: list[str], inputs: Any) -> Outputs:
-    """What a loaded signature answers to inputs whose names are given in order."""
+    """What a loaded signature answers to inputs whose names are given in order.
+
+    Raises:
+        ExportError: it does not.
+    """
     tensors = map(tf.constant, tf.nest.flatten(inputs))
-    outputs = loaded(**dict(zip(names, tensors, strict=True)))
+    try:
+        outputs = loaded(**dict(zip(names, tensors, strict=True)))
+    except Exception as error:  # any operation of the graph may fail
+        raise ExportError(
+            "The reloaded SavedModel does not run on inputs on which the model does. Nothing was "
+            "written. A layer may compute with the shapes that it was traced with: see that it takes "
+            f"any batch size. TensorFlow says: {one_line(error)}"
+        ) from error
     return {name: tensor.numpy() for name, tensor in outputs.items()}
 
 
@@ -85,6 +161,12 @@ def difference(
     absolute = relative = 0.0
     for name, want in expected.items():
         got, largest = served[name], sizes[name]
+        if got.shape != want.shape:
+            raise ExportError(
+                f"The reloaded SavedModel's {name} has the shape {got.shape}, and the model's has "
+                f"{want.shape}. Nothing was written. A layer may compute with the shapes that it was "
+                "traced with; see that it takes any batch size."
+            )
         if _is_number(want):
             apart = float(np.abs(_wide(got) - _wide(want)).max(initial=0.0))
         else:
@@ -101,8 +183,9 @@ def difference(
     return absolute, relative
 
 
-def tolerance(model: keras.Model) -> float:
+def tolerance(model: keras.Model, sensitivity: float | None) -> float:
     """Difference allowed, relative to the outputs' size, unless told."""
     dtypes = {layer.compute_dtype for layer in layer_paths(model).values()} | {model.compute_dtype}
     known = [TOLERANCES[one] for one in dtypes & TOLERANCES.keys()]
-    return max(known, default=TOLERANCES["float32"])
+    usual = max(known, default=TOLERANCES["float32"])
+    return max(usual, min(BEYOND_SENSITIVITY * (sensitivity or 0.0), MOST_ALLOWED))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..batch_norms import some
 from ..folding import FoldReport
 
 # Of a spread: 100 times the difference that is usually allowed.
@@ -27,6 +29,9 @@ class ExportReport:
         difference: the largest absolute difference between any output of the given model and of the
             reloaded SavedModel.
         relative_difference: the same divided by the largest absolute value of that output.
+        sensitivity: how far the model's own outputs move, relative to their size, when the inputs move
+            by their last digit; `None` where no input is a floating-point number.
+        in_training: the layers that run as in training, since the model calls them with training=True.
         samples: number of samples compared.
         spread: how far apart their outputs are, relative to the largest absolute value, in the output
             that varies least; `None` with one sample.
@@ -39,6 +44,8 @@ class ExportReport:
     fold: FoldReport | None
     difference: float
     relative_difference: float
+    sensitivity: float | None
+    in_training: tuple[str, ...]
     samples: int
     spread: float | None
     reason_for_variables: str
@@ -65,12 +72,22 @@ class ExportReport:
             "little: pass samples= on which they do"
         )
 
+    def _notes(self) -> Iterator[str]:
+        if self.sensitivity is not None:
+            yield (
+                f"the model's own outputs move by {self.sensitivity:.2g} relative when its inputs do by "
+                "their last digit"
+            )
+        yield self.doubts
+        if self.in_training:
+            yield f"{some(self.in_training)} run as in training: the model calls them with training=True"
+
     def __str__(self) -> str:
         lines = [
             f"SavedModel {self.path}",
             f"  differs from the model by at most {self.difference:.2g} "
             f"({self.relative_difference:.2g} relative) on {self.samples} samples",
-            *([f"  {self.doubts}"] if self.doubts else []),
+            *(f"  {sentence}" for sentence in self._notes() if sentence),
             f"  weights are {self.weights}",
         ]
         lines += [f"  input {name!r}: {dtype} {shape}" for name, (shape, dtype) in self.inputs.items()]

@@ -44,12 +44,15 @@ def check(model: keras.Model, samples: Any) -> Any:
     A model that declares nothing gets them as they are, float64 as Keras' own float type.
 
     Raises:
-        ValueError: another structure than the model's; no sample, or not the same number in each.
+        ValueError: another structure than the model's, or other shapes; no sample, or not the same
+            number in each.
     """
     if is_open(model):
         declared = declared_inputs(model)
         names = [one.name for one in tf.nest.flatten(signature.specification(model, None))]
-        given = tf.nest.map_structure(_as_declared, declared, _arranged(declared, names, samples))
+        arranged = _arranged(declared, names, _without_targets(declared, samples))
+        given = tf.nest.map_structure(_as_declared, declared, arranged)
+        _check_shapes(tf.nest.flatten(declared), names, tf.nest.flatten(given))
     else:
         given = tf.nest.map_structure(_in_float_type, samples)
         names = [f"input {number}" for number in range(len(tf.nest.flatten(given)))]
@@ -61,6 +64,33 @@ def check(model: keras.Model, samples: Any) -> Any:
             f"{listed or 'none'}. Pass a small batch of the model's inputs."
         )
     return given
+
+
+def _without_targets(declared: Any, samples: Any) -> Any:
+    """Refuse `(x, y)` where the model takes one input."""
+    pair = isinstance(samples, tuple) and len(samples) in (2, 3) and not tf.nest.is_nested(declared)
+    if pair and all(hasattr(one, "shape") for one in samples):
+        raise ValueError(
+            f"samples are a tuple of {len(samples)} arrays, and the model takes one input. Of (x, y) "
+            "pass x alone: samples=x."
+        )
+    return samples
+
+
+def _check_shapes(declared: list[keras.KerasTensor], names: list[str], given: list[np.ndarray]) -> None:
+    for tensor, name, array in zip(declared, names, given, strict=True):
+        wanted = tuple(tensor.shape)
+        fits = array.ndim == len(wanted) and all(
+            size in (None, own) for size, own in zip(wanted[1:], array.shape[1:], strict=True)
+        )
+        if fits:
+            continue
+        message = f"samples for {name} have the shape {array.shape}, and the model takes {wanted}."
+        single = array.ndim == len(wanted) - 1 and all(
+            size in (None, own) for size, own in zip(wanted[1:], array.shape, strict=True)
+        )
+        remedy = " That is one sample, not a batch: pass samples=x[numpy.newaxis]." if single else ""
+        raise ValueError(f"{message}{remedy or ' None stands for any size.'}")
 
 
 def _arranged(declared: Any, names: list[str], samples: Any) -> Any:

@@ -14,9 +14,11 @@ import tensorflow as tf
 
 from .. import folding
 from ..batch_norms import batch_norms, layer_paths, some, warn_if_never_updated
-from ..cloning import check_built
+from ..cloning import check_built, is_open
 from ..data_format import check_kernels, misplaced_biases
+from ..folding.graph import Graph
 from ..messages import one_line
+from ..population.observe import warn_if_far
 from . import comparison, freezing, signature
 from . import samples as sampling
 from .report import ExportReport
@@ -43,6 +45,9 @@ def export(
     killed export left is removed by the next one to the same path. TensorFlow Serving takes paths that
     end in a version number, `models/digits/1`.
 
+    The model is called without `training`, as Keras' own export calls it: layers that it calls with
+    training=True run so, and the report names them.
+
     The signature `serving_default` takes the model's inputs under their names, with a free batch size.
     Where `keras.Input` was given none, they are `inputs`, or `inputs_0`, `inputs_1`, … of several; what
     a Python argument cannot hold becomes `_`, and `class` or `self` `input_class`. It returns the
@@ -57,7 +62,8 @@ def export(
             directory, may be replaced.
         atol: absolute difference allowed.
         rtol: difference allowed relative to the largest absolute value of an output; by default
-            1e-5, or 1e-2 with float16 and 1e-1 with bfloat16 layers in the model.
+            1e-5, or 1e-2 with float16 and 1e-1 with bfloat16 layers in the model, and ten times what
+            a change of the inputs in their last digit does, up to 1e-2, where that is more.
         samples: inputs to compare on, at least one, structured as the model's or a dict by the
             signature's names. The comparison sees the outputs only, so take some on which they differ.
             By default four are drawn to the model's input specification: standard normal numbers, 0
@@ -71,15 +77,17 @@ def export(
 
     Raises:
         TypeError, ValueError: as `tfbn.fold`; a model that does not run on the samples or gives
-            values that are not finite; samples that cannot be drawn; a stateful RNN; weights that
-            cannot be constants with `freeze=True`.
+            values that are random or not finite; samples that cannot be drawn; a stateful RNN; weights
+            that cannot be constants with `freeze=True`.
         FileExistsError: `path` is taken, and `overwrite` is false or it is not just a SavedModel.
         OSError: `path` cannot be written.
         RuntimeError: a channels-first model that TensorFlow cannot run on this machine.
-        ExportError: the reloaded model differs by more than `atol + rtol · max|output|`.
+        ExportError: the reloaded model fails, has other shapes, or differs by more than
+            `atol + rtol · max|output|`.
 
     Warns:
-        UserWarning: a batch norm was trained whose moving statistics were never updated.
+        UserWarning: a batch norm was trained whose moving statistics were never updated; or they are
+            far from those of the `samples`.
     """
     target = check_target(path, overwrite)
     check_built(model, "export", "export")
@@ -93,7 +101,12 @@ def export(
         batches = [(batch, comparison.run(model, batch)) for batch in (inputs, sampling.first(inputs))]
         sizes = {name: comparison.size(array) for name, array in batches[0][1].items()}
         specification = signature.specification(model, inputs)
-        allowed = (atol, comparison.tolerance(model) if rtol is None else rtol)
+        moves = comparison.sensitivity(model, *batches[0])
+        usual = comparison.tolerance(model, moves)
+        comparison.check_repeatable(model, *batches[0], usual)
+        if samples is not None:
+            warn_if_far(model, inputs)
+        allowed = (atol, usual if rtol is None else rtol)
         reason = _write(served, staging, specification, freeze)
         loaded = tf.saved_model.load(str(staging)).signatures[signature.NAME]
         names = [one.name for one in tf.nest.flatten(specification)]
@@ -108,12 +121,27 @@ def export(
         fold=report,
         difference=float(absolute),
         relative_difference=float(relative),
+        sensitivity=moves,
+        in_training=_in_training(model),
         samples=len(tf.nest.flatten(inputs)[0]),
         spread=comparison.spread(batches[0][1]),
         inputs=signature.described(loaded.structured_input_signature[1]),
         outputs=signature.described(loaded.structured_outputs),
         reason_for_variables=reason,
     )
+
+
+def _in_training(model: keras.Model) -> tuple[str, ...]:
+    """The layers that an open model calls with training=True, where its graph can be read."""
+    if not is_open(model):
+        return ()
+    names = {id(layer): path for path, layer in layer_paths(model).items()}
+    try:
+        graph = Graph(model)
+    except ValueError:  # of a layer without a configuration, which an export does not need
+        return ()
+    calls = (call for call in graph.calls if call.training and id(call.layer) in names)
+    return tuple(dict.fromkeys(names[id(call.layer)] for call in calls))
 
 
 def _check_arguments(model: keras.Model, atol: float, rtol: float | None, freeze: bool | None) -> None:
@@ -145,7 +173,7 @@ def _write(model: keras.Model, path: Path, specification: Any, freeze: bool | No
     """Write the SavedModel; return why its weights are variables, `""` if they are constants."""
 
     def serve(inputs: Any) -> Any:
-        outputs = model(inputs, training=False)
+        outputs = model(inputs)  # without `training`, as Keras' own export
         inside = outputs.values() if isinstance(outputs, Mapping) else outputs
         nested = isinstance(outputs, (Mapping, list, tuple)) and any(map(tf.nest.is_nested, inside))
         return signature.flat(outputs) if nested else outputs
@@ -156,8 +184,8 @@ def _write(model: keras.Model, path: Path, specification: Any, freeze: bool | No
             archive.write_out(str(path))
         except tf.errors.OpError as error:  # TensorFlow's own, on a full disk, for instance
             raise OSError(
-                f"The SavedModel cannot be written: {one_line(error)}. Make room, or choose another "
-                "path."
+                "The SavedModel cannot be written. Make room, or choose another path. TensorFlow says: "
+                f"{one_line(error)}"
             ) from error
     return reason
 

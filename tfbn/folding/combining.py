@@ -13,6 +13,9 @@ from .affine import Affine, StaysError
 from .crossing import Condition, Crossing, Maps, no_offset
 from .graph import Call, Tensor
 
+# How much larger than what it was, or than 1, the size of normalised values, a constant may become.
+MOST_CANCELLED = 3.0
+
 
 def whole(call: Call, maps: Maps) -> list[Affine]:
     """The maps, with the identity for inputs left alone; all arguments are tensors of one rank."""
@@ -167,6 +170,7 @@ class Constants(Crossing):
         factor, term = self._constants(call, affine.rank)
         if not np.all(factor):
             raise StaysError(f"{call.layer.name!r} multiplies by 0")
+        _check_digits(call, term, affine.scale * term)
         return [[Affine.of(affine.scale, (affine.scale * term + affine.offset - term) / factor)]]
 
     def forward(self, call: Call, maps: Maps) -> Affine:
@@ -174,6 +178,7 @@ class Constants(Crossing):
             return self.tensors.forward(call, maps)  # type: ignore[union-attr]
         affine: Affine = maps[0]  # type: ignore[assignment]
         factor, term = self._constants(call, affine.rank)
+        _check_digits(call, affine.scale * term, term)
         return Affine.of(affine.scale, factor * affine.offset + term - affine.scale * term)
 
     def _both(self, call: Call) -> bool:
@@ -194,6 +199,15 @@ class Constants(Crossing):
         if any(size not in (1, own) for size, own in zip(other.shape, shape, strict=True)):
             raise StaysError(f"the constant of {call.layer.name!r} makes its input larger")
         return np.asarray(factor, "float64"), np.asarray(term, "float64")
+
+
+def _check_digits(call: Call, now: np.ndarray, before: np.ndarray) -> None:
+    """Refuse a term that is far larger beside the normalised values than it was: it would cancel."""
+    if call.dtype != "float64" and (np.abs(now) > MOST_CANCELLED * np.maximum(np.abs(before), 1)).any():
+        raise StaysError(
+            f"{call.layer.name!r} adds a constant that would be far larger than the values it is added "
+            f"to, of which {call.dtype} would lose the digits"
+        )
 
 
 def inverse(first: bool, other: np.ndarray) -> tuple[np.ndarray, int]:

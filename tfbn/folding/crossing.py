@@ -167,3 +167,24 @@ class Repeated(Crossing):
 
     def forward(self, call: Call, maps: Maps) -> Affine:
         return maps[0].map(lambda one: one[np.newaxis])  # type: ignore[union-attr]
+
+
+class Stepped(Crossing):
+    """A step taken out of a sequence, or put back: the axis of time, along which nothing may vary."""
+
+    def backward(self, call: Call, affine: Affine) -> list[Maps]:
+        return [[_with_time(affine) if call.layer.into else _without_time(call, affine)]]
+
+    def forward(self, call: Call, maps: Maps) -> Affine:
+        affine: Affine = maps[0]  # type: ignore[assignment]
+        return _without_time(call, affine) if call.layer.into else _with_time(affine)
+
+
+def _with_time(affine: Affine) -> Affine:
+    return affine.map(lambda one: one[np.newaxis])
+
+
+def _without_time(call: Call, affine: Affine) -> Affine:
+    if 0 in affine.axes:
+        raise StaysError(f"it varies along the steps that {call.layer.name!r} takes one by one")
+    return affine.map(lambda one: one[0])

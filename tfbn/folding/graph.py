@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 import numpy as np
 
-from ..cloning import functional_class, is_open, uncompiled
-from ..messages import one_line
-
-Key = tuple[str, int]
-Specification = tuple[tuple[int | None, ...], str]
+from ..cloning import goes_by_steps, is_open
+from .configuration import Configuration, Key
 
 
 @dataclass(eq=False)
@@ -65,11 +61,25 @@ class Call:
         return self.layer.compute_dtype if is_layer else self.outputs[0].dtype
 
 
+@dataclass(frozen=True)
+class Step:
+    """Where TimeDistributed takes one step out of a sequence, or puts the steps together again.
+
+    Attributes:
+        name: of the TimeDistributed layer.
+        into: whether it takes them out.
+    """
+
+    name: str
+    into: bool
+
+
 class Graph:
     """The calls of a model in an order in which they can run.
 
     A nested model's calls are there once for each call of it, so that a layer inside it is a layer
-    called several times, as any other.
+    called several times, as any other. A TimeDistributed layer is a `Step` in, its layer's call, and a
+    `Step` out.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -79,7 +89,7 @@ class Graph:
             ValueError: a layer has no configuration.
         """
         self.calls: list[Call] = []
-        self._read: dict[int, _Configuration] = {}
+        self._read: dict[int, Configuration] = {}
         inputs = [Tensor(tuple(one.shape), one.dtype) for one in model.inputs]
         for output in self._enter(model, inputs, training=False):
             output.users.append(None)
@@ -104,7 +114,7 @@ class Graph:
     def _enter(self, model: keras.Model, inputs: list[Tensor], training: bool) -> list[Tensor]:
         """Add the calls of one call of a model, and return its outputs."""
         if id(model) not in self._read:
-            self._read[id(model)] = _Configuration(model)
+            self._read[id(model)] = Configuration(model)
         read = self._read[id(model)]
         tensors = {(key, 0): one for key, one in zip(read.inputs, inputs, strict=True)}
         for key, layer, positional, named in read.nodes:
@@ -119,103 +129,54 @@ class Graph:
                 isinstance(one, Tensor) and one.dtype == "bool" for one in arguments
             )
             call = Call(len(self.calls), layer, arguments, training=called, masked=masked)
+            specified = read.specifications[key]
             if is_open(layer) and _matches(layer, given, arguments):
                 outputs: dict[int, Tensor] = dict(enumerate(self._enter(layer, call.inputs, called)))
-                for index in outputs.keys() - read.specifications[key].keys():
+                for index in outputs.keys() - specified.keys():
                     outputs[index].users.append(None)  # of the nested model alone
+            elif _is_by_steps(layer, call):
+                outputs = {0: self._enter_step(call, *specified[0])}
             else:
-                specified = read.specifications[key]
                 outputs = {index: Tensor(*one, source=call) for index, one in sorted(specified.items())}
-                call.outputs, call.number = list(outputs.values()), len(self.calls)
-                self.calls.append(call)
-                for one in call.inputs:
-                    one.users.append(call)
+                self._add(call, list(outputs.values()))
                 if is_open(layer):
                     self._enter_apart(layer, called)
             tensors |= {(key, index): one for index, one in outputs.items()}
         return [tensors[one] for one in read.outputs]
+
+    def _add(self, call: Call, outputs: list[Tensor]) -> None:
+        call.outputs, call.number = outputs, len(self.calls)
+        self.calls.append(call)
+        for one in call.inputs:
+            one.users.append(call)
+
+    def _enter_step(self, around: Call, shape: tuple[int | None, ...], dtype: str) -> Tensor:
+        """The calls of one call of a TimeDistributed layer, and its output."""
+        inner = around.layer.layer
+
+        def called(layer: Any, given: Tensor, shape: tuple[int | None, ...], dtype: str) -> Tensor:
+            call = Call(0, layer, [given], training=around.training)
+            made = Tensor(tuple(shape), dtype, source=call)
+            self._add(call, [made])
+            return made
+
+        (sequence,) = around.inputs
+        one_step = (sequence.shape[0], *sequence.shape[2:])
+        step = called(Step(around.layer.name, into=True), sequence, one_step, sequence.dtype)
+        made, again = (shape[0], *shape[2:]), Call(0, inner, [step], training=around.training)
+        if is_open(inner):
+            (step,) = self._enter(inner, [step], around.training)
+        elif _is_by_steps(inner, again):
+            step = self._enter_step(again, made, dtype)
+        else:
+            step = called(inner, step, made, dtype)
+        return called(Step(around.layer.name, into=False), step, shape, dtype)
 
     def _enter_apart(self, model: keras.Model, training: bool) -> None:
         """The calls of a model whose inputs cannot be told from the call around it."""
         inputs = [Tensor(tuple(one.shape), one.dtype) for one in model.inputs]
         for output in self._enter(model, inputs, training):
             output.users.append(None)
-
-
-class _Configuration:
-    """What Keras' public configuration says of one model's graph.
-
-    Attributes:
-        inputs: its input layers' calls.
-        outputs: call and output number of each output.
-        nodes: (call, layer, positional arguments, named arguments), in an order in which they can run.
-        specifications: shape and type of the outputs of each call that are used, by number.
-    """
-
-    def __init__(self, model: keras.Model) -> None:
-        functional = uncompiled(model)
-        config = _configuration(functional)
-        operations = {operation.name: operation for operation in functional.operations}
-        nodes = {
-            (entry["name"], number): (node["args"], node.get("kwargs", {}))
-            for entry in config["layers"]
-            for number, node in enumerate(entry["inbound_nodes"])
-        }
-        self.specifications: dict[Key, dict[int, Specification]] = defaultdict(dict)
-        sources = {key: set(self._sources(node)) for key, node in nodes.items()}
-        self.inputs = [key for key, _ in _triples(config["input_layers"])]
-        self.outputs = []
-        for ((name, number), index), tensor in zip(
-            _triples(config["output_layers"]), functional.outputs, strict=True
-        ):
-            # Here, and not in the calls' arguments, Keras counts the calls of a nested Functional model
-            # from 1: its own construction is 0.
-            key = name, number - isinstance(operations[name], functional_class())
-            self.outputs.append((key, index))
-            self.specifications[key][index] = tuple(tensor.shape), tensor.dtype
-        users = defaultdict(list)
-        for key, needed in sources.items():
-            for source in needed:
-                users[source].append(key)
-        self.nodes = []
-        done: set[Key] = set()
-        ready = [*self.inputs, *(key for key, needed in sources.items() if not needed)]
-        for key in ready:
-            done.add(key)
-            if key in nodes:
-                self.nodes.append((key, operations[key[0]], *nodes[key]))
-            ready += [user for user in dict.fromkeys(users[key]) if sources[user] <= done]
-
-    def _sources(self, config: Any) -> Iterator[Key]:
-        """The calls whose outputs are among serialised arguments; notes their shapes and types."""
-        if isinstance(config, dict) and config.get("class_name") == "__keras_tensor__":
-            tensor = config["config"]
-            name, number, index = tensor["keras_history"]
-            self.specifications[name, number][index] = tuple(tensor["shape"]), tensor["dtype"]
-            yield name, number
-        elif isinstance(config, (dict, list, tuple)):
-            for value in config.values() if isinstance(config, dict) else config:
-                yield from self._sources(value)
-
-
-def _configuration(model: keras.Model) -> dict[str, Any]:
-    try:
-        return model.get_config()
-    except (NotImplementedError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"The graph of {model.name!r} cannot be read, because a layer in it has no configuration: "
-            f"{one_line(error)} Give its class a get_config() that returns all arguments of its "
-            "__init__()."
-        ) from error
-
-
-def _triples(config: Any) -> list[tuple[Key, int]]:
-    """((layer name, call number), output number) of every triple in a structure, in Keras' order."""
-    if isinstance(config, dict):
-        config = [config[key] for key in sorted(config)]
-    if isinstance(config[0], str):
-        return [((config[0], config[1]), config[2])]
-    return [one for value in config for one in _triples(value)]
 
 
 def _decoded(config: Any, tensors: dict[tuple[Key, int], Tensor]) -> Any:
@@ -242,6 +203,19 @@ def _matches(model: keras.Model, given: list[Any], arguments: list[Any]) -> bool
         for one, own in zip(arguments, inner, strict=True)
     )
     return alike and (len(inner) == 1 or _keys(given[0]) == _keys(model.input))
+
+
+def _is_by_steps(layer: Any, call: Call) -> bool:
+    """Whether a call applies one layer, or an open model, to each step of one sequence, and no mask."""
+    if not goes_by_steps(layer) or call.masked or len(call.arguments) != 1:
+        return False
+    (given,), inner = call.arguments, layer.layer
+    if not isinstance(given, Tensor) or {inner.compute_dtype, layer.compute_dtype} != {given.dtype}:
+        return False
+    if not is_open(inner):
+        return not isinstance(inner, keras.Model)
+    step = Tensor((given.shape[0], *given.shape[2:]), given.dtype)
+    return len(inner.outputs) == 1 and _matches(inner, [step], [step])
 
 
 def _keys(structure: Any) -> Any:

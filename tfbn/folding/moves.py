@@ -16,12 +16,17 @@ import numpy as np
 
 from ..axes import channel_axes
 from ..batch_norms import Batchnorm, inference_affine, is_batch_norm
+from ..layer import BatchNorm
 from .absorbing import Absorber, Change
 from .affine import Affine, StaysError
 from .crossing import Crossing, Maps
 from .graph import Call, Graph, Tensor
-from .normalizing import changed, check_batch_norm
+from .normalizing import changed, check_batch_norm, most_cancelled
 from .rules import MERGED_INTO, absorber_for, crossing_for
+
+# How much larger than a batch norm's outputs the numbers may be that cancel where it was: rounding of
+# them then adds up to four times what was there (tests/test_folding_digits.py).
+MOST_CANCELLED = 3.0
 
 
 class State:
@@ -221,6 +226,19 @@ class Forward(Move):
         for layer, _ in self.taken.values():
             if any(call.number not in self.reached for call in self.graph.of(layer)):
                 raise StaysError(shared(layer))
+        self._check_digits(batch_norm)
+
+    def _check_digits(self, batch_norm: Batchnorm) -> None:
+        """Refuse to leave inputs far from 0 to layers that would lose their digits."""
+        change = self.state.changes.get(id(batch_norm), Change())
+        losing = [one for one, _ in self.taken.values() if not isinstance(one, BatchNorm)]
+        cancelled = most_cancelled(batch_norm, change)
+        if losing and self.dtype != "float64" and cancelled > MOST_CANCELLED:
+            raise StaysError(
+                f"its inputs are far from 0 beside their deviation, and {losing[0].name!r} would add "
+                f"and take off numbers {cancelled:.2g} times as large as its outputs, of which "
+                f"{self.dtype} keeps the first digits only; the batch norm takes their mean off first"
+            )
 
     def _map(self, tensor: Tensor, affine: Affine) -> None:
         self.maps[tensor] = affine

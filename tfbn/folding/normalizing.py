@@ -6,7 +6,8 @@ import keras
 import numpy as np
 
 from ..axes import channel_axes
-from ..batch_norms import inference_affine
+from ..batch_norms import Batchnorm, inference_affine
+from ..layer import BatchNorm
 from .absorbing import Absorber, Change, Written, arrays, spread
 from .affine import Affine, StaysError, rounded
 from .graph import Call
@@ -27,7 +28,11 @@ def check_batch_norm(call: Call, who: str = "it") -> None:
 
 
 class BatchNormalized(Absorber):
-    """Another batch norm: it becomes one with mean 0 and variance 1."""
+    """Another batch norm: it becomes one of variance 1 with the mean where its output is 0.
+
+    With mean 0 and all in beta, inputs far from 0 would lose their digits: ours takes the mean off
+    first. Keras' layer computes `scale · x + offset`, and nothing would be gained.
+    """
 
     def output(self, call: Call, affine: Affine) -> Affine:
         check_batch_norm(call, repr(call.layer.name))
@@ -43,8 +48,13 @@ class BatchNormalized(Absorber):
             np.broadcast_to(one, np.prod(shape)).reshape(shape) for one in (affine.scale, affine.offset)
         )
         weights = {name: one.astype("float64") for name, one in arrays(layer).items()}
-        weights |= {"gamma": scale * np.sqrt(1 + layer.epsilon), "beta": offset}
-        weights |= {"moving_mean": np.zeros(shape), "moving_variance": np.ones(shape)}
+        mean = np.zeros(shape)
+        if isinstance(layer, BatchNorm):
+            root = -offset / np.where(scale == 0, np.inf, scale)
+            mean = rounded(root, layer.moving_mean.dtype).astype("float64")
+            mean = np.where(np.isfinite(mean), mean, 0)
+        weights |= {"gamma": scale * np.sqrt(1 + layer.epsilon), "beta": offset + scale * mean}
+        weights |= {"moving_mean": mean, "moving_variance": np.ones(shape)}
         return Written({"center": True, "scale": True}, weights)
 
 
@@ -103,6 +113,25 @@ class Standardized(Absorber):
         layer, last = call.layer, len(call.inputs[0].shape) - 1
         if layer.invert or tuple(axis % (last + 1) for axis in layer.axis) != (last,):
             raise StaysError(f"{layer.name!r} does not normalise just the last axis")
+
+
+def most_cancelled(layer: Batchnorm, change: Change) -> float:
+    """How large `scale · mean` is beside the outputs of a batch norm of ours, in the worst channel.
+
+    A layer that takes it up adds and takes off numbers of that size, and rounds them, where the batch
+    norm takes the mean off its inputs first, which rounds nothing of them. 0 of Keras' own layer, which
+    does as the other layer will.
+    """
+    if not isinstance(layer, BatchNorm):
+        return 0.0
+    own = Affine(*(one.reshape(-1) for one in inference_affine(layer)))
+    gamma = np.ones(1) if layer.gamma is None else np.asarray(layer.gamma, "float64").reshape(-1)
+    beta = np.zeros(1) if layer.beta is None else np.asarray(layer.beta, "float64").reshape(-1)
+    after = change.after or Affine.identity(1)
+    at_mean = after.scale * beta + after.offset
+    size = np.abs(at_mean) + np.abs(after.scale * gamma)
+    cancelled = np.abs(changed(own, change).offset - at_mean)
+    return float(np.max(cancelled / np.where(size > 0, size, 1)))
 
 
 def _flat(tensor: object) -> np.ndarray:

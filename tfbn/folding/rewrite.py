@@ -135,10 +135,11 @@ def _report(model: keras.Model, plan: Plan) -> FoldReport:
         kind = type(layer).__name__
         if layer in plan.into:
             return Folded(path, kind, tuple(names[id(one)] for one in plan.absorbing_layers(layer)))
-        own = layer.unlike_batch_norm if path in unlike else HIDDEN
+        own = unlike[path][1] if path in unlike else HIDDEN
         return Folded(path, kind, reason=plan.reasons.get(layer, own))
 
-    return FoldReport(tuple(entry(*one) for one in (batch_norms(model) | unlike).items()))
+    found = batch_norms(model) | {path: layer for path, (layer, _) in unlike.items()}
+    return FoldReport(tuple(entry(*one) for one in found.items()))
 
 
 def _check_open(model: keras.Model) -> None:

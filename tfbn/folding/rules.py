@@ -20,6 +20,7 @@ from .crossing import (
     Pooled,
     Rearranged,
     Repeated,
+    Stepped,
     Unchanged,
     channels_last,
     in_order,
@@ -30,6 +31,7 @@ from .crossing import (
     per_channel,
 )
 from .einsum import Einsum
+from .graph import Step
 from .normalizing import BatchNormalized, Rescaled, Standardized
 
 L = keras.layers
@@ -94,6 +96,7 @@ CROSSINGS: dict[type, Crossing] = {
     L.Reshape: _REORDERED,
     L.Permute: Rearranged(lambda call: tuple(axis - 1 for axis in call.layer.dims)),
     L.RepeatVector: Repeated(),
+    Step: Stepped(),
     L.Add: Sum(),
     L.Subtract: Sum(1, -1),
     L.Average: Alike(),

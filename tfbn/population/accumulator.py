@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from .. import functional
-from ..batch_norms import Batchnorm, layer_paths
+from ..batch_norms import Batchnorm, has_call_of_its_own, layer_paths
 from ..functional import Moments
 
 
@@ -26,10 +27,11 @@ class MomentAccumulator:
             statistics; `None` where every call does.
         listening: whether calls fill `in_training`, in place of the sums.
         paused: whether values count at all; they are normalised all the same.
+        observes: whether the layer itself goes on computing, as at inference.
     """
 
-    def __init__(self, layer: Batchnorm) -> None:
-        self.layer = layer
+    def __init__(self, layer: Batchnorm, observes: bool = False) -> None:
+        self.layer, self.observes = layer, observes
         self.in_training: list[bool] | None = None
         self.listening = False
         self.paused = False
@@ -55,9 +57,8 @@ class MomentAccumulator:
             The outputs; `None` where they are those of inference and the layer, inside TF1 code, has
             no `call` that would compute them.
         """
-        if not self._uses_the_batch(training):
-            own = getattr(type(self.layer), "call", None)
-            return own and own(self.layer, inputs, training=False, mask=mask)
+        if not self._uses_the_batch(inputs, training, mask):
+            return self._inference(inputs, mask)
         layer, wide = self.layer, tf.cast(inputs, tf.float64)
         if mask is None or getattr(layer, "ignores_mask", False):
             batch = functional.batch_moments(wide, layer.axis)
@@ -65,16 +66,25 @@ class MomentAccumulator:
             batch = functional.weighted_moments(wide, mask, layer.axis)
         if not (self.listening or self.paused):
             self._add(batch)
+        if self.observes:
+            return self._inference(inputs, mask)
         outputs = functional.normalize(
             inputs, batch.mean, batch.variance, layer.beta, layer.gamma, layer.epsilon, layer.axis
         )
         return tf.cast(outputs, layer.compute_dtype)
 
-    def _uses_the_batch(self, training: Any) -> bool:
+    def _inference(self, inputs: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor | None:
+        own = getattr(type(self.layer), "call", None)
+        return own and own(self.layer, inputs, **self._accepted(False, mask))
+
+    def _uses_the_batch(self, inputs: tf.Tensor, training: Any, mask: tf.Tensor | None) -> bool:
         if self.listening:
-            # A tensor, which only the run would tell, counts as true.
-            static = tf.get_static_value(training) if tf.is_tensor(training) else training
-            flag = tf.is_tensor(training) if static is None else bool(static)
+            if has_call_of_its_own(self.layer):
+                flag = self._writes_statistics(inputs, training, mask)
+            else:
+                # A tensor, which only the run would tell, counts as true.
+                static = tf.get_static_value(training) if tf.is_tensor(training) else training
+                flag = tf.is_tensor(training) if static is None else bool(static)
             self.in_training = [*(self.in_training or ()), flag]
             return flag
         if self.in_training is None:
@@ -82,6 +92,18 @@ class MomentAccumulator:
         flags, turn = self.in_training, self._turn
         self._turn += 1
         return bool(flags) and flags[min(turn, len(flags) - 1)]
+
+    def _writes_statistics(self, inputs: tf.Tensor, training: Any, mask: tf.Tensor | None) -> bool:
+        """Whether the layer's own code, which may do with `training` what it likes, updates them."""
+        with keras.StatelessScope() as scope:
+            type(self.layer).call(self.layer, inputs, **self._accepted(training, mask))
+        return scope.get_current_value(self.layer.moving_mean) is not None
+
+    def _accepted(self, training: Any, mask: tf.Tensor | None) -> dict[str, Any]:
+        """The arguments that the layer's own `call` takes."""
+        taken = inspect.signature(type(self.layer).call).parameters
+        named = {"training": training, "mask": mask}
+        return {name: value for name, value in named.items() if name in taken}
 
     def _zeros(self) -> Moments:
         shape = self.layer.moving_mean.shape

@@ -54,6 +54,8 @@ def readable(model: keras.Model, data: Any) -> tuple[Any, int | None]:
         data = _one_for_each_input(model, data)
     if isinstance(data, (dict, list, tuple)) or _is_array(data):
         return data, _size_to_cut(model, data)
+    if isinstance(data, tf.distribute.DistributedDataset):
+        data = _whole_batches(model, data)
     if _is_read_by_keras(data):
         return data, None
     batches = iter(data)
@@ -108,6 +110,25 @@ def _size_to_cut(model: keras.Model, arrays: Any) -> int:
     return BATCH_SIZE if declared is None else declared
 
 
+def _whole_batches(model: keras.Model, dataset: tf.distribute.DistributedDataset) -> Iterator[Any]:
+    """Batches that were cut up for replicas, put together again, and those of all workers with them."""
+    inside = tf.distribute.has_strategy()
+    strategy = tf.distribute.get_strategy() if inside else model.distribute_strategy
+
+    def gathered(value: tf.Tensor) -> tf.Tensor:
+        return tf.distribute.get_replica_context().all_gather(value, axis=0)
+
+    def whole(value: Any) -> Any:
+        if not isinstance(value, tf.distribute.DistributedValues):
+            return value
+        parts = value.values  # the default strategy has no other way to them
+        if strategy.num_replicas_in_sync > len(parts):
+            return strategy.experimental_local_results(strategy.run(gathered, args=(value,)))[0]
+        return tf.concat(list(parts), 0)
+
+    return (tf.nest.map_structure(whole, batch) for batch in dataset)
+
+
 def _inputs(batch: Any) -> Any:
     """`x` of a batch `x` or a tuple `(x, y, …)`; several inputs as a tuple, as tf.data wants them."""
     x = keras.utils.unpack_x_y_sample_weight(batch)[0] if isinstance(batch, tuple) else batch
@@ -128,6 +149,6 @@ def _is_array(data: Any) -> bool:
 
 
 def _is_read_by_keras(data: Any) -> bool:
-    kinds = (tf.data.Dataset, tf.distribute.DistributedDataset, keras.utils.PyDataset)
+    kinds = (tf.data.Dataset, keras.utils.PyDataset)
     torch_loader = type(data).__module__.startswith("torch.")
     return (isinstance(data, kinds) or torch_loader) and not isinstance(data, Iterator)

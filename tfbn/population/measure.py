@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from ..batch_norms import layer_paths
+from ..batch_norms import has_call_of_its_own, layer_paths
 from ..data_format import explained
 from . import data as reading
 from .accumulator import MomentAccumulator, standing_in
@@ -52,19 +54,28 @@ def measure(
         )
 
 
+class _OneProcess:
+    """What Keras asks of a strategy to read data; TensorFlow has its default one outside scopes only."""
+
+    def experimental_distribute_dataset(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
+        return dataset
+
+    def scope(self) -> Any:
+        return nullcontext()
+
+
 class MeasurementModel(keras.Model):
     """Lets Keras' own `evaluate` read the data and draw the progress bar, for any kind of data.
 
-    Batches that `tf.distribute` has cut up for replicas are put together again, and go through the model
-    as one process would send them: what is measured does not depend on the replicas.
+    Whatever the strategy, batches go through the model whole, as one process sends them.
     """
 
     def __init__(self, model: keras.Model, accumulators: Mapping[str, MomentAccumulator]) -> None:
         super().__init__(name="population_pass")
-        self.model = model
+        # Out of Keras' sight: under another strategy than the model's it would make an optimizer for it.
+        self._of = SimpleNamespace(model=model, accumulators=dict(accumulators))
         self.built = True  # under a strategy Keras would build it by a call that it does not have
         self.batches = self.samples = 0
-        self._by_path = tuple(accumulators.items())  # a dictionary would be tracked by Keras
         self._declared = reading.declared_batch_size(model)
 
     def make_test_function(self, force: bool = False) -> None:
@@ -73,17 +84,18 @@ class MeasurementModel(keras.Model):
             step = tf.function(step, reduce_retracing=True)
 
         def measure_batch(iterator: Iterator[Any]) -> dict[str, Any]:
-            x = reading.preprocessed(self.model, _whole(self.model, next(iterator)))
+            model = self._of.model
+            x = reading.preprocessed(model, next(iterator))
             size = len(tf.nest.flatten(x)[0])
-            reading.check_size(self.model, self._declared, size, self.batches + 1)
+            reading.check_size(model, self._declared, size, self.batches + 1)
             self.samples += size
-            if not self.model.built:
+            if not model.built:
                 self._build(x)
-            if self.batches == 0 and _runs_batch_norms_itself(self.model, self._accumulators):
+            if self.batches == 0 and _runs_batch_norms_itself(model, self._accumulators):
                 self._learn_how_training_calls(x)
             finite = step(x).numpy()
             self.batches += 1
-            for (path, _), is_finite in zip(self._by_path, finite, strict=True):
+            for path, is_finite in zip(self._of.accumulators, finite, strict=True):
                 if not is_finite:
                     raise ValueError(
                         f"Batch {self.batches} gives the batch norm {path!r} NaN or infinite "
@@ -95,13 +107,18 @@ class MeasurementModel(keras.Model):
         self.test_function = measure_batch
 
     @property
+    def distribute_strategy(self) -> Any:
+        """Keras asks it to cut batches up for replicas: here they stay whole."""
+        return _OneProcess()
+
+    @property
     def _accumulators(self) -> list[MomentAccumulator]:
-        return [one for _, one in self._by_path]
+        return list(self._of.accumulators.values())
 
     def _step(self, x: Any) -> tf.Tensor:
         for one in self._accumulators:
             one.start_step()
-        self.model(x, training=False)
+        self._of.model(x, training=False)
         return tf.stack([one.is_finite() for one in self._accumulators])
 
     def _build(self, x: Any) -> None:
@@ -111,15 +128,16 @@ class MeasurementModel(keras.Model):
         """
         for one in self._accumulators:
             one.paused = True
-        if isinstance(self.model, keras.Sequential):
-            self.model.build((None, *x.shape[1:]))
+        model = self._of.model
+        if isinstance(model, keras.Sequential):
+            model.build((None, *x.shape[1:]))
         elif self.run_eagerly:
-            self.model(x, training=False)
+            model(x, training=False)
         else:
             specs = tf.nest.map_structure(
                 lambda one: tf.TensorSpec([None, *one.shape[1:]], one.dtype), x
             )
-            tf.function(lambda x: self.model(x, training=False)).get_concrete_function(specs)
+            tf.function(lambda x: model(x, training=False)).get_concrete_function(specs)
         for one in self._accumulators:
             one.paused = False
 
@@ -129,33 +147,12 @@ class MeasurementModel(keras.Model):
             one.listening, one.in_training = True, []
         try:
             if self.run_eagerly or tf.config.functions_run_eagerly():
-                self.model(x, training=True)
+                self._of.model(x, training=True)
             else:
-                tf.function(lambda: self.model(x, training=True)).get_concrete_function()
+                tf.function(lambda: self._of.model(x, training=True)).get_concrete_function()
         finally:
             for one in self._accumulators:
                 one.listening = False
-
-
-def _whole(model: keras.Model, batch: Any) -> Any:
-    """A batch of `tf.distribute` as one, from the replicas of all workers."""
-    strategy = (
-        tf.distribute.get_strategy() if tf.distribute.has_strategy() else model.distribute_strategy
-    )
-
-    def together(value: Any) -> Any:
-        if not isinstance(value, tf.distribute.DistributedValues):
-            return value
-        parts = value.values  # `experimental_local_results` answers inside the scope only
-        if strategy.num_replicas_in_sync > len(parts):
-            return strategy.gather(value, axis=0)
-        concatenate = tf.sparse.concat if isinstance(parts[0], tf.SparseTensor) else tf.concat
-        return concatenate(axis=0, **{_NAMES[concatenate]: list(parts)})
-
-    return tf.nest.map_structure(together, batch)
-
-
-_NAMES = {tf.concat: "values", tf.sparse.concat: "sp_inputs"}
 
 
 def _holders(model: keras.Model, accumulators: list[MomentAccumulator]) -> Iterator[keras.layers.Layer]:
@@ -169,6 +166,8 @@ def _holders(model: keras.Model, accumulators: list[MomentAccumulator]) -> Itera
 
 def _runs_batch_norms_itself(model: keras.Model, accumulators: list[MomentAccumulator]) -> bool:
     """Whether code that is not Keras' decides with which `training` a batch norm is called."""
+    if any(has_call_of_its_own(one.layer) for one in accumulators):
+        return True
     calls = (type(layer).call for layer in _holders(model, accumulators))
     return any(not getattr(call, "__module__", "").startswith("keras.") for call in calls)
 

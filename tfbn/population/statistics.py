@@ -70,22 +70,23 @@ def population_statistics(
 
         The variables of the model are as they were, whether this succeeds or fails.
     """
-    layers, frozen = _measurable(model)
+    layers, others = _measurable(model)
     check_kernels(model)
     reading.check(data, steps)
     accumulators = {path: MomentAccumulator(layer) for path, layer in layers.items()}
     measure(model, accumulators, data, steps, verbose)
     reasons = {path: _why_not(one) for path, one in accumulators.items()}
     measured = {path: one for path, one in accumulators.items() if reasons[path] is None}
-    reasons |= frozen
-    left = {path: why for path in batch_norms(model) if (why := reasons[path]) is not None}
+    reasons |= others
+    order = [*batch_norms(model), *others]
+    left = {path: why for path in order if (why := reasons[path]) is not None}
     if not measured:
         lines = [f"{path}: {reason}" for path, reason in left.items()]
         raise ValueError(
             f"None of the batch norms of {model.name!r} could be measured. {some(lines, '; ')}. Pass "
             "more data, or call the model as training does."
         )
-    lacking = [path for path, why in left.items() if why not in (FROZEN, AT_INFERENCE, NOT_CALLED)]
+    lacking = [path for path in accumulators if left.get(path) not in (None, AT_INFERENCE, NOT_CALLED)]
     if lacking:
         lines = [f"{path} ({left[path]})" for path in lacking]
         warnings.warn(f"These batch norms were not measured: {some(lines)}.", stacklevel=2)
@@ -140,18 +141,21 @@ def _measurable(model: keras.Model) -> tuple[dict[str, Batchnorm], dict[str, str
     if not isinstance(model, keras.Model):
         raise TypeError(f"model must be a keras.Model, received {type(model).__name__}: {model!r}.")
     found = batch_norms(model)
+    unlike = {path: why for path, (_, why) in unlike_batch_norms(model).items()}
     trainable = {path: layer for path, layer in found.items() if layer.trainable}
     if not trainable:
-        count, unlike = len(found), unlike_batch_norms(model)
         if found:
-            what = f"its {count} are all frozen. Unfreeze those to be measured (layer.trainable = True)."
+            what = (
+                f"its {len(found)} are all frozen. Unfreeze those to be measured (layer.trainable = "
+                "True)."
+            )
         elif unlike:
-            reasons = [f"{path} ({layer.unlike_batch_norm})" for path, layer in unlike.items()]
-            what = f"{some(reasons)} needs no statistics."
+            reasons = [f"{path} ({why})" for path, why in unlike.items()]
+            what = f"of {some(reasons)} none needs statistics, as far as is known."
         else:
             what = "it has none. Were they folded away? Measure before folding."
         raise ValueError(f"The model {model.name!r} has no batch norm to measure: {what}")
-    return trainable, dict.fromkeys(found.keys() - trainable.keys(), FROZEN)
+    return trainable, dict.fromkeys(found.keys() - trainable.keys(), FROZEN) | unlike
 
 
 def _why_not(accumulator: MomentAccumulator) -> str | None:

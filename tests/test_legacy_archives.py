@@ -1,0 +1,254 @@
+"""`.keras` archives of Keras 2, and what only files of Keras 2 say; the oracle is tf_keras."""
+
+import json
+import shutil
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+from test_legacy_keras2 import CLOSE, draw, image_layers, sequence_layers
+from tf_keras.src.layers.normalization.batch_normalization_v1 import (
+    BatchNormalization as BatchNormalizationV1,
+)
+
+import tfbn
+from tfbn import compat
+from tfbn.compat.upgrade import upgrade
+
+L = tf_keras.layers
+pytestmark = pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+
+
+def weighed(model):
+    rng = np.random.default_rng(0)
+    weights = []
+    for one in model.weights:
+        value = rng.normal(0, 0.5, one.shape).astype("float32")
+        weights.append(abs(value) + 0.1 if "variance" in one.name or "stddev" in one.name else value)
+    model.set_weights(weights)
+    return model
+
+
+def check(model, tmp_path, *x, **arguments):
+    """Saved as an archive, loaded, and predicting the same; the loaded model."""
+    model.save(tmp_path / "old.keras")
+    loaded = compat.load_model(tmp_path / "old.keras", **arguments)
+    given = x[0] if len(x) == 1 else list(x)
+    want, got = (np.asarray(one.predict(given, verbose=0)) for one in (model, loaded))
+    np.testing.assert_allclose(got, want, **CLOSE)
+    return loaded
+
+
+IMAGES, SEQUENCES = image_layers(), sequence_layers()
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("number", range(len(IMAGES)))
+def test_layers_of_images(number, tmp_path):
+    inputs = tf_keras.Input((9, 8, 4))
+    check(weighed(tf_keras.Model(inputs, IMAGES[number](inputs))), tmp_path, draw(2, 9, 8, 4))
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("number", range(len(SEQUENCES)))
+def test_layers_of_sequences(number, tmp_path):
+    inputs = tf_keras.Input((6, 4))
+    check(weighed(tf_keras.Model(inputs, SEQUENCES[number](inputs))), tmp_path, draw(2, 6, 4))
+
+
+def many(inputs):
+    """Layers of one class, numbered in the archive, with models, wrappers and frozen ones between."""
+    inner = tf_keras.Sequential([L.Dense(3), L.BatchNormalization(), L.Dense(4)], name="inner")
+    other = tf_keras.Sequential([tf_keras.Sequential([L.Dense(4), L.BatchNormalization()]), L.Dense(4)])
+    other.layers[0].trainable = False
+    shared = L.Dense(4)
+    x = shared(inner(L.Dense(4, name="named_by_hand")(inputs)))
+    x = L.Add()([shared(x), other(x), inner(x)])
+    x = L.Bidirectional(L.LSTM(3, return_sequences=True))(x)
+    x = L.TimeDistributed(tf_keras.Sequential([L.Dense(4), L.BatchNormalization(), L.Dense(4)]))(x)
+    return tf_keras.Model(inputs, L.GRU(2)(x))
+
+
+def test_a_model_of_many(tmp_path):
+    check(weighed(many(tf_keras.Input((6, 4)))), tmp_path, draw(3, 6, 4))
+
+
+def test_a_sequential_model(tmp_path):
+    layers = [L.Conv2D(3, 2), L.BatchNormalization(), L.ReLU(), L.Flatten(), L.Dense(2)]
+    model = weighed(tf_keras.Sequential([tf_keras.Input((5, 5, 2)), *layers]))
+    model.compile("adam", "mse")  # the archive holds the optimizer, too
+    model.fit(draw(4, 5, 5, 2), draw(4, 2), verbose=0)
+    loaded = check(model, tmp_path, draw(3, 5, 5, 2))
+    assert isinstance(loaded, keras.Sequential)
+    assert not tfbn.fold(loaded)[1].kept
+
+
+def test_an_archive_is_upgraded_and_proved(tmp_path):
+    model = weighed(many(tf_keras.Input((6, 4))))
+    model.save(tmp_path / "old.keras")
+    x = draw(5, 6, 4)
+    np.savez(tmp_path / "ref.npz", x=x, y=model.predict(x, verbose=0))
+    old, new, known = (tmp_path / name for name in ("old.keras", "new.keras", "ref.npz"))
+    report = upgrade(old, new, reference=known)
+    assert report.difference < 1e-5
+    assert report.samples == 5
+
+
+@pytest.fixture
+def archive(tmp_path):
+    weighed(tf_keras.Sequential([tf_keras.Input((4,)), L.Dense(2)])).save(tmp_path / "good.keras")
+    return tmp_path / "good.keras"
+
+
+def rewritten(source, target, change):
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        members = {name: old.read(name) for name in old.namelist()}
+        for name, content in change(members).items():
+            new.writestr(name, content)
+    return target
+
+
+DAMAGED = {
+    "no weights": (lambda m: m | {"model.weights.h5": b""}, "cannot be read as HDF5"),
+    "weights missing": (
+        lambda m: {name: one for name, one in m.items() if "weights" not in name},
+        r"model\.weights\.h5.*is missing from the archive",
+    ),
+    "no architecture": (
+        lambda m: {name: one for name, one in m.items() if "config" not in name},
+        r"config\.json.*is missing from the archive",
+    ),
+    "Keras 3": (
+        lambda m: m | {"metadata.json": json.dumps({"keras_version": "3.5.0"})},
+        r"keras\.models\.load_model reads as they are",
+    ),
+    "no metadata": (
+        lambda m: m | {"metadata.json": b"[]"},
+        r"keras\.models\.load_model reads as they are",
+    ),
+    "other layers": (
+        lambda m: m | {"config.json": m["config.json"].replace(b'"Dense"', b'"Conv1D"')},
+        "Conv1D has the weights kernel, bias, and the file holds 0: none",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_archives(name, archive, tmp_path):
+    change, message = DAMAGED[name]
+    bad = rewritten(archive, tmp_path / "bad.keras", change)
+    with pytest.raises(compat.LegacyModelError, match=message):
+        compat.load_model(bad)
+
+
+def test_a_truncated_archive(archive, tmp_path):
+    content = archive.read_bytes()
+    (tmp_path / "half.keras").write_bytes(content[: len(content) // 2])
+    with pytest.raises(compat.LegacyModelError):
+        compat.load_model(tmp_path / "half.keras")
+
+
+def test_weights_beside_an_archive(archive, tmp_path):
+    shutil.copy(archive, tmp_path / "w.h5")
+    with pytest.raises(compat.LegacyModelError, match="holds its weights itself"):
+        compat.load_model(archive, weights=tmp_path / "w.h5")
+
+
+@pytest.mark.parametrize("suffix", ["h5", "keras"])
+@pytest.mark.parametrize("kind", ["batch norm", "nested", "deeper"])
+def test_training_that_a_file_fixes_is_built_in(kind, suffix, tmp_path):
+    inputs = tf_keras.Input((4,))
+    if kind == "batch norm":
+        outputs = L.BatchNormalization()(L.Dense(3)(inputs), training=True)
+    else:
+        inner = tf_keras.Sequential([L.Dense(3), L.BatchNormalization()])
+        if kind == "deeper":
+            inner = tf_keras.Sequential([inner, L.Dense(2)])
+        outputs = inner(inputs, training=True)
+    model = weighed(tf_keras.Model(inputs, outputs))
+    model.save(tmp_path / f"old.{suffix}")
+    x = draw(16, 4)
+    loaded = compat.load_model(tmp_path / f"old.{suffix}")
+    want = model(x).numpy()
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), want, **CLOSE)
+    loaded.save(tmp_path / "new.keras")
+    again = keras.models.load_model(tmp_path / "new.keras")
+    np.testing.assert_allclose(again.predict(x, verbose=0), want, **CLOSE)
+
+
+def test_dropout_that_always_drops(tmp_path):
+    inputs = tf_keras.Input((100,))
+    tf_keras.Model(inputs, L.Dropout(0.5)(inputs, training=True)).save(tmp_path / "old.h5")
+    y = compat.load_model(tmp_path / "old.h5").predict(np.ones((8, 100)), verbose=0)
+    assert set(np.unique(y)) == {0.0, 2.0}
+
+
+def test_a_layer_called_in_both_ways_is_refused(tmp_path):
+    inputs, layer = tf_keras.Input((4,)), L.BatchNormalization(name="both")
+    model = tf_keras.Model(inputs, layer(layer(inputs), training=True))
+    model.save(tmp_path / "old.h5")
+    with pytest.raises(compat.LegacyModelError, match="both.*is called with training=True and without"):
+        compat.load_model(tmp_path / "old.h5")
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        lambda: L.Dense(3, activation="relu"),
+        lambda: L.Conv1D(3, 2),
+        L.BatchNormalization,
+        lambda: tf_keras.Sequential([L.Conv1D(3, 2), L.BatchNormalization(), L.Flatten(), L.Dense(2)]),
+    ],
+    ids=["dense", "conv", "batch norm", "model"],
+)
+def test_sequences_of_free_length(inner, tmp_path):
+    inputs = tf_keras.Input((None, 4, 3))
+    model = weighed(tf_keras.Model(inputs, L.TimeDistributed(inner())(inputs)))
+    model.save(tmp_path / "old.h5")
+    loaded = compat.load_model(tmp_path / "old.h5")
+    folded, report = tfbn.fold(loaded)
+    assert len(report.kept) == isinstance(model.layers[1].layer, L.BatchNormalization)
+    loaded.save(tmp_path / "new.keras")
+    again = keras.models.load_model(tmp_path / "new.keras")
+    for length in (2, 7, 3, 5, 1):
+        x = draw(2, length, 4, 3)
+        for one in (loaded, again, folded):
+            got = one.predict(x, verbose=0)
+            np.testing.assert_allclose(got, model.predict(x, verbose=0), **CLOSE)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"renorm": True},
+        {
+            "renorm": True,
+            "renorm_momentum": 0.8,
+            "renorm_clipping": {"rmax": 3.0, "rmin": 0.3, "dmax": 5.0},
+        },
+        {"renorm": True, "scale": False, "center": False},
+        {"virtual_batch_size": 4},
+    ],
+    ids=["renorm", "clipped", "bare", "virtual"],
+)
+def test_batch_norms_of_tensorflow_1_in_keras_files(arguments, tmp_path):
+    inputs = tf_keras.Input((6, 4))
+    model = weighed(tf_keras.Model(inputs, BatchNormalizationV1(**arguments)(inputs)))
+    model.save(tmp_path / "old.h5")
+    loaded = compat.load_model(tmp_path / "old.h5")
+    x = draw(8, 6, 4)
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), model.predict(x, verbose=0), **CLOSE)
+    layer = loaded.layers[-1]
+    if "renorm" in arguments:
+        assert type(layer) is tfbn.BatchRenorm
+        assert layer.renorm_decay == arguments.get("renorm_momentum", 0.99)
+        clipping = arguments.get("renorm_clipping", {})
+        assert {name: getattr(layer, name) for name in clipping} == clipping
+        # Training goes on as it did.
+        layer(tf.constant(x), training=True)
+        model.layers[-1](tf.constant(x), training=True)
+        for new, old in zip(layer.weights, model.layers[-1].weights, strict=True):
+            np.testing.assert_allclose(new, old, rtol=1e-4, atol=1e-5, err_msg=old.name)

@@ -1,0 +1,62 @@
+"""What the layers' arguments may be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+# Arguments of Keras' layer that are called otherwise here, or belong to another layer.
+KERAS_ARGUMENTS = {
+    "momentum": "what Keras calls momentum is called decay here. Write {name}(decay={value!r}).",
+    "renorm": "batch renormalisation is a layer of its own. Write tfbn.BatchRenorm().",
+    "renorm_clipping": "write tfbn.BatchRenorm(rmin=, rmax=, dmax=).",
+    "renorm_momentum": "write tfbn.BatchRenorm(renorm_decay={value!r}).",
+    "fused": "the fastest kernel is taken by itself. Leave it out.",
+}
+
+
+def refuse_keras_arguments(name: str, arguments: Mapping[str, Any]) -> None:
+    """Raise TypeError for an argument of Keras' layer that the class `name` does not have."""
+    for argument, remedy in KERAS_ARGUMENTS.items():
+        if argument in arguments:
+            value = arguments[argument]
+            raise TypeError(
+                f"{name} has no argument {argument!r} (received {value!r}): "
+                f"{remedy.format(name=name, value=value)}"
+            )
+
+
+def valid_axis(axis: Any) -> int | list[int]:
+    def whole(one: Any) -> bool:
+        return hasattr(one, "__index__") and not isinstance(one, bool)
+
+    if isinstance(axis, np.ndarray):
+        axis = axis.tolist()
+    if whole(axis):
+        return int(axis)
+    if isinstance(axis, Sequence) and axis and all(map(whole, axis)):
+        return [int(one) for one in axis]
+    raise TypeError(
+        f"axis must be an integer or a sequence of integers, received {axis!r}. Pass -1 for "
+        "channels last, 1 for channels first."
+    )
+
+
+def valid_number(name: str, value: Any, low: float = 0.0, high: float = math.inf) -> float:
+    """`value` as a float between `low` and `high`, or an error that names it."""
+    bounds = f"between {low:g} and {high:g}" if high < math.inf else f"at least {low:g}"
+    if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
+        raise TypeError(f"{name} must be a number {bounds}, received {value!r}.")
+    number = float(value)
+    if not low <= number <= high or math.isinf(number):
+        raise ValueError(f"{name} must be a number {bounds}, received {value!r}.")
+    return number
+
+
+def valid_flag(name: str, value: Any) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, received {value!r}.")
+    return bool(value)
