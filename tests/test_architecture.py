@@ -25,6 +25,7 @@ ORDER = [
     "data_format",
     "population|convert|folding",
     "export",
+    "printing",
     "cli",
 ]
 COMPAT_ORDER = [
@@ -42,6 +43,7 @@ LEGACY_ORDER = [
     "heaps|architecture|origin|shapes",
     "hdf5|statistics|values",
     "archive|inputs",
+    "tfjs",
     "files|rows",
     "assignment|custom|fitting|order|convolutions|merges|norms|recurrent|wrappers",
     "keras1_table",
@@ -255,8 +257,8 @@ def test_the_changelog_knows_the_version():
 def test_every_module_has_its_tests():
     tested = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
     assert (
-        RANK.keys() - {"quiet", "axes", "sums", "arguments"} <= tested
-    )  # in test_cli, as the command, in test_functional, and in test_layer
+        RANK.keys() - {"quiet", "axes", "sums", "arguments", "printing"} <= tested
+    )  # in test_cli, as the command is, in test_functional, and in test_layer
     parts = {part for parts in COMPAT_ORDER for part in parts.split("|")} - {"legacy"}
     assert parts - HELPERS_OF_COMPAT <= tested
     whole = {"files", "genuine", "keras1_layers", "keras2", "models", "statistics", "hostile"}

@@ -1,5 +1,6 @@
 """The command `tfbn`, as a user types it."""
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -161,6 +162,69 @@ def test_fold_to_another_precision(run, model, tmp_path):
     assert not (tmp_path / "odd.keras").exists()
 
 
+def test_fold_compares(run, model, tmp_path, monkeypatch):
+    np.savez(tmp_path / "x.npz", x=reference.data((7, 6, 6, 3)))
+    result = run("fold", "m.keras", "out.keras", "--samples", "x.npz")
+    assert result.exit_code == 0, result.output
+    assert re.search(
+        r"Differs from m\.keras by at most \d\S+ of the largest output, on 7 sam", result.output
+    )
+    wrong = chain((6, 6, 3), L.Conv2D(4, 3))
+    monkeypatch.setattr("tfbn.cli.fold", lambda model, dtype: (wrong, tfbn.FoldReport(())))
+    refused = run("fold", "m.keras", "wrong.keras")
+    assert refused.exit_code == 1
+    assert "The folded model's output_0 differs from the model's by" in refused.output
+    assert not (tmp_path / "wrong.keras").exists()
+
+
+def test_fold_refuses_weights_that_are_no_numbers(run, tmp_path):
+    model = chain((4,), L.Dense(3, name="mended"), tfbn.BatchNorm(name="bn"))
+    model.get_layer("bn").moving_mean.assign([1.0, np.nan, 2.0])
+    model.save(tmp_path / "m.keras")
+    refused = run("fold", "m.keras", "out.keras")
+    assert refused.output == (
+        "Error: The weights of the layer 'bn' hold NaN or infinity. Mend them, or train again.\n"
+    )
+
+
+OWN_CLASS = """
+import keras
+
+@keras.saving.register_keras_serializable("cli_tests")
+class Twice(keras.layers.Layer):
+    def call(self, x):
+        return 2 * x
+"""
+
+
+@pytest.mark.parametrize("command", [["export", "m.keras", "out"], ["fold", "m.keras", "o.keras"]])
+def test_a_module_of_the_users_is_imported(command, run, tmp_path, monkeypatch):
+    name = f"own_layers_{command[0]}"
+    (tmp_path / f"{name}.py").write_text(OWN_CLASS.replace("cli_tests", name))
+    made = (
+        f"import keras, {name}; keras.Sequential([keras.Input((3,)), keras.layers.Dense(2), "
+        f"{name}.Twice()]).save('m.keras')"
+    )
+    subprocess.run([sys.executable, "-c", made], check=True, cwd=tmp_path)
+    refused = run(*command)
+    assert "Of classes of your own, name the module that registers them: --import MOD" in refused.output
+    assert run(*command, "--import", "nowhere").output.startswith(
+        "Error: --import nowhere fails: No mod"
+    )
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    result = run(*command, "--import", name)
+    assert result.exit_code == 0, result.output
+
+
+def test_inputs_are_named_as_the_clients_do(run, model):
+    result = run("export", "m.keras", "out", "--input-name", "input_layer")
+    assert result.exit_code == 0, result.output
+    assert "input 'input_layer'" in result.output
+    refused = run("export", "m.keras", "two", "--input-name", "a", "--input-name", "b")
+    assert "--input-name" in refused.output
+    assert "must be 1 name, one for each input of the model, received ('a', 'b')" in refused.output
+
+
 def test_the_reason_is_shown_for_what_stays(run, tmp_path):
     chain((4,), L.Dense(3, activation="tanh", name="d"), tfbn.BatchNorm()).save(tmp_path / "m.keras")
     result = run("fold", "m.keras", "out.keras")
@@ -217,7 +281,7 @@ def test_corrupt_files_are_answered_in_one_line(run, command, kind, tmp_path):
     result = run(command, "m.keras", "out.keras")
     assert result.exit_code == 1
     assert result.output.count("\n") == 1
-    assert result.output.startswith("Error: m.keras cannot be loaded as a Keras model: ")
+    assert result.output.startswith("Error: m.keras cannot be loaded as a Keras model")
     assert not (tmp_path / "out.keras").exists()
 
 
@@ -246,6 +310,6 @@ def test_the_installed_command(model, tmp_path):
         [*command, "fold", "m.txt", "o.keras"], check=False, capture_output=True, text=True, cwd=tmp_path
     )
     assert failed.returncode == 1
-    assert failed.stderr.startswith("Error: m.txt cannot be loaded as a Keras model: ")
+    assert failed.stderr.startswith("Error: m.txt cannot be loaded as a Keras model. Keras says: ")
     assert failed.stderr.count("\n") == 1
     assert np.array_equal(failed.stdout, "")

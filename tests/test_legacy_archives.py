@@ -1,6 +1,7 @@
 """`.keras` archives of Keras 2, and what only files of Keras 2 say; the oracle is tf_keras."""
 
 import json
+import pathlib
 import shutil
 import zipfile
 
@@ -19,6 +20,7 @@ from tfbn import compat
 from tfbn.compat.upgrade import upgrade
 
 L = tf_keras.layers
+DATA = pathlib.Path(__file__).parent / "data" / "keras2"
 pytestmark = pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 
 
@@ -40,6 +42,15 @@ def check(model, tmp_path, *x, **arguments):
     want, got = (np.asarray(one.predict(given, verbose=0)) for one in (model, loaded))
     np.testing.assert_allclose(got, want, **CLOSE)
     return loaded
+
+
+# Of one model with random weights, saved by TensorFlow of these releases, and what it predicted there.
+@pytest.mark.parametrize("release", ["2.12.1", "2.14.1", "2.15.1"])
+def test_genuine_archives(release):
+    loaded = compat.load_model(DATA / f"keras-{release}.keras")
+    known = np.load(DATA / f"keras-{release}.npz")
+    got = loaded.predict(known["x"], verbose=0)
+    np.testing.assert_allclose(got, known["y"], rtol=1e-5, atol=1e-6)
 
 
 IMAGES, SEQUENCES = image_layers(), sequence_layers()
@@ -252,3 +263,95 @@ def test_batch_norms_of_tensorflow_1_in_keras_files(arguments, tmp_path):
         model.layers[-1](tf.constant(x), training=True)
         for new, old in zip(layer.weights, model.layers[-1].weights, strict=True):
             np.testing.assert_allclose(new, old, rtol=1e-4, atol=1e-5, err_msg=old.name)
+
+
+def written_for_javascript(model, folder, kinds=("float32",), shards=2):
+    """What TensorFlow.js' converter writes of a model: JSON, and the arrays in shards beside it."""
+    entries, content = [], b""
+    for layer in model.layers:
+        for number, weight in enumerate(layer.weights):
+            kind, array = kinds[number % len(kinds)], weight.numpy()
+            entry = {"name": weight.name.removesuffix(":0"), "shape": list(array.shape)}
+            entry["dtype"] = "float32"
+            if kind != "float32":
+                entry["quantization"] = {"dtype": kind, "original_dtype": "float32"}
+            if kind.startswith("uint"):
+                most = 2 ** (8 * np.dtype(kind).itemsize) - 1
+                scale = float(np.ptp(array)) / most or 1.0
+                entry["quantization"] |= {"min": float(array.min()), "scale": scale}
+                array = np.round((array - array.min()) / scale)
+            content += array.astype(kind).tobytes()
+            entries.append(entry)
+    size = -(-len(content) // shards)
+    paths = [f"group1-shard{number + 1}of{shards}.bin" for number in range(shards)]
+    for number, path in enumerate(paths):
+        (folder / path).write_bytes(content[number * size : (number + 1) * size])
+    topology = json.loads(model.to_json())
+    keras_own = {name: topology.pop(name) for name in ("keras_version", "backend")}
+    whole = {
+        "format": "layers-model",
+        "modelTopology": keras_own | {"model_config": topology},
+        "weightsManifest": [{"paths": paths, "weights": entries}],
+    }
+    (folder / "model.json").write_text(json.dumps(whole))
+    return whole
+
+
+@pytest.mark.parametrize(
+    ("kinds", "close"),
+    [
+        (("float32",), 2e-5),
+        (("float16",), 1e-2),
+        (("uint16",), 1e-3),
+        (("uint8", "float32"), 0.1),
+    ],
+)
+def test_models_of_tensorflow_js(kinds, close, tmp_path):
+    model = weighed(many(tf_keras.Input((6, 4))))
+    written_for_javascript(model, tmp_path, kinds)
+    loaded = compat.load_model(tmp_path / "model.json")
+    x = draw(5, 6, 4)
+    want = model.predict(x, verbose=0)
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), want, atol=close * np.abs(want).max())
+
+
+def changed(whole, **changes):
+    (group,) = whole["weightsManifest"]
+    return whole | {"weightsManifest": [group | changes]}
+
+
+BROKEN = {
+    "another folder": (
+        lambda whole: changed(whole, paths=["../secret"]),
+        r"names a shard in another folder: '\.\./secret'",
+    ),
+    "no shard": (
+        lambda whole: changed(whole, paths=["gone.bin"]),
+        r"gone\.bin.*cannot be read: No such file.* Copy it beside the JSON",
+    ),
+    "too short": (
+        lambda whole: changed(whole, paths=[whole["weightsManifest"][0]["paths"][0]]),
+        "is not wholly in the shards",
+    ),
+    "too long": (
+        lambda whole: changed(whole, weights=whole["weightsManifest"][0]["weights"][:1]),
+        "leaves .* bytes of the shards over",
+    ),
+    "strings": (
+        lambda whole: changed(
+            whole, weights=[{"name": "dense/kernel", "shape": [1], "dtype": "string"}]
+        ),
+        r"dense/kernel.*has the shape \[1\] and the type 'string'",
+    ),
+    "graph": (lambda whole: whole | {"format": "graph-model"}, r"graph model of TensorFlow\.js"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_models_of_tensorflow_js(name, tmp_path):
+    model = weighed(tf_keras.Sequential([tf_keras.Input((4,)), L.Dense(2), L.Dense(3)]))
+    change, message = BROKEN[name]
+    whole = change(written_for_javascript(model, tmp_path))
+    (tmp_path / "model.json").write_text(json.dumps(whole))
+    with pytest.raises(compat.LegacyModelError, match=message):
+        compat.load_model(tmp_path / "model.json")

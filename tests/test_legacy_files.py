@@ -43,10 +43,18 @@ def test_other_files(tmp_path, whole):
         tmp_path / "new.keras",
         "this is a zip archive, as .* and the .keras files of Keras 3, which keras.models.load",
     )
-    refused(tmp_path, "this is a folder. .* Load a SavedModel with keras.layers.TFSMLayer")
+    refused(tmp_path, "this is a folder, and should be a file: HDF5, .keras or JSON")
     (tmp_path / "ckpt.index").write_bytes(b"\0\1\2\3")
-    refused(tmp_path / "ckpt", "is a TensorFlow checkpoint. Use tfbn.compat.load_checkpoint")
-    refused(tmp_path / "ckpt.index", "belongs to a TensorFlow checkpoint")
+    for name in ("ckpt", "ckpt.index", "ckpt.meta", "ckpt.data-00000-of-00001"):
+        refused(tmp_path / name, r"a TensorFlow checkpoint, .* tfbn\.compat\.load_checkpoint\(path, mod")
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "saved_model.pb").write_bytes(b"")
+    refused(tmp_path / "saved", r"a SavedModel, .*TFSMLayer\(path, call_endpoint='serving_default'\)")
+    (tmp_path / "checkpoint").write_text("")
+    refused(tmp_path, r"a folder of TensorFlow checkpoints, .* load them with tfbn\.compat\.load_check")
+    refused(tmp_path / "frozen.pb", r"a graph of TensorFlow, .* Run it with tf\.compat\.v1\.import")
+    (tmp_path / "new.json").write_text(model.to_json())
+    refused(tmp_path / "new.json", r"the JSON of a model of Keras 3\. Make it with keras\.models\.")
     refused(tmp_path / "nothing", "nothing: there is no such file")
     (tmp_path / "text").write_text("hello")
     refused(tmp_path / "text", "JSON: this is neither HDF5 nor JSON .*Pass what model.to_json")

@@ -416,7 +416,14 @@ def test_sequential_without_input_layer_and_older_batch_norms(tmp_path):
             files.layer("LocallyConnected1D", "l", filters=2),
             r"l: is no layer that can be loaded.*\(LocallyConnected1D",
         ),
-        (files.layer("BatchNormalization", "l", renorm=True), "renorm=True has no counterpart"),
+        (
+            files.layer("BatchNormalization", "l", renorm=True),
+            "has the weights gamma, .*, renorm_stddev, and the file holds 4",
+        ),
+        (
+            files.layer("BatchNormalization", "l", renorm_clipping=3),
+            "must be an object of rmin, rmax and",
+        ),
         (
             files.layer(
                 "Dense",

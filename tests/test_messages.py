@@ -3,7 +3,9 @@
 import keras
 import pytest
 import tensorflow as tf
+import tf_keras
 
+import tfbn
 from tfbn.messages import one_line
 
 
@@ -26,3 +28,54 @@ def test_the_error_of_a_kernel_loses_its_name():
 
 def test_an_error_without_a_message_is_named():
     assert one_line(MemoryError()) == "MemoryError"
+
+
+def test_a_long_quotation_is_cut():
+    assert len(one_line(ValueError("word " * 100))) < 250
+    assert one_line(ValueError("word " * 100)).endswith("word …")
+
+
+def old_model():
+    return tf_keras.Sequential([tf_keras.Input((3,)), tf_keras.layers.Dense(2)])
+
+
+def saved(tmp_path):
+    tf.saved_model.save(tf.Module(), str(tmp_path / "m"))
+    return tmp_path / "m"
+
+
+WRONG = {
+    "tf_keras": (
+        lambda _: old_model(),
+        r"of tf_keras, which is Keras 2\. Save it, .* tfbn\.compat\.load_model\('old\.keras'\)",
+    ),
+    "SavedModel": (saved, r"this is a SavedModel, .*TFSMLayer\(path, call_endpoint='serving_default'\)"),
+    "loaded": (
+        lambda path: tf.saved_model.load(str(saved(path))),
+        "a loaded SavedModel, which has functions and no layers",
+    ),
+    "graph": (lambda _: "frozen.pb", r"this is a graph of TensorFlow, .*import_graph_def"),
+    "checkpoint": (lambda _: "model.ckpt.index", r"a TensorFlow checkpoint, .*compat\.load_checkpoint"),
+    "file": (
+        lambda _: "m.h5",
+        r"received str: 'm\.h5'\. Load it first, with keras\.models\.load_mod",
+    ),
+    "number": (lambda _: 3, "received int: 3. Load it first"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize(
+    "function",
+    [
+        tfbn.fold,
+        tfbn.convert,
+        lambda given: tfbn.export(given, "never"),
+        lambda given: tfbn.recalibrate(given, 0),
+    ],
+    ids=["fold", "convert", "export", "recalibrate"],
+)
+def test_what_is_no_model_of_keras_3(function, name, tmp_path):
+    make, message = WRONG[name]
+    with pytest.raises(TypeError, match=message):
+        function(make(tmp_path))

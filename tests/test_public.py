@@ -22,7 +22,8 @@ SIGNATURES = {
     "recalibrate": "model, data, steps=None, verbose='auto'",
     "convert": "model, to=None, data_format=None",
     "fold": "model, dtype=None",
-    "export": "model, path, fold=True, overwrite=False, atol=0.0, rtol=None, samples=None, freeze=None",
+    "export": "model, path, fold=True, overwrite=False, atol=0.0, rtol=None, samples=None, freeze=None, "
+    "input_names=None",
 }
 
 
@@ -84,10 +85,12 @@ def test_public_names():
         "ExportError",
         "ExportReport",
         "FoldReport",
+        "Measurement",
         "PopulationStatistics",
         "functional",
     }
     assert set(tfbn.__all__) == public | {
+        "batch_norm_at_inference",
         "convert",
         "export",
         "fold",

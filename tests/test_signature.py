@@ -1,8 +1,10 @@
 """The names that a SavedModel's inputs have."""
 
 import keras
+import pytest
 
 import tfbn
+from networks import chain
 
 L = keras.layers
 
@@ -26,3 +28,32 @@ def test_names_that_python_arguments_cannot_hold(tmp_path):
     report = tfbn.export(keras.Model(inputs, L.Add()(inputs)), tmp_path / "m")
     assert len(report.inputs) == len(names)
     assert {"inputs_0", "input_layer_x", "input_class", "input_1st", "B"} <= report.inputs.keys()
+
+
+@pytest.mark.parametrize("names", [["pixels"], ("input_layer",)])
+def test_names_that_are_chosen(names, tmp_path):
+    model = chain((3,), keras.layers.Dense(2))
+    assert tfbn.export(model, tmp_path / "m", input_names=names).inputs.keys() == set(names)
+
+
+def test_chosen_names_are_in_the_order_of_the_model(tmp_path):
+    a, b = keras.Input((3,), name="a"), keras.Input((2,), name="b")
+    model = keras.Model({"a": a, "b": b}, keras.layers.Concatenate()([b, a]))
+    report = tfbn.export(model, tmp_path / "m", input_names=["first", "second"])
+    assert report.inputs == {"first": ((None, 3), "float32"), "second": ((None, 2), "float32")}
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a", "b"], r"1 name, one for each input of the model, received \['a', 'b'\]"),
+        ("pixels", "1 name, .* received 'pixels'"),
+        ([3], r"1 name, .* received \[3\]"),
+        (["class"], r"no words of Python's own, received \['class'\]"),
+        (["a b"], r"of letters, digits and _, .* received \['a b'\]"),
+        (["self"], r"received \['self'\]"),
+    ],
+)
+def test_names_that_cannot_be(names, message, tmp_path):
+    with pytest.raises(ValueError, match=f"^input_names must be .*{message}"):
+        tfbn.export(chain((3,), keras.layers.Dense(2)), tmp_path / "m", input_names=names)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import re
+import importlib
+import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,29 +12,26 @@ from typing import Any
 
 import click
 import keras
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from . import __version__
+from .batch_norms import layer_paths
 from .compat.legacy import LegacyReport
 from .compat.upgrade import CLOSE, upgrade
 from .convert import convert
-from .data_format.support import CONVERT
-from .export import ExportReport, export
+from .export import export
+from .export.comparison import compare
 from .export.samples import read
 from .export.staging import staged
-from .folding import FoldReport, fold
+from .folding import fold
 from .folding.precision import POLICIES
 from .messages import one_line
+from .printing import as_options, export_table, fold_table
 
 MODEL = click.Path(exists=True, dir_okay=False, path_type=Path)
 OUT = click.Path(path_type=Path)
-
-# What messages for Python call an argument of `export` or `upgrade`.
-ARGUMENT = re.compile(
-    r"\b(samples|weights|keras_version|backend|data_format|custom_objects|fold|freeze|overwrite)="
-    r"(?:'([^']*)'|\{[^}]*\}|(True|False)\b)?"
-)
 
 _CHANNELS_LAST = click.option(
     "--data-format",
@@ -48,21 +46,38 @@ def main() -> None:
     """Fold batch norms away, export verified SavedModels, and bring old models to Keras 3."""
 
 
+_IMPORT = click.option(
+    "--import",
+    "modules",
+    multiple=True,
+    metavar="MODULE",
+    help="Import a module that registers classes of MODEL's, as often as needed.",
+)
+_SAMPLES = click.option(
+    "--samples", type=MODEL, help="NPZ file of inputs to compare on, by name: numpy.savez('x.npz', x=x)."
+)
+
+
 @main.command("export")
 @click.argument("model", type=MODEL)
 @click.argument("out", type=OUT)
 @click.option("--no-fold", is_flag=True, help="Leave the batch norms where they are.")
 @click.option("--overwrite", is_flag=True, help="Replace a SavedModel that is already there.")
-@click.option(
-    "--samples", type=MODEL, help="NPZ file of inputs to compare on, by name: numpy.savez('x.npz', x=x)."
-)
+@_SAMPLES
 @click.option("--version", type=click.IntRange(min=0), help="Write OUT/VERSION, for TensorFlow Serving.")
 @click.option(
     "--freeze/--no-freeze",
     default=None,
     help="Weights as constants: sooner answers, more memory. Up to 40 MB they are unless told.",
 )
+@click.option(
+    "--input-name",
+    "input_names",
+    multiple=True,
+    help="Name of an input in the signature, once for each, in the model's order.",
+)
 @_CHANNELS_LAST
+@_IMPORT
 def export_command(
     model: Path,
     out: Path,
@@ -70,6 +85,8 @@ def export_command(
     samples: Path | None,
     version: int | None,
     data_format: str | None,
+    modules: tuple[str, ...],
+    input_names: tuple[str, ...],
     **arguments: Any,
 ) -> None:
     """Write MODEL as a folded, verified SavedModel to OUT."""
@@ -77,15 +94,16 @@ def export_command(
         out = out / str(version)
     if out.exists() and not arguments["overwrite"]:
         raise click.ClickException(f"{out} exists already. Pass --overwrite to replace it.")
-    loaded = _load(model)
+    loaded = _load(model, modules)
     with _one_line_errors(options=True):
         loaded = _turned(loaded, data_format)
         given = None if samples is None else _arrays(samples)
+        arguments["input_names"] = input_names or None
         report = export(loaded, out, fold=not no_fold, samples=given, **arguments)
     console = Console()
     if report.fold is not None:
-        console.print(_fold_table(report.fold))
-    console.print(_export_table(report))
+        console.print(fold_table(report.fold))
+    console.print(export_table(report))
 
 
 @main.command("fold")
@@ -96,23 +114,40 @@ def export_command(
     type=click.Choice(POLICIES),
     help="Precision of the result; folded weights are rounded once.",
 )
+@_SAMPLES
 @_CHANNELS_LAST
+@_IMPORT
 @click.option("--overwrite", is_flag=True, help="Replace a file that is already at OUT.")
 def fold_command(
-    model: Path, out: Path, dtype: str | None, data_format: str | None, overwrite: bool
+    model: Path,
+    out: Path,
+    dtype: str | None,
+    samples: Path | None,
+    data_format: str | None,
+    modules: tuple[str, ...],
+    overwrite: bool,
 ) -> None:
-    """Write MODEL with its batch norms folded to OUT.keras."""
+    """Write MODEL with its batch norms folded to OUT.keras, if it computes the same."""
     _check_keras_file(out, "OUT", overwrite)
     if out.exists() and out.samefile(model):
         raise click.ClickException(f"{out} is MODEL itself, which could not be trained then.")
-    loaded = _load(model)
-    with _one_line_errors():
-        folded, report = fold(_turned(loaded, data_format), dtype)
+    loaded = _load(model, modules)
+    _check_finite(loaded)
+    with _one_line_errors(options=True):
+        loaded = _turned(loaded, data_format)
+        folded, report = fold(loaded, dtype)
+        given = None if samples is None else _arrays(samples)
+        compared = compare(loaded, folded, given, rounded=dtype is not None)
         with staged(out, overwrite) as staging:
             folded.save(staging)
     console = Console()
-    console.print(_fold_table(report))
-    console.print(f"Written to {out}", highlight=False)
+    console.print(fold_table(report))
+    console.print(
+        f"Differs from {model} by at most {compared.relative:.2g} of the largest output, on "
+        f"{compared.samples} samples.\nWritten to {out}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 @main.command("upgrade")
@@ -180,18 +215,40 @@ def _arrays(path: Path) -> dict[str, Any] | Any:
     return next(iter(arrays.values())) if len(arrays) == 1 else arrays
 
 
-def _load(path: Path) -> keras.Model:
+def _check_finite(model: keras.Model) -> None:
+    for path, layer in layer_paths(model).items():
+        if any(not np.isfinite(_numbers(weight)).all() for weight in layer.weights):
+            raise click.ClickException(
+                f"The weights of the layer {path!r} hold NaN or infinity. Mend them, or train again."
+            )
+
+
+def _numbers(weight: keras.Variable) -> np.ndarray:
+    array = weight.numpy()
+    return array if array.dtype.kind in "biu" else array.astype("float64")
+
+
+def _load(path: Path, modules: tuple[str, ...]) -> keras.Model:
+    if modules and "" not in sys.path:
+        sys.path.insert(0, "")  # as for `python -m`: a module may lie in this folder
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # the module may be anybody's
+            raise click.ClickException(f"--import {module} fails: {one_line(error)}") from error
     if path.suffix == ".keras" and not zipfile.is_zipfile(path):
         raise click.ClickException(
             f"{path} cannot be loaded as a Keras model: it is no .keras (zip) file."
         )
     old = path.suffix in (".h5", ".hdf5")
-    hint = f" If Keras 1 or 2 wrote it: tfbn upgrade {path} NEW.keras" if old else ""
+    hint = f"If Keras 1 or 2 wrote it: tfbn upgrade {path} NEW.keras. " if old else ""
     try:
         return keras.models.load_model(path)
     except Exception as error:
+        if "Could not locate" in str(error) and not modules:
+            hint += "Of classes of your own, name the module that registers them: --import MODULE. "
         raise click.ClickException(
-            f"{path} cannot be loaded as a Keras model: {one_line(error)}{hint}"
+            f"{path} cannot be loaded as a Keras model. {hint}Keras says: {one_line(error)}"
         ) from error
 
 
@@ -207,43 +264,7 @@ def _one_line_errors(options: bool = False) -> Iterator[None]:
     except Exception as error:
         # Not `one_line`, which would cut a remedy of ours behind what it quotes.
         message = " ".join(str(error).split()) or type(error).__name__
-        message = message.replace(CONVERT, "--data-format channels_last") if options else message
-        raise click.ClickException(ARGUMENT.sub(_option, message) if options else message) from error
-
-
-def _option(argument: re.Match[str]) -> str:
-    name, value, flag = argument.groups()
-    if flag or name == "freeze":
-        return f"--{'no-' * (flag == 'False')}{name}"
-    if name == "custom_objects":
-        return f"{argument[0]} to compat.load_model, in Python"
-    return f"--{name.replace('_', '-')} {value or 'FILE'}"
-
-
-def _fold_table(report: FoldReport) -> Table:
-    table = Table(title=f"{len(report.folded)} of {len(report.entries)} batch norms folded")
-    table.add_column("batch norm")
-    table.add_column("class")
-    table.add_column("went into, or stays because")
-    for entry in report.entries:
-        table.add_row(
-            entry.path, entry.kind, ", ".join(entry.into) or f"[yellow]stays:[/] {entry.reason}"
-        )
-    return table
-
-
-def _export_table(report: ExportReport) -> Table:
-    table = Table(title=f"SavedModel {report.path}", show_header=False)
-    table.add_row("largest difference", f"{report.difference:.3g}")
-    table.add_row("relative to the outputs", f"{report.relative_difference:.3g}")
-    table.add_row("compared on", f"{report.samples} samples, and one alone")
-    if report.doubts:
-        table.add_row("but", ARGUMENT.sub(_option, report.doubts))
-    table.add_row("weights", report.weights)
-    for title, tensors in (("input", report.inputs), ("output", report.outputs)):
-        for name, (shape, dtype) in tensors.items():
-            table.add_row(f"{title} {name!r}", f"{dtype} {shape}")
-    return table
+        raise click.ClickException(as_options(message) if options else message) from error
 
 
 def _upgrade_table(legacy: LegacyReport) -> Table:

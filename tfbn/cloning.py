@@ -16,6 +16,7 @@ import keras
 import tensorflow as tf
 
 from .copying import copy_flags, copy_layer, copy_state
+from .messages import no_model
 
 
 class Instead(Enum):
@@ -35,10 +36,7 @@ Choice = Callable[[keras.layers.Layer], "keras.layers.Layer | Instead"]
 def check_built(model: object, function: str, purpose: str) -> None:
     """Refuse what `function` cannot take: no Keras model, or one without weights to `purpose`."""
     if not isinstance(model, keras.Model):
-        raise TypeError(
-            f"{function} needs a keras.Model, received {type(model).__name__}: {model!r}. Load it "
-            "first, with keras.models.load_model."
-        )
+        raise TypeError(f"{function} needs a keras.Model, {no_model(model)}")
     if not model.built:
         raise ValueError(
             f"The model {model.name!r} is not built, so it has no weights to {purpose}. Call it on a "

@@ -76,7 +76,11 @@ def convert(
         data_format: "channels_last", or `None` for that of each layer.
 
     Returns:
-        A new, uncompiled model that shares nothing with the given one.
+        A new model that shares nothing with the given one. It is not compiled: its optimizer would need
+        slots of its own for new weights. Compile it as the given one was.
+
+    Warns:
+        UserWarning: subclasses of batch norms with a `call` of their own, which stay as they are.
 
     Raises:
         TypeError: not a plain Sequential or Functional model, nested ones too; `to` is neither class.

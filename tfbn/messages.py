@@ -1,6 +1,10 @@
 """What other libraries' errors say, fit to be quoted in ours."""
 
+from __future__ import annotations
+
+import os
 import re
+from typing import Any
 
 LONGEST = 240  # characters of a quotation
 
@@ -11,6 +15,60 @@ NOISE = re.compile(
     r"|Arguments received by .*|Full object config: .*",
     re.DOTALL,
 )
+
+
+def other_file(path: Any) -> str | None:
+    """What a file or folder of TensorFlow's is that holds no Keras model, and what to do with it."""
+    path = os.fsdecode(path)
+    if os.path.isfile(os.path.join(path, "saved_model.pb")):
+        return (
+            "this is a SavedModel, which holds operations and no layers. It is served as it is; in "
+            "Keras, use it as keras.layers.TFSMLayer(path, call_endpoint='serving_default')"
+        )
+    if path.endswith((".pb", ".pbtxt")):
+        return (
+            "this is a graph of TensorFlow, which holds operations and no layers. Run it with "
+            "tf.compat.v1.import_graph_def, or take the model that it was made of"
+        )
+    parts = (".index", ".meta", ".data-00000-of-00001")
+    if path.endswith(parts) or os.path.exists(f"{path}.index"):
+        return (
+            "this belongs to a TensorFlow checkpoint, which holds variables and no layers. Make the "
+            "model in code, and load them with tfbn.compat.load_checkpoint(path, model)"
+        )
+    if os.path.isfile(os.path.join(path, "checkpoint")):
+        return (
+            "this is a folder of TensorFlow checkpoints, which hold variables and no layers. Make the "
+            "model in code, and load them with tfbn.compat.load_checkpoint(path, model)"
+        )
+    return None
+
+
+def no_model(value: Any) -> str:
+    """What was given in place of a Keras 3 model, and what to do with it."""
+    kind = type(value)
+    received = f"received {kind.__name__}"
+    if kind.__module__.startswith("tf_keras.") or any(
+        one.__module__.startswith("tf_keras.") for one in kind.__mro__
+    ):
+        return (
+            f"{received} of tf_keras, which is Keras 2. Save it, model.save('old.keras'), and load that "
+            "with tfbn.compat.load_model('old.keras')."
+        )
+    if isinstance(value, (str, bytes, os.PathLike)):
+        other = other_file(value)
+        if other is not None:
+            return f"{received} {os.fsdecode(value)!r}: {other}."
+        return (
+            f"{received}: {value!r}. Load it first, with keras.models.load_model, or with "
+            "tfbn.compat.load_model if Keras 1 or 2 wrote it."
+        )
+    if hasattr(value, "signatures") and kind.__module__.startswith("tensorflow."):
+        return (
+            f"{received}, a loaded SavedModel, which has functions and no layers. It can be served as "
+            "it is; what is folded and measured are Keras models."
+        )
+    return f"{received}: {value!r}. Load it first, with keras.models.load_model."
 
 
 def one_line(error: Exception) -> str:

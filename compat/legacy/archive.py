@@ -23,8 +23,10 @@ _MOST_PACKED = 200  # times: weights are stored as they are, or nearly incompres
 _MOST_TEXT = 1 << 28
 _DEEPEST = 64  # groups in groups
 
-# What holds the layers of a model: Keras 2.12 named it otherwise.
+# What holds the layers of a model: since 2.15, and before.
 _LAYERS = ("layers", "_layer_checkpoint_dependencies")
+# The number of the second layer of a class: since 2.14, and before.
+_SECONDS = (1, 2)
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,12 @@ class Tree:
     arrays: tuple[np.ndarray, ...] = ()
     inside: dict[str, Tree] = field(default_factory=dict)
 
-    @property
-    def layers(self) -> dict[str, Tree]:
-        """Those of a model's layers."""
-        return next((self.inside[name].inside for name in _LAYERS if name in self.inside), {})
+    def of_layers(self, class_names: list[str]) -> list[Tree]:
+        """Those of a model's layers, whose groups are called by their classes."""
+        held = next((self.inside[name].inside for name in _LAYERS if name in self.inside), {})
+        numbered = (group_names(class_names, second) for second in _SECONDS)
+        names = max(numbered, key=lambda names: sum(name in held for name in names))
+        return [held.get(name, Tree()) for name in names]
 
     def all_arrays(self) -> list[np.ndarray]:
         """Its own, and those of all inside it: of the cell of a recurrent layer, say."""
@@ -76,14 +80,14 @@ def weights(path: str) -> Tree:
             return _tree(opened, opened.root, 0)
 
 
-def group_names(class_names: list[str]) -> list[str]:
-    """What Keras 2 called the groups of a model's layers: by class, numbered from the second on."""
-    counts: dict[str, int] = {}
+def group_names(class_names: list[str], second: int = 1) -> list[str]:
+    """What Keras 2 called the groups of a model's layers: by class, and numbered, but for the first."""
+    before: dict[str, int] = {}
     names = []
-    for one in class_names:
-        name = _snake_case(one.rpartition(">")[2])
-        number = counts[name] = counts.get(name, -1) + 1
-        names.append(f"{name}_{number}" if number else name)
+    for class_name in class_names:
+        name = _snake_case(class_name.rpartition(">")[2])
+        number = before[name] = before.get(name, second - 2) + 1
+        names.append(name if number < second else f"{name}_{number}")
     return names
 
 

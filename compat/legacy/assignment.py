@@ -9,7 +9,7 @@ import numpy as np
 
 from ...batch_norms import some
 from .architecture import LayerConfig, ModelConfig, layer_config, listed
-from .archive import Tree, group_names
+from .archive import Tree
 from .errors import LegacyModelError, UnsupportedLayerError
 from .files import LayerWeights, LegacyFile
 from .rows import Row
@@ -143,8 +143,7 @@ class Assignment:
 
 def _by_class(model: ModelConfig, tree: Tree) -> list[tuple[LayerConfig, Tree]]:
     layers = [one for one in model.layers if one.class_name != "InputLayer"]
-    names = group_names([one.class_name for one in layers])
-    return [(one, tree.layers.get(name, Tree())) for one, name in zip(layers, names, strict=True)]
+    return list(zip(layers, tree.of_layers([one.class_name for one in layers]), strict=True))
 
 
 def _in_order(slots: Slots) -> Slots:

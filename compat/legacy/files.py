@@ -12,7 +12,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from . import archive
+from ...messages import other_file
+from . import archive, tfjs
 from .archive import Tree
 from .errors import LegacyModelError
 from .hdf5 import Archive
@@ -67,6 +68,11 @@ def read(path: str, weights: str | None) -> LegacyFile:
             config = parse(archive.config(path), archive.CONFIG)
             return LegacyFile(config, (), False, versions, backends, archive.weights(path))
         config = _architecture(path, versions, backends)
+        if weights is None and (found := tfjs.topology(config)) is not None:
+            versions["modelTopology"] = tfjs.origin(config)
+            backends["modelTopology"] = "tensorflow"
+            return LegacyFile(found, (), False, versions, backends, tfjs.weights(path, config, found))
+        _check_keras2(config)
         for where, found in (("keras_version", versions), ("backend", backends)):
             if isinstance(config.get(where), str):
                 found.setdefault("JSON", config[where])
@@ -102,6 +108,14 @@ def _architecture(path: str, versions: dict[str, str], backends: dict[str, str])
             )
         _origin(opened, versions, backends, "")
         return parse(text, "model_config")
+
+
+def _check_keras2(config: dict[str, Any]) -> None:
+    if "module" in config and "keras_version" not in config:
+        raise LegacyModelError(
+            "this is the JSON of a model of Keras 3. Make it with keras.models.model_from_json(text), "
+            "and call its load_weights"
+        )
 
 
 def _with_weights(
@@ -193,17 +207,11 @@ def parse(text: str | bytes, part: str) -> dict[str, Any]:
 
 def _kind(path: str) -> str:
     """Which of "hdf5", "json" and "archive" a file is; an error for what is none."""
+    if (other := other_file(path)) is not None:
+        raise LegacyModelError(other)
     if os.path.isdir(path):
-        raise LegacyModelError(
-            "this is a folder, and should be HDF5, or JSON with weights. Load a SavedModel with "
-            "keras.layers.TFSMLayer, a TF1 checkpoint with tfbn.compat.load_checkpoint"
-        )
+        raise LegacyModelError("this is a folder, and should be a file: HDF5, .keras or JSON")
     if not os.path.exists(path):
-        if os.path.exists(f"{path}.index"):
-            raise LegacyModelError(
-                "this is a TensorFlow checkpoint. Use tfbn.compat.load_checkpoint, or "
-                "load_weights of a model that you make"
-            )
         raise LegacyModelError("there is no such file")
     try:
         with open(path, "rb") as stream:
@@ -216,9 +224,5 @@ def _kind(path: str) -> str:
         raise LegacyModelError(
             "this is a zip archive, as .npz files are, and the .keras files of Keras 3, which "
             "keras.models.load_model reads as they are"
-        )
-    if path.endswith(".index"):
-        raise LegacyModelError(
-            "this belongs to a TensorFlow checkpoint. Use tfbn.compat.load_checkpoint"
         )
     return "hdf5" if h5py.is_hdf5(path) else "json"

@@ -41,12 +41,15 @@ def load_model(
     (see `tfbn.convert`), which runs on every processor; its inputs and outputs keep their layout.
 
     Training goes on as it did, but for what Keras 3 does otherwise: a frozen batch norm keeps its
-    statistics, and `tfbn.BatchNorm` leaves masked positions out of the batch's.
+    statistics, and `tfbn.BatchNorm` leaves masked positions out of the batch's; and Keras 1.2.2 on
+    Theano moved `running_std` of mode 0 towards the variance plus epsilon, not the variance. What is
+    called with training=True runs so in `predict` too.
 
     Files are data: nothing that they say is run or imported, and nothing outside them is read.
 
     Args:
-        path: an HDF5 file of a whole model, or the JSON of its architecture.
+        path: an HDF5 file of a whole model, a `.keras` archive of Keras 2, the `model.json` of
+            TensorFlow.js beside its shards, or the JSON of an architecture.
         weights: the HDF5 file of its weights, with a JSON.
         keras_version: the release that wrote it, as "1.0.6", where the file does not say.
         backend: "theano", "tensorflow" or "cntk". Keras 1 wrote it nowhere, and kernels of convolutions,

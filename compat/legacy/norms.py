@@ -15,7 +15,9 @@ from .rows import Call, Made, Row, keras_layer
 def keras1_batch_norm(row: Row, call: Call, arguments: dict[str, Any]) -> Made:
     """Mode 0 as `tfbn.BatchNorm`, modes 1 and 2 as `compat.BatchNormalization`.
 
-    What running_std holds is told by `statistics.formula`.
+    What running_std holds is told by `statistics.formula`. How it moves is not followed where 1.2.2 on
+    Theano moves it towards variance + epsilon (its own code hands back 1 / stdinv²): ours moves towards
+    the variance, as all others do.
     """
     part, mode = call.layer.path, arguments.pop("mode")
     if "epsilon" not in arguments:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -11,6 +11,8 @@ import tensorflow as tf
 from ..batch_norms import layer_paths, some
 from ..data_format import explained
 from ..messages import one_line
+from ..population.observe import warn_if_far
+from . import samples as sampling
 from . import signature
 from .report import ExportError
 
@@ -22,6 +24,9 @@ TOLERANCES = {"float64": 1e-5, "float32": 1e-5, "float16": 1e-2, "bfloat16": 1e-
 # rounding, and the most that is allowed so, relative to their size.
 BEYOND_SENSITIVITY = 10.0
 MOST_ALLOWED = 1e-2
+
+# What rounding all weights to another type may do to a deep model's outputs, relative to their size.
+OF_ANOTHER_PRECISION = 0.1
 
 Outputs = dict[str, np.ndarray]
 
@@ -181,6 +186,48 @@ def difference(
         absolute = max(absolute, apart)
         relative = max(relative, apart / largest if largest else 0.0)
     return absolute, relative
+
+
+class Compared(NamedTuple):
+    """Two models that compute the same.
+
+    Attributes:
+        relative: the largest difference of any output, relative to its largest absolute value.
+        samples: number of samples compared.
+    """
+
+    relative: float
+    samples: int
+
+
+def compare(
+    model: keras.Model, other: keras.Model, samples: Any = None, rounded: bool = False
+) -> Compared:
+    """Check that a model computes what another does, on samples as `tfbn.export` takes them.
+
+    Of given samples that are far from the moving statistics it warns, as `tfbn.export` does.
+
+    Args:
+        rounded: whether the other one has weights of another precision, which change much more.
+
+    Raises:
+        ValueError: as `tfbn.export`.
+        ExportError: it does not.
+    """
+    inputs = sampling.draw(model) if samples is None else sampling.check(model, samples)
+    if samples is not None:
+        warn_if_far(model, inputs)
+    expected = run(model, inputs)
+    allowed = tolerance(other, sensitivity(model, inputs, expected))
+    check_repeatable(model, inputs, expected, allowed)
+    allowed = max(allowed, OF_ANOTHER_PRECISION) if rounded else allowed
+    name, apart = _apart(expected, run(other, inputs))
+    if not apart <= allowed:
+        raise ExportError(
+            f"The folded model's {name} differs from the model's by {apart:.2g} relative, allowed is "
+            f"{allowed:.2g}. Nothing was written. Please report this with the model."
+        )
+    return Compared(apart, len(tf.nest.flatten(inputs)[0]))
 
 
 def tolerance(model: keras.Model, sensitivity: float | None) -> float:

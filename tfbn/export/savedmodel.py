@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ def export(
     rtol: float | None = None,
     samples: Any = None,
     freeze: bool | None = None,
+    input_names: Sequence[str] | None = None,
 ) -> ExportReport:
     """Write a model as a SavedModel with a serving signature, and prove that it is the same function.
 
@@ -71,6 +72,8 @@ def export(
         freeze: whether the weights become constants of the SavedModel's graph: it answers sooner, and
             takes more memory to serve; it holds nothing to train on. By default weights of up to 40 MB
             in all do, unless a call writes to variables, or a layer needs some or calls a tf.function.
+        input_names: the signature's names of the inputs, in the model's order: those that clients of
+            another export use, for instance (Keras' own calls an unnamed one `input_layer`).
 
     Returns:
         An `ExportReport`.
@@ -100,7 +103,7 @@ def export(
         inputs = sampling.draw(model) if samples is None else sampling.check(model, samples)
         batches = [(batch, comparison.run(model, batch)) for batch in (inputs, sampling.first(inputs))]
         sizes = {name: comparison.size(array) for name, array in batches[0][1].items()}
-        specification = signature.specification(model, inputs)
+        specification = signature.specification(model, inputs, input_names)
         moves = comparison.sensitivity(model, *batches[0])
         usual = comparison.tolerance(model, moves)
         comparison.check_repeatable(model, *batches[0], usual)

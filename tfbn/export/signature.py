@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -14,13 +14,27 @@ from ..cloning import AUTOMATIC_NAME, declared_inputs, is_open
 from .report import Specification
 
 NAME = "serving_default"
+NAME_OF_INPUT = re.compile("(?!self$)[A-Za-z][A-Za-z0-9_]*")
 
 
-def specification(model: keras.Model, inputs: Any) -> Any:
-    """The signature's inputs: named, with a free batch size, structured as the model's."""
+def specification(model: keras.Model, inputs: Any, chosen: Sequence[str] | None = None) -> Any:
+    """The signature's inputs: named, with a free batch size, structured as the model's.
+
+    Args:
+        chosen: their names, in the model's order.
+
+    Raises:
+        ValueError: other numbers of names than of inputs, or names that TensorFlow cannot have.
+    """
     tensors = declared_inputs(model) if is_open(model) else inputs
     several = len(tf.nest.flatten(tensors)) > 1
     names: list[str] = []
+    if chosen is not None:
+        _check_names(chosen, len(tf.nest.flatten(tensors)))
+        ready = iter(chosen)
+        return tf.nest.map_structure(
+            lambda one: tf.TensorSpec((None, *one.shape[1:]), one.dtype, name=next(ready)), tensors
+        )
 
     def specify(tensor: Any) -> tf.TensorSpec:
         name = getattr(tensor, "name", None)
@@ -36,6 +50,21 @@ def specification(model: keras.Model, inputs: Any) -> Any:
         return tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype, name=name)
 
     return tf.nest.map_structure(specify, tensors)
+
+
+def _check_names(names: Sequence[str], inputs: int) -> None:
+    texts = not isinstance(names, str) and all(isinstance(one, str) for one in names)
+    if not texts or len(names) != inputs:
+        raise ValueError(
+            f"input_names must be {inputs} name{'s' * (inputs > 1)}, one for each input of the model, "
+            f"received {names!r}."
+        )
+    bad = [one for one in names if not NAME_OF_INPUT.fullmatch(one) or keyword.iskeyword(one)]
+    if bad or len({one.lower() for one in names}) < len(names):
+        raise ValueError(
+            "input_names must be distinct without regard to case, of letters, digits and _, and no "
+            f"words of Python's own, received {list(names)!r}."
+        )
 
 
 def flat(outputs: Any, name: str = "") -> dict[str, tf.Tensor]:

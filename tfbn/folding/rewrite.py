@@ -36,7 +36,12 @@ def fold(model: keras.Model, dtype: str | None = None) -> tuple[keras.Model, Fol
     own fold alike, in nested models too; all else is copied with its weights.
 
     What cannot be removed stays a batch norm, merged with others where they meet: its inference is
-    one multiply-add already, for which nothing cheaper could stand.
+    one multiply-add already, for which nothing cheaper could stand. So does a `tfbn.BatchNorm` whose
+    inputs are far from 0 beside their deviation, where only a layer behind it could take it up: it takes
+    the mean off first, and that layer, in float32 or less, would lose their digits.
+
+    A subclass with a `call` of its own is a batch norm if it was declared one
+    (`tfbn.batch_norm_at_inference`). TimeDistributed is entered.
 
     The result is for inference: it equals the given model at `training=False`, not in training.
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from ..batch_norms import Batchnorm, batch_norms, some, unlike_batch_norms
 from ..data_format import check_kernels
+from ..messages import no_model
 from . import data as reading
 from .accumulator import MomentAccumulator
 from .measure import measure
@@ -139,7 +140,7 @@ def recalibrate(
 def _measurable(model: keras.Model) -> tuple[dict[str, Batchnorm], dict[str, str]]:
     """The batch norms that may be measured, and why the others are left, by path."""
     if not isinstance(model, keras.Model):
-        raise TypeError(f"model must be a keras.Model, received {type(model).__name__}: {model!r}.")
+        raise TypeError(f"model must be a keras.Model, {no_model(model)}")
     found = batch_norms(model)
     unlike = {path: why for path, (_, why) in unlike_batch_norms(model).items()}
     trainable = {path: layer for path, layer in found.items() if layer.trainable}
