@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfbn.batch_norms import batch_norms
 
-FLOAT32 = 1e-5  # relative to the largest output, as DESIGN's contract for fold has it
+FLOAT32 = 1e-5  # relative to the largest output: rounding of float32 over some tens of layers
 
 
 def randomize(model, seed=0):

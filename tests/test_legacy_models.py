@@ -533,9 +533,11 @@ def test_the_loaded_model_is_one_of_keras3(tmp_path):
     model.save(tmp_path / "m.keras")
     np.testing.assert_array_equal(keras.models.load_model(tmp_path / "m.keras")(x), wanted)
     folded, told = tfbn.fold(model)
-    assert "bn2" in str(told)
+    assert {entry.path: entry.into for entry in told.folded} == {"bn": ("conv",), "bn2": ("d",)}
     np.testing.assert_allclose(folded(x), wanted, **CLOSE)
-    stock = tfbn.convert(model, to=tfbn.BatchNorm)
+    stock = tfbn.convert(model, to=keras.layers.BatchNormalization)
+    kinds = [type(stock.get_layer(name)) for name in ("bn", "bn2")]
+    assert kinds == [keras.layers.BatchNormalization] * 2
     np.testing.assert_allclose(stock(x), wanted, **CLOSE)
     tfbn.export(model, tmp_path / "out")
     keras.Model(model.inputs, model.get_layer("bn").output)  # its tensors are those of the model

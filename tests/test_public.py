@@ -1,6 +1,9 @@
 """What is public, and what is installed."""
 
+import doctest
+import importlib
 import inspect
+import pkgutil
 import re
 import subprocess
 import sys
@@ -148,3 +151,13 @@ def test_without_tensorflow_the_error_says_what_to_install(tmp_path):
     )
     message = "ImportError: tfbn runs on TensorFlow, and none is installed: pip install tensorflow, or"
     assert message in python(code, cwd=tmp_path).stderr
+
+
+def test_the_examples_in_docstrings_of_compat():
+    """Those of the core are run by `pytest --doctest-modules`, which compat's place in the tree confuses."""
+    tried = 0
+    for found in pkgutil.walk_packages(compat.__path__, "tfbn.compat."):
+        results = doctest.testmod(importlib.import_module(found.name))
+        assert results.failed == 0, found.name
+        tried += results.attempted
+    assert tried >= 3

@@ -19,7 +19,7 @@ from tfbn.data_format import support
 
 DATA = Path(__file__).parent / "data" / "keras1"
 MODELS = ["conv_th_axis1_mode0", "dense_mode0", "dense_mode1", "dense_mode2"]
-CLOSE = 1e-5  # what the issue asks of the original's own predictions, which are float32
+CLOSE = 1e-5  # of the original's own predictions, which are float32
 
 
 @pytest.fixture

@@ -250,8 +250,7 @@ def test_updates_run_once_and_only_what_is_fetched():
     check(1, 1)
     layer(X)
     check(1, 2)
-    calls = 1
-    for jit_compile in (False, True):
+    for number, jit_compile in enumerate((False, True), 1):
 
         @tf.function(jit_compile=jit_compile)
         def unused(x):
@@ -261,9 +260,8 @@ def test_updates_run_once_and_only_what_is_fetched():
             return x
 
         unused(X)
-        calls += 3
-        trained, called = calls, layer.variables_by_name["in_place"].numpy()
-        check(trained, called)
+        # Nothing fetches `in_place` there: TensorFlow prunes it, and XLA runs it all the same.
+        check(1 + 3 * number, 2 + 4 * jit_compile)
     assert UPDATES not in tf1.get_default_graph().get_all_collection_keys()
 
 
@@ -282,19 +280,23 @@ def test_losses():
     assert [float(one) for one in layer.losses] == [7 + 1, 24]
     inputs = keras.Input([3])
     model = keras.Model(inputs, layer(layer(inputs)))
-    for call in (model, tf.function(model), tf.function(model, jit_compile=True)):
+    weights = [layer.variables_by_name[f"net/{name}"].value for name in "ab"]
+
+    def losses_and_slopes(x):
         with tf.GradientTape() as tape:
-            call(X)
-            losses = model.losses if call is model else None
-            total = tf.add_n(losses) if losses else None
-        if losses:
-            means = [X.mean() * 4, (X * [1, 2, 3]).mean() * 4]
-            np.testing.assert_allclose([float(one) for one in losses], [*means, 8, 24], rtol=1e-6)
-            a, b = (layer.variables_by_name[f"net/{one}"].value for one in "ab")
-            got_a, got_b = tape.gradient(total, [a, b])
-            in_a = np.array([1, 2, 3]) + 4 + [1, 0, 0] + 4 * X.mean(0) / 3
-            np.testing.assert_allclose(got_a, in_a, rtol=1e-5)
-            np.testing.assert_allclose(got_b, [6 + X.mean() + (X * [1, 2, 3]).mean()], rtol=1e-5)
+            model(x)
+            losses = model.losses
+            total = tf.add_n(losses)
+        return losses, tape.gradient(total, weights)
+
+    compiled = (tf.function(losses_and_slopes, jit_compile=jit) for jit in (False, True))
+    for run in (losses_and_slopes, *compiled):
+        losses, (slope_a, slope_b) = run(tf.constant(X))
+        means = [X.mean() * 4, (X * [1, 2, 3]).mean() * 4]
+        np.testing.assert_allclose([float(loss) for loss in losses], [*means, 8, 24], rtol=1e-6)
+        in_a = np.array([1, 2, 3]) + 4 + [1, 0, 0] + 4 * X.mean(0) / 3
+        np.testing.assert_allclose(slope_a, in_a, rtol=1e-5)
+        np.testing.assert_allclose(slope_b, [6 + X.mean() + (X * [1, 2, 3]).mean()], rtol=1e-5)
     layer.trainable = False
     model(X)
     assert len(model.losses) == 2  # only those of the inputs, as Keras counts
@@ -460,7 +462,9 @@ def test_save_load_clone_and_export(tmp_path):
     clone.set_weights(model.get_weights())
     np.testing.assert_array_equal(clone(X), model(X))
     model.save_weights(tmp_path / "model.weights.h5")
+    clone.set_weights([np.zeros_like(weight) for weight in clone.get_weights()])
     clone.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_array_equal(clone(X), model(X))
     model.export(tmp_path / "saved", verbose=False)
     served = tf.saved_model.load(tmp_path / "saved")
     np.testing.assert_allclose(served.serve(X), model(X), rtol=1e-5, atol=1e-5)
