@@ -264,3 +264,19 @@ def test_every_module_has_its_tests():
     whole = {"files", "genuine", "keras1_layers", "keras2", "models", "statistics", "hostile"}
     whole |= {"details", "masks", "archives"}
     assert {name.removeprefix("legacy_") for name in tested if name.startswith("legacy_")} == whole
+
+
+def test_the_map_names_each_module_once():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    block = text[text.index("```\ntfbn/") :].split("```")[1]
+    listed, folder = [], ""
+    for line in block.splitlines():
+        if found := re.match(r"((?:tfbn|compat)[\w/]*/)(\s|$)", line):
+            folder = found[1]
+        elif found := re.match(r"  (\w+\.py) ", line):
+            listed.append(folder + found[1])
+        elif not line.startswith(" "):
+            folder = ""
+    modules_of_all = [*modules("tfbn"), *modules("compat")]
+    wanted = {str(path.relative_to(ROOT)) for path in modules_of_all if path.stem != "__init__"}
+    assert sorted(listed) == sorted(wanted)

@@ -154,7 +154,7 @@ def test_without_tensorflow_the_error_says_what_to_install(tmp_path):
 
 
 def test_the_examples_in_docstrings_of_compat():
-    """Those of the core are run by `pytest --doctest-modules`, which compat's place in the tree confuses."""
+    """Those of the core are run by `pytest --doctest-modules`, which does not find compat there."""
     tried = 0
     for found in pkgutil.walk_packages(compat.__path__, "tfbn.compat."):
         results = doctest.testmod(importlib.import_module(found.name))
