@@ -66,7 +66,8 @@ def keras2_batch_norm(row: Row, call: Call, arguments: dict[str, Any]) -> Made:
         layer = keras_layer(row.layer, arguments, "renorm_decay")
     call.note(0, "variance", layer)
     weights = call.arrays
-    sizes = [call.shape[one] for one in listed] if axes > 1 or virtual else []
-    if sizes and None not in sizes:  # the file has ones between them
+    known = [size for axis in listed if (size := call.shape[axis]) is not None]
+    sizes = known if (axes > 1 or virtual) and len(known) == axes else []
+    if sizes:  # the file has ones between them
         weights = [one.reshape(sizes) if one.size == math.prod(sizes) else one for one in weights]
     return Made([layer], weights=weights)

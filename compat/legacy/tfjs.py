@@ -131,16 +131,17 @@ def _array(entry: Any, content: bytes, start: int) -> tuple[np.ndarray, int]:
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
         raise LegacyModelError("has a weight without a name", MANIFEST)
     name, shape = entry["name"], entry.get("shape")
-    sizes = isinstance(shape, list) and all(type(one) is int and 0 <= one < 2**31 for one in shape)
+    listed = shape if isinstance(shape, list) else [None]
+    sizes = [size for size in listed if type(size) is int and 0 <= size < 2**31]
     quantized = entry.get("quantization") or {}
     kind = quantized.get("dtype", entry.get("dtype")) if isinstance(quantized, dict) else None
-    if not sizes or kind not in _TYPES:
+    if len(sizes) < len(listed) or kind not in _TYPES:
         raise LegacyModelError(f"has the shape {shape!r} and the type {kind!r}"[:200], name)
     dtype = np.dtype(_TYPES[kind])
-    end = start + math.prod(shape) * dtype.itemsize
+    end = start + math.prod(sizes) * dtype.itemsize
     if end > len(content):
         raise LegacyModelError("is not wholly in the shards. Copy them again", name)
-    array = np.frombuffer(content[start:end], dtype).reshape(shape)
+    array = np.frombuffer(content[start:end], dtype).reshape(sizes)
     if kind in ("uint8", "uint16") and quantized:
         scale, least = quantized.get("scale"), quantized.get("min")
         if not all(isinstance(one, (int, float)) and math.isfinite(one) for one in (scale, least)):
