@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
+from ..batch_norms import layer_paths
 from ..data_format import check_kernels
 from ..export import samples
 from ..export.staging import staged
-from .legacy import LegacyReport, load
+from .legacy import InTraining, LegacyReport, load
 from .reference import Reference, difference, predictions
 
 # Rounding of float32 over some tens of layers, relative to the largest value of an output.
@@ -83,9 +85,15 @@ def upgrade(
     known = None if reference is None else Reference.read(reference, model)
     off = None
     if known is not None:
-        by_batch = any(one.mode == 2 for one in legacy.batch_norms)
+        by_batch = any(batch_norm.mode == 2 for batch_norm in legacy.batch_norms)
+        by_batch |= any(isinstance(layer, InTraining) for layer in layer_paths(model).values())
         off = min(known.difference(model, size) for size in (None, PREDICT_BATCH)[: 1 + by_batch])
         if not off <= rtol:
+            if _is_random(model, known.x):
+                raise UpgradeError(
+                    "The model's predictions are random, since the old one runs layers as in training "
+                    "always: no reference can be met. Upgrade it without one. Nothing was written."
+                )
             raise UpgradeError(
                 f"The loaded model differs from {reference} by {off:.2g} of the largest prediction, "
                 f"allowed is {rtol:.2g}. Is it the reference of this model, and are the weights, the "
@@ -96,9 +104,18 @@ def upgrade(
         model.save(staging)
         written = keras.models.load_model(staging, custom_objects=arguments.get("custom_objects"))
         reread = difference(predictions(written, x), predictions(model, x))
-        if not reread <= CLOSE:
+        if not reread <= CLOSE and not (_is_random(model, x) and _same_weights(written, model)):
             raise UpgradeError(
                 f"{new} would predict something else than the loaded model, by {reread:.2g} of the "
                 "largest prediction. Nothing was written. Please report this with the file."
             )
     return UpgradeReport(Path(new), legacy, off, 0 if known is None else len(known.y[0]))
+
+
+def _is_random(model: keras.Model, x: Any) -> bool:
+    return difference(predictions(model, x), predictions(model, x)) > CLOSE
+
+
+def _same_weights(model: keras.Model, other: keras.Model) -> bool:
+    pairs = zip(model.get_weights(), other.get_weights(), strict=True)
+    return all(np.array_equal(one, another) for one, another in pairs)

@@ -107,7 +107,7 @@ def test_a_subclass_with_a_call_of_its_own_is_named_everywhere():
     measured = tfbn.recalibrate(model, x, verbose=0)
     assert measured.keys() == {"own"}
     assert re.fullmatch(UNDECLARED, measured.left["bn"])
-    with pytest.warns(UserWarning, match="^Left as they are: bn, whose call"):
+    with pytest.warns(UserWarning, match="^Left as they are: bn, subclasses of"):
         assert isinstance(tfbn.convert(model).get_layer("bn"), Frozen)
     alone = chain((5,), Frozen(name="bn"))
     with pytest.raises(
@@ -131,7 +131,7 @@ def test_a_declared_subclass_folds_like_a_batch_norm(kind):
     assert len(report.folded) == 2
     x = reference.data((40, 5))
     assert relative_difference(folded(x), model(x)) < 1e-6
-    with pytest.warns(UserWarning, match="^Left as they are: bn, whose call"):
+    with pytest.warns(UserWarning, match="^Left as they are: bn, subclasses of"):
         converted = tfbn.convert(model)
     assert type(converted.get_layer("bn")) is kind
     np.testing.assert_allclose(converted(x), model(x), rtol=1e-6, atol=1e-6)

@@ -167,7 +167,7 @@ def test_fold_compares(run, model, tmp_path, monkeypatch):
     result = run("fold", "m.keras", "out.keras", "--samples", "x.npz")
     assert result.exit_code == 0, result.output
     assert re.search(
-        r"Differs from m\.keras by at most \d\S+ of the largest output, on 7 sam", result.output
+        r"Differs from the model by at most \d\S+ of the largest output, on 7 sam", result.output
     )
     wrong = chain((6, 6, 3), L.Conv2D(4, 3))
     monkeypatch.setattr("tfbn.cli.fold", lambda model, dtype: (wrong, tfbn.FoldReport(())))
@@ -207,7 +207,7 @@ def test_a_module_of_the_users_is_imported(command, run, tmp_path, monkeypatch):
     )
     subprocess.run([sys.executable, "-c", made], check=True, cwd=tmp_path)
     refused = run(*command)
-    assert "Of classes of your own, name the module that registers them: --import MOD" in refused.output
+    assert "Name the module that registers classes and functions of your own (with" in refused.output
     assert run(*command, "--import", "nowhere").output.startswith(
         "Error: --import nowhere fails: No mod"
     )
@@ -292,7 +292,7 @@ def test_unknown_files_and_commands(run):
         ["melt"],
     ):
         assert run(*arguments).exit_code == 2
-    assert "File 'missing.keras' does not exist." in run("export", "missing.keras", "out").output
+    assert "Path 'missing.keras' does not exist." in run("export", "missing.keras", "out").output
 
 
 def test_the_installed_command(model, tmp_path):
@@ -304,7 +304,7 @@ def test_the_installed_command(model, tmp_path):
         [*command, "fold", "m.txt", "o.keras"], check=False, capture_output=True, text=True, cwd=tmp_path
     )
     assert failed.returncode == 2
-    assert failed.stderr.endswith("File 'm.txt' does not exist.\n")
+    assert failed.stderr.endswith("Path 'm.txt' does not exist.\n")
     (tmp_path / "m.txt").write_text("not a model")
     failed = subprocess.run(
         [*command, "fold", "m.txt", "o.keras"], check=False, capture_output=True, text=True, cwd=tmp_path

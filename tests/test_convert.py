@@ -147,7 +147,7 @@ def test_frozen_flags_of_models_layers_and_weights():
     assert tfbn.convert(model).trainable is False
 
 
-def test_subclasses_are_refused():
+def test_subclasses_are_left_or_refused():
     class Mine(STOCK):
         pass
 
@@ -155,8 +155,10 @@ def test_subclasses_are_refused():
         def train_step(self, data):
             raise NotImplementedError
 
-    with pytest.raises(ValueError, match="^'bn' is a Mine, a subclass that may compute other things"):
-        tfbn.convert(chain((4,), Mine(name="bn")))
+    with pytest.warns(UserWarning, match="^Left as they are: bn, subclasses of a batch norm that may"):
+        converted = tfbn.convert(chain((4,), Mine(name="bn"), STOCK(name="plain")))
+    kinds = [type(converted.get_layer(name)) for name in ("bn", "plain")]
+    assert kinds == [Mine, tfbn.BatchNorm]
     with pytest.raises(TypeError, match="is a WithStep, whose training may be its own"):
         tfbn.convert(keras.Sequential([keras.Input((4,)), WithStep([keras.Input((4,)), STOCK()])]))
 

@@ -1,5 +1,6 @@
 """One layer copied: the user's own functions and objects, precision, adapters and quantized weights."""
 
+import itertools
 import types
 
 import keras
@@ -161,3 +162,54 @@ def test_adapted_and_quantized_layers_are_copied_to_the_bit(kind, quantized, ada
     ]
     folded, _ = tfbn.fold(model)
     np.testing.assert_allclose(folded(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+def squared(x):
+    return x * x
+
+
+@keras.saving.register_keras_serializable("tests")
+class Named(L.Layer):
+    """Has its function under another name in its configuration."""
+
+    def __init__(self, code="squared", **kwargs):
+        super().__init__(**kwargs)
+        self.function = {"squared": squared}[code]
+
+    def call(self, x):
+        return self.function(x)
+
+    def get_config(self):
+        return super().get_config() | {"code": "squared"}
+
+
+class Own(L.Lambda):
+    pass
+
+
+@pytest.mark.parametrize("layer", [Named, lambda: Own(squared)], ids=["named", "lambda"])
+def test_functions_that_a_configuration_has_otherwise(layer):
+    model = chain((4,), layer(), L.Dense(3), tfbn.BatchNorm())
+    x = reference.data((6, 4))
+    for new in (tfbn.convert(model), tfbn.fold(model)[0]):
+        np.testing.assert_allclose(new(x), model(x), rtol=1e-5, atol=1e-6)
+
+
+def test_an_adapter_keeps_its_factor():
+    model = chain((5,), L.Dense(4), tfbn.BatchNorm())
+    layer = model.layers[1]
+    layer.enable_lora(2, lora_alpha=8)
+    layer.lora_kernel_b.assign(np.ones(layer.lora_kernel_b.shape))
+    x = reference.data((6, 5))
+    np.testing.assert_array_equal(tfbn.convert(model)(x), model(x))
+
+
+@pytest.mark.parametrize("flags", list(itertools.product([False, True], repeat=3)))
+def test_frozen_flags_around_and_inside_time_distributed(flags):
+    inner = L.BatchNormalization(name="bn")
+    model = chain((5, 3), L.TimeDistributed(inner, name="timed"))
+    for layer, flag in zip((model, model.get_layer("timed"), inner), flags, strict=True):
+        layer.trainable = flag
+    for new in (tfbn.convert(model), tfbn.convert(tfbn.convert(model), to=L.BatchNormalization)):
+        timed = new.get_layer("timed")
+        assert (new.trainable, timed.trainable, timed.layer.trainable) == flags

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import reference
 import tfbn
-from networks import chain
+from networks import chain, randomize
 from tfbn.export import ExportError, comparison
 
 L = keras.layers
@@ -89,7 +89,8 @@ def test_training_inside_the_graph_is_exported_as_keras_exports_it(kind, nested,
     report = tfbn.export(model, tmp_path / "ours", samples=x)
     path = "inner/bn" if nested else "bn"
     assert path in report.in_training
-    assert "run as in training: the model calls them with training=True" in str(report)
+    layers = ", ".join(report.in_training)
+    assert f"run as in training, for the model calls layers so: {layers}" in str(report)
     assert "uses each batch's own statistics" in report.fold.kept[0].reason
     (want,) = keras_export(model, tmp_path / "keras", x).values()
     (got,) = (
@@ -156,7 +157,84 @@ def test_samples_far_from_the_moving_statistics_are_told(frozen, tmp_path):
         tfbn.export(model, tmp_path / "out", samples=x)
     far = model.get_layer("far")
     far.moving_variance.assign(far.moving_variance / 50)
-    with pytest.warns(UserWarning, match=r"far \(49 times\).* call tfbn\.recalibrate\(model, data\)"):
+    with pytest.warns(
+        UserWarning, match=r"far \(49 times the variance\).* call tfbn\.recalibrate\(model, data\)"
+    ):
         tfbn.export(model, tmp_path / "far", samples=x)
     with warnings_as_errors():
         tfbn.export(model, tmp_path / "drawn")  # nothing is known of the data
+
+
+def test_what_trains_in_the_graph_is_left_as_it_was(tmp_path, unchanged):
+    inputs = keras.Input((8,), name="x")
+    x = L.BatchNormalization(name="always")(L.Dense(6)(inputs), training=True)
+    model = randomize(keras.Model(inputs, L.Dense(2)(L.BatchNormalization(name="later")(L.Dense(4)(x)))))
+    samples = reference.data((16, 8))
+    with unchanged(model), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        report = tfbn.export(model, tmp_path / "out", samples=samples)
+    # Keras hands `training` on to what comes after.
+    assert set(report.in_training) == {"always", "later"}
+    assert {entry.path for entry in report.fold.kept} == {"always", "later"}
+    (want,) = keras_export(model, tmp_path / "keras", samples).values()
+    served = tf.saved_model.load(str(tmp_path / "out")).signatures["serving_default"]
+    (got,) = served(tf.constant(samples)).values()
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_augmentation_is_no_randomness_of_the_outputs(tmp_path):
+    model = chain((8, 8, 3), L.RandomFlip(), L.Conv2D(3, 3), tfbn.BatchNorm())
+    assert tfbn.export(model, tmp_path / "out").relative_difference < 1e-5
+
+
+def test_sensitivity_stays_in_the_domain_of_functions_and_off_indices(tmp_path):
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, L.Dense(2)(keras.ops.sqrt(1 - inputs)))
+    samples = np.array([[0, 0.5, 1], [1, 1, 0.3]], "float32")
+    assert tfbn.export(model, tmp_path / "root", samples=samples).relative_difference < 1e-5
+    indices = keras.Input((3,))
+    model = keras.Model(indices, L.Embedding(9, 4)(keras.ops.cast(indices, "int32")))
+    samples = np.array([[5, 1, 8], [0, 2, 3]], "float32")
+    assert tfbn.export(model, tmp_path / "words", samples=samples).sensitivity is None
+
+
+@pytest.mark.parametrize("kind", ["strings", "declared size", "nested"])
+def test_samples_of_any_kind_are_looked_at(kind, tmp_path):
+    if kind == "strings":
+        inputs = keras.Input((), dtype="string")
+        x = L.TextVectorization(vocabulary=["a", "b"], output_sequence_length=4)(inputs)
+        model, samples = (
+            keras.Model(inputs, tfbn.BatchNorm()(L.Embedding(9, 3)(x))),
+            np.array(["a b", "b"]),
+        )
+    elif kind == "declared size":
+        inputs = keras.Input(batch_shape=(16, 3))
+        model, samples = keras.Model(inputs, tfbn.BatchNorm()(inputs)), reference.data((4, 3))
+    else:
+        inputs = {"p": [keras.Input((3,)), keras.Input((3,))]}
+        model = keras.Model(inputs, tfbn.BatchNorm()(L.Add()(inputs["p"])))
+        samples = {"p": [reference.data((4, 3)), reference.data((4, 3), 1)]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert tfbn.export(model, tmp_path / "out", samples=samples).relative_difference < 1e-5
+
+
+def test_names_that_are_chosen_name_the_samples_too(tmp_path):
+    inputs = [keras.Input((3,)), keras.Input((2,))]
+    model = keras.Model(inputs, L.Concatenate()(inputs))
+    samples = {"q": reference.data((5, 2)), "p": reference.data((5, 3))}
+    report = tfbn.export(model, tmp_path / "out", input_names=["p", "q"], samples=samples)
+    assert report.samples == 5
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        ("x.npz", r"^samples are arrays, received the path 'x\.npz'\. Pass numpy\.load"),
+        (tf.data.Dataset.range(3), r"^samples are arrays, received a _RangeDataset\. Pass one batch"),
+        ([np.ones((2, 8)), np.ones(2)], r"^samples are a list of 2 arrays, .* Of \(x, y\) pass x alone"),
+    ],
+)
+def test_samples_that_are_no_arrays(samples, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        tfbn.export(chain((8,), L.Dense(3)), tmp_path / "out", samples=samples)

@@ -118,3 +118,19 @@ def test_a_constant_on_the_way_that_would_grow(backwards):
     batch_norm.moving_variance.assign(np.full(5, statistics[1]))
     (stays,) = tfbn.fold(model)[1].kept
     assert "adds a constant that would be far larger than the values it is added to" in stays.reason
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("far", FAR)
+@pytest.mark.parametrize("shifted", [False, True])
+def test_no_digit_is_lost_in_rescaling(shifted, far, kind):
+    """An offset that is taken off exactly before, or by the batch norm behind."""
+    scaling = L.Rescaling(1.0, -10.0 * far if shifted else 0.0)
+    model = chain((5,), scaling, KINDS[kind](epsilon=1e-6))
+    calibrated(model, 0.0 if shifted else far, 10.0)
+    folded, report = tfbn.fold(model)
+    x = inputs_at(far, (64, 5), 10.0)
+    exact = in_float64(model, x)
+    errors = [np.abs(one(x) - exact).max() for one in (folded, model)]
+    assert errors[0] <= 4 * max(errors[1], 2**-23 * np.abs(exact).max()), str(report)
+    assert len(report.folded) == 1 or far > 0

@@ -305,3 +305,122 @@ def test_what_was_measured_is_a_dictionary():
     assert json.dumps({path: one.mean.tolist() for path, one in found.items()})
     assert found.left == {}
     np.testing.assert_array_equal(found.before["bn"][0].shape, (3,))
+
+
+def test_a_cell_of_two_sequences_counts_both():
+    cell, inputs = Cell(), keras.Input((5, 3))
+    outputs = [L.RNN(cell)(inputs), L.RNN(cell, return_sequences=True)(10.0 * inputs)]
+    model = keras.Model(inputs, outputs)
+    (statistics,) = tfbn.population_statistics(model, X, verbose=0).values()
+    assert_exact(statistics, np.concatenate([X, X * np.float32(10)]))
+
+
+class FreeLength(L.Layer):
+    """Keras does not know how many steps come out."""
+
+    def call(self, x):
+        return tf.reshape(x, [-1, tf.shape(x)[1], 3])
+
+    def compute_output_shape(self, shape):
+        return (None, None, 3)
+
+
+def test_steps_whose_number_is_lost_on_the_way():
+    model = chain((5, 3), FreeLength(), L.TimeDistributed(L.BatchNormalization(), name="timed"))
+    (statistics,) = tfbn.population_statistics(model, X, verbose=0).values()
+    assert_exact(statistics, X)
+
+
+class Otherwise(keras.Model):
+    """Calls its batch norm once more in training."""
+
+    def __init__(self):
+        super().__init__()
+        self.bn = tfbn.BatchNorm(name="bn")
+
+    def call(self, x, training=None):
+        if training:
+            self.bn(x * 10.0, training=False)
+        return self.bn(x, training=training)
+
+
+def test_more_calls_in_training_than_at_inference():
+    model = Otherwise()
+    model(X[:1])
+    assert_exact(tfbn.population_statistics(model, X, verbose=0)["bn"], X)
+
+
+class Fussy(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.bn = tfbn.BatchNorm(name="bn")
+
+    def call(self, x, training=None):
+        if training:
+            x, _ = x
+        return self.bn(x, training=training)
+
+
+def test_a_model_that_trains_on_other_data():
+    model = Fussy()
+    model(X[:1])
+    with pytest.warns(UserWarning, match="cannot be called with training=True, so that every"):
+        assert_exact(tfbn.population_statistics(model, X, verbose=0)["bn"], X)
+
+
+def test_sparse_ragged_and_missing_inputs():
+    sparse = keras.Input((5,), sparse=True)
+    model = keras.Model(sparse, tfbn.BatchNorm(name="bn")(L.Dense(3)(sparse)))
+    data = tf.data.Dataset.from_tensor_slices(X[:, :, 0]).batch(16).map(tf.sparse.from_dense)
+    assert tfbn.population_statistics(model, data, verbose=0)["bn"].count == 48
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            X[0],
+            r"^Batch 1 has the shape \(5, 3\), .*\. That is one sample, not a batch: use dataset",
+        ),
+        (
+            X[:, :, :2],
+            r"^Batch 1 has the shape \(32, 5, 2\), and 'model' takes \(None, 5, 3\)\. The",
+        ),
+    ],
+    ids=["unbatched", "narrow"],
+)
+def test_data_of_other_shapes_is_named(data, message):
+    inputs = keras.Input((5, 3))
+    model = keras.Model(inputs, tfbn.BatchNorm()(inputs), name="model")
+    with pytest.raises(ValueError, match=message):
+        tfbn.population_statistics(model, data, verbose=0)
+
+
+def test_arrays_of_unequal_length():
+    inputs = {name: keras.Input((3,), name=name) for name in "ab"}
+    model = keras.Model(inputs, tfbn.BatchNorm()(inputs["a"] + inputs["b"]))
+    with pytest.raises(ValueError, match=r"^data has arrays of 48, 9 samples\. Give each input as many"):
+        tfbn.population_statistics(model, {"a": X[:, 0], "b": X[:9, 0]}, verbose=0)
+
+
+class Holding(L.Layer):
+    """Has variables in a dictionary, and a metric."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.held = {"calls": [tf.Variable(0.0)]}
+        self.mean = keras.metrics.Mean()
+
+    def call(self, x):
+        self.held["calls"][0].assign_add(1.0)
+        self.mean.update_state(x)
+        return x
+
+
+def test_variables_in_dictionaries_and_metrics_are_put_back():
+    layer = Holding()
+    model = chain((5, 3), layer, tfbn.BatchNorm())
+    before = [layer.held["calls"][0].numpy(), *(one.numpy() for one in layer.mean.variables)]
+    tfbn.population_statistics(model, X, verbose=0)
+    after = [layer.held["calls"][0].numpy(), *(one.numpy() for one in layer.mean.variables)]
+    np.testing.assert_array_equal(before, after)

@@ -14,6 +14,10 @@ KERAS_ARGUMENTS = {
     "renorm": "batch renormalisation is a layer of its own. Write tfbn.BatchRenorm().",
     "renorm_clipping": "write tfbn.BatchRenorm(rmin=, rmax=, dmax=).",
     "renorm_momentum": "write tfbn.BatchRenorm(renorm_decay={value!r}).",
+    "eps": "it is called epsilon. Write {name}(epsilon={value!r}).",
+    "axes": "it is called axis, and may be a list. Write {name}(axis={value!r}).",
+    "is_training": "pass training= in the call, and trainable=False to freeze the layer.",
+    "virtual_batch_size": "a batch is normalised whole. Pass smaller batches.",
     "fused": "the fastest kernel is taken by itself. Leave it out.",
 }
 

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from . import __version__
 from .batch_norms import layer_paths
-from .compat.legacy import LegacyReport
+from .compat.legacy import LegacyReport, archive
 from .compat.upgrade import CLOSE, upgrade
 from .convert import convert
 from .export import export
@@ -27,10 +27,11 @@ from .export.samples import read
 from .export.staging import staged
 from .folding import fold
 from .folding.precision import POLICIES
-from .messages import one_line
+from .messages import one_line, other_file
 from .printing import as_options, export_table, fold_table
 
-MODEL = click.Path(exists=True, dir_okay=False, path_type=Path)
+MODEL = click.Path(exists=True, path_type=Path)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 OUT = click.Path(path_type=Path)
 
 _CHANNELS_LAST = click.option(
@@ -54,7 +55,7 @@ _IMPORT = click.option(
     help="Import a module that registers classes of MODEL's, as often as needed.",
 )
 _SAMPLES = click.option(
-    "--samples", type=MODEL, help="NPZ file of inputs to compare on, by name: numpy.savez('x.npz', x=x)."
+    "--samples", type=FILE, help="NPZ file of inputs to compare on, by name: numpy.savez('x.npz', x=x)."
 )
 
 
@@ -137,23 +138,18 @@ def fold_command(
         loaded = _turned(loaded, data_format)
         folded, report = fold(loaded, dtype)
         given = None if samples is None else _arrays(samples)
-        compared = compare(loaded, folded, given, rounded=dtype is not None)
+        compared = _compared(loaded, folded, given, dtype)
         with staged(out, overwrite) as staging:
             folded.save(staging)
     console = Console()
     console.print(fold_table(report))
-    console.print(
-        f"Differs from {model} by at most {compared.relative:.2g} of the largest output, on "
-        f"{compared.samples} samples.\nWritten to {out}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    console.print(f"{compared}\nWritten to {out}", highlight=False, soft_wrap=True)
 
 
 @main.command("upgrade")
 @click.argument("old", type=MODEL)
 @click.argument("new", type=OUT, metavar="NEW.keras")
-@click.option("--weights", type=MODEL, help="HDF5 file of the weights, if OLD is JSON.")
+@click.option("--weights", type=FILE, help="HDF5 file of the weights, if OLD is JSON.")
 @click.option("--keras-version", metavar="X.Y.Z", help="Keras that wrote OLD, if OLD does not say.")
 @click.option(
     "--backend",
@@ -167,7 +163,7 @@ def fold_command(
 )
 @click.option(
     "--reference",
-    type=MODEL,
+    type=FILE,
     help="What OLD predicted. In the old Keras: numpy.savez('ref.npz', x=x, y=model.predict(x)).",
 )
 @click.option(
@@ -177,7 +173,8 @@ def fold_command(
 def upgrade_command(old: Path, new: Path, rtol: float | None, **arguments: Any) -> None:
     """Bring OLD, a model of Keras 1 or 2, to Keras 3.
 
-    OLD is HDF5, or JSON with --weights. What each batch norm was and became is shown; with --reference
+    OLD is HDF5, .keras of Keras 2, model.json of TensorFlow.js beside its shards, or JSON with
+    --weights. What each batch norm was and became is shown; with --reference
     the new model is compared with the old one's own predictions, and written only if they agree.
     """
     _check_keras_file(new, "NEW", arguments["overwrite"])
@@ -215,6 +212,20 @@ def _arrays(path: Path) -> dict[str, Any] | Any:
     return next(iter(arrays.values())) if len(arrays) == 1 else arrays
 
 
+def _compared(model: keras.Model, folded: keras.Model, samples: Any, dtype: str | None) -> str:
+    """How far a folded model is from the model, in words; without samples it need not run on any."""
+    try:
+        found = compare(model, folded, samples, rounded=dtype is not None)
+    except ValueError as error:
+        if samples is not None:
+            raise
+        return f"Not compared. {as_options(str(error))}"
+    return (
+        f"Differs from the model by at most {found.relative:.2g} of the largest output, on "
+        f"{found.samples} samples."
+    )
+
+
 def _check_finite(model: keras.Model) -> None:
     for path, layer in layer_paths(model).items():
         if any(not np.isfinite(_numbers(weight)).all() for weight in layer.weights):
@@ -240,13 +251,21 @@ def _load(path: Path, modules: tuple[str, ...]) -> keras.Model:
         raise click.ClickException(
             f"{path} cannot be loaded as a Keras model: it is no .keras (zip) file."
         )
-    old = path.suffix in (".h5", ".hdf5")
-    hint = f"If Keras 1 or 2 wrote it: tfbn upgrade {path} NEW.keras. " if old else ""
+    if (other := other_file(path)) is not None:
+        raise click.ClickException(f"{path} cannot be loaded as a Keras model: {other}.")
+    hint = ""
+    if path.suffix in (".h5", ".hdf5", ".json") or (archive.version(str(path)) or "").startswith("2."):
+        hint = f"If Keras 1 or 2 wrote it: tfbn upgrade {path} NEW.keras. "
     try:
         return keras.models.load_model(path)
     except Exception as error:
-        if "Could not locate" in str(error) and not modules:
-            hint += "Of classes of your own, name the module that registers them: --import MODULE. "
+        if "Could not locate" in str(error):
+            hint += (
+                "Name the module that registers classes and functions of your own (with "
+                "@keras.saving.register_keras_serializable()): --import MODULE. "
+            )
+        if "safe_mode" in str(error):
+            hint += "Models with a Python lambda inside are loaded in Python only: safe_mode=False. "
         raise click.ClickException(
             f"{path} cannot be loaded as a Keras model. {hint}Keras says: {one_line(error)}"
         ) from error

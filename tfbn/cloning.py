@@ -99,12 +99,12 @@ def rebuild(
     clones: dict[int, Any] = {}
     copied: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
     replaced: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
-    models: list[keras.Model] = []
+    around: list[keras.layers.Layer] = []  # models and TimeDistributed, outermost first
 
     def clone(layer: keras.layers.Layer) -> Any:
         if id(layer) not in clones:
             if is_open(layer):
-                models.append(layer)
+                around.append(layer)
                 clones[id(layer)] = _rebuild_open(layer, clone)
             else:
                 clones[id(layer)] = make(layer)
@@ -112,8 +112,9 @@ def rebuild(
 
     def make(layer: keras.layers.Layer) -> Any:
         if goes_by_steps(layer):
+            around.append(layer)
             inner = clone(layer.layer)
-            return inner if inner is Instead.NOTHING else around(layer, inner)
+            return inner if inner is Instead.NOTHING else by_steps(layer, inner)
         choice = choose(layer) if isinstance(layer, keras.layers.Layer) else Instead.COPY
         if choice is Instead.COPY:
             choice = copy_layer(layer, adapt if isinstance(layer, keras.layers.Layer) else dict)
@@ -123,16 +124,16 @@ def rebuild(
             replaced.append((layer, choice))
         return choice
 
-    def around(layer: keras.layers.TimeDistributed, inner: keras.layers.Layer) -> keras.layers.Layer:
+    def by_steps(layer: keras.layers.TimeDistributed, inner: keras.layers.Layer) -> keras.layers.Layer:
         dtype = adapt({"dtype": layer.dtype_policy.name})["dtype"]
         new = type(layer)(inner, name=layer.name, dtype=dtype)
         new.activity_regularizer = layer.activity_regularizer
-        replaced.append((layer, new))
         return new
 
     new = clone(model)
-    for old_model in models:  # outermost first: a model's flag sets that of everything inside it
-        clones[id(old_model)].trainable = old_model.trainable
+    for outer in around:  # outermost first: a flag sets that of everything inside
+        if clones[id(outer)] is not Instead.NOTHING:
+            clones[id(outer)].trainable = outer.trainable
     for old_layer, new_layer in copied:
         copy_state(old_layer, new_layer)
     for old_layer, new_layer in replaced:

@@ -11,13 +11,12 @@ import keras
 from .batch_norms import (
     Batchnorm,
     batch_norms,
-    has_call_of_its_own,
     is_batch_norm,
     layer_paths,
     some,
-    unlike_batch_norms,
 )
 from .cloning import Instead, check_built, functional_class, is_open, rebuild
+from .copying import configuration
 from .data_format import to_channels_last
 from .layer import BatchNorm
 from .renorm import BatchRenorm
@@ -80,13 +79,13 @@ def convert(
         slots of its own for new weights. Compile it as the given one was.
 
     Warns:
-        UserWarning: subclasses of batch norms with a `call` of their own, which stay as they are.
+        UserWarning: subclasses of batch norms, which stay as they are.
 
     Raises:
         TypeError: not a plain Sequential or Functional model, nested ones too; `to` is neither class.
         ValueError: not built; a batch norm inside a layer whose graph cannot be read; one that the
             other class cannot express (`unbiased=True`, several axes, in Keras before 3.14
-            `BatchRenorm`); a subclass of one; another `data_format`; a layer that cannot be made
+            `BatchRenorm`); another `data_format`; a layer that cannot be made
             channels last, by name.
     """
     _check(model, to, data_format)
@@ -98,18 +97,14 @@ def convert(
 
 def _with_batch_norms(model: keras.Model, to: type[keras.layers.Layer]) -> keras.Model:
     pairs: list[tuple[Batchnorm, Batchnorm]] = []
+    left = _subclasses(model)
 
     def choose(layer: keras.layers.Layer) -> keras.layers.Layer | Instead:
-        if not is_batch_norm(layer) or has_call_of_its_own(layer):
+        if not is_batch_norm(layer) or id(layer) in left:
             return Instead.COPY
         plain = layer.as_batch_norm() if hasattr(layer, "as_batch_norm") else layer
         if plain is layer and isinstance(layer, to):
             return Instead.COPY
-        if type(plain) not in (BatchNorm, BatchRenorm, keras.layers.BatchNormalization):
-            raise ValueError(
-                f"{layer.name!r} is a {type(layer).__name__}, a subclass that may compute other "
-                "things. Replace it in the code that makes it."
-            )
         kind = BatchRenorm if to is BatchNorm and getattr(layer, "renorm", False) else to
         new = plain if type(plain) is kind else kind(**_translated(plain))
         pairs.append((layer, new))
@@ -117,20 +112,16 @@ def _with_batch_norms(model: keras.Model, to: type[keras.layers.Layer]) -> keras
 
     new_model, clones = rebuild(model, choose)
     found = batch_norms(model, inside=False)
-    hidden = [
-        path
-        for path, layer in found.items()
-        if id(layer) not in clones and not has_call_of_its_own(layer)
-    ]
+    hidden = [path for path, layer in found.items() if id(layer) not in clones and id(layer) not in left]
     if hidden:
         raise ValueError(
             f"The batch norms {', '.join(hidden)} are inside layers whose graph Keras does not show and "
             "cannot be replaced from outside. Replace them in the code of those layers."
         )
-    if left := _with_calls_of_their_own(model):
+    if left:
         warnings.warn(
-            f"Left as they are: {some(left)}, whose call() is their own and may train in another way. "
-            "Replace them in the code that makes them, if it does not.",
+            f"Left as they are: {some(list(left.values()))}, subclasses of a batch norm that may "
+            "compute other things. Replace them in the code that makes them, if they do not.",
             stacklevel=3,
         )
     for old, new in pairs:
@@ -139,20 +130,21 @@ def _with_batch_norms(model: keras.Model, to: type[keras.layers.Layer]) -> keras
     return new_model
 
 
-def _with_calls_of_their_own(model: keras.Model) -> list[str]:
-    declared = [path for path, layer in batch_norms(model).items() if has_call_of_its_own(layer)]
-    # Modes 1 and 2 of Keras 1 are other functions, which the caller knows.
-    unknown = [
-        path
-        for path, (layer, _) in unlike_batch_norms(model).items()
-        if not hasattr(layer, "unlike_batch_norm")
-    ]
-    return declared + unknown
+def _subclasses(model: keras.Model) -> dict[int, str]:
+    """The paths of subclasses of batch norms, by `id`, but for Keras 1's, which say what they are."""
+    known = (BatchNorm, BatchRenorm, keras.layers.BatchNormalization)
+    return {
+        id(layer): path
+        for path, layer in layer_paths(model).items()
+        if isinstance(layer, Batchnorm)
+        and type(layer) not in known
+        and not hasattr(layer, "unlike_batch_norm")
+    }
 
 
 def _translated(layer: Batchnorm) -> dict[str, Any]:
     """The arguments that make the other class's layer equal to this one."""
-    config = layer.get_config()
+    config = configuration(layer)
     shared = {name: config[name] for name in SHARED if name in config}
     # The objects themselves, for not every function can be written into a configuration.
     shared |= {name: getattr(layer, name) for name in SHARED if name.endswith(OBJECTS)}

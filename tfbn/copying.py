@@ -29,13 +29,17 @@ STAND_INS = {
 }
 
 
-def like(layer: Any, config: dict[str, Any]) -> Any:
-    """A layer of the same class from a configuration, and what some of Keras' versions leave out."""
+def like(layer: Any, config: dict[str, Any], policy: Any = None) -> Any:
+    """A layer of the same class from a configuration, and what some of Keras' versions leave out.
+
+    Args:
+        policy: of a class whose configuration does not say it; `None` for the layer's own.
+    """
     if type(layer) is keras.layers.Lambda:
         return keras.layers.Lambda(**config)
     if not isinstance(layer, keras.layers.Layer):
         return type(layer).from_config(config)
-    with _default_policy_of(layer, config):
+    with _default_policy(layer.dtype_policy if policy is None else policy, "dtype" not in config):
         new = type(layer).from_config(config)
     if layer.activity_regularizer is not None and "activity_regularizer" not in config:
         new.activity_regularizer = layer.activity_regularizer
@@ -44,12 +48,12 @@ def like(layer: Any, config: dict[str, Any]) -> Any:
 
 
 @contextmanager
-def _default_policy_of(layer: keras.layers.Layer, config: dict[str, Any]) -> Iterator[None]:
+def _default_policy(policy: Any, needed: bool) -> Iterator[None]:
     """For a class of the user's whose configuration has no dtype, and for the layers that it makes."""
     before = keras.config.dtype_policy()
     try:
-        if "dtype" not in config:
-            keras.config.set_dtype_policy(layer.dtype_policy)
+        if needed:
+            keras.config.set_dtype_policy(policy)
         yield
     finally:
         keras.config.set_dtype_policy(before)
@@ -77,9 +81,13 @@ def configuration(layer: Any) -> dict[str, Any]:
         }
     if hasattr(layer, "live_config"):
         return layer.live_config()
-    with stood_in([layer]) as own:
+    with stood_in([layer]) as (own,):
         config = layer.get_config()
-    return config | {name: _for_another(value) for name, value in own[0].items() if name in config}
+    if isinstance(layer, keras.layers.Lambda):  # a subclass: `copy_layer` sees to its function
+        return config
+    if own.keys() - config.keys() - {"activity_regularizer"}:
+        return layer.get_config()  # a class of the user's that has them under other names
+    return config | {name: _for_another(value) for name, value in own.items() if name in config}
 
 
 @contextmanager
@@ -124,12 +132,15 @@ def copy_layer(layer: Any, adapt: Callable[[dict[str, Any]], dict[str, Any]]) ->
     """
     try:
         config = adapt(configuration(layer))
+        if not isinstance(layer, keras.layers.Layer):
+            return like(layer, config)
         if isinstance(layer, keras.layers.Lambda) and type(layer) is not keras.layers.Lambda:
             # The function is already alive in this process: nothing foreign is unmarshalled.
             new = type(layer).from_config(config, safe_mode=False)
-            new.function = layer.function
+            told = {name: one for name, one in vars(layer).items() if name.startswith("_fn_expects")}
+            vars(new).update({"function": layer.function} | told)
             return new
-        return like(layer, config)
+        return like(layer, config, adapt({"dtype": layer.dtype_policy.name})["dtype"])
     except Exception as error:  # the class may be anybody's
         raise ValueError(
             f"The layer {layer.name!r} ({type(layer).__name__}) cannot be copied. Give its class a "
@@ -148,15 +159,13 @@ def copy_state(
     """
     copy_flags(old, new)  # outermost first: a layer's flag sets that of everything inside it
     if getattr(old, "lora_enabled", False) or getattr(old, "quantization_mode", None):
-        # Keras would save the sum of a kernel and its adapter, quantized anew.
-        for old_variable, new_variable in zip(old.variables, new.variables, strict=True):
-            new_variable.assign(old_variable)
-        return
-    store: dict[str, Any] = {}
-    old.save_own_variables(store)
-    if axes is not None:
-        store = {name: np.transpose(value, axes) for name, value in store.items()}
-    new.load_own_variables(store)
+        _copy_adapted(old, new)
+    else:
+        store: dict[str, Any] = {}
+        old.save_own_variables(store)
+        if axes is not None:
+            store = {name: np.transpose(value, axes) for name, value in store.items()}
+        new.load_own_variables(store)
     if hasattr(old, "save_assets"):
         with tempfile.TemporaryDirectory() as assets:
             old.save_assets(assets)
@@ -170,6 +179,15 @@ def copy_state(
         )
     for old_inside, new_inside in zip(inside_old, inside_new, strict=True):
         copy_state(old_inside, new_inside)
+
+
+def _copy_adapted(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
+    """Variable by variable: Keras would save the sum of a kernel and its adapter, quantized anew."""
+    if hasattr(old, "lora_alpha"):
+        new.lora_alpha = old.lora_alpha
+    values = {variable.name: variable for variable in old.variables}
+    for variable in new.variables:
+        variable.assign(values[variable.name])
 
 
 def copy_flags(old: keras.layers.Layer, new: keras.layers.Layer) -> None:

@@ -20,6 +20,7 @@ NOISE = re.compile(
 def other_file(path: Any) -> str | None:
     """What a file or folder of TensorFlow's is that holds no Keras model, and what to do with it."""
     path = os.fsdecode(path)
+    path = os.path.dirname(path) if os.path.basename(path) == "saved_model.pb" else path
     if os.path.isfile(os.path.join(path, "saved_model.pb")):
         return (
             "this is a SavedModel, which holds operations and no layers. It is served as it is; in "
@@ -73,5 +74,7 @@ def no_model(value: Any) -> str:
 
 def one_line(error: Exception) -> str:
     """The error's message in one line, cut where it is long; its class where it has none."""
-    line = " ".join(NOISE.sub("", str(error)).split()) or type(error).__name__
+    # What Keras puts around it, when it reads a model, is longer than what it says.
+    text = str(error).rpartition("Exception encountered: ")[2]
+    line = " ".join(NOISE.sub("", text).split()) or type(error).__name__
     return line if len(line) <= LONGEST else f"{line[:LONGEST].rstrip()} …"

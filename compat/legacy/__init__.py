@@ -2,9 +2,11 @@
 
 from .errors import LegacyModelError, UnsupportedLayerError
 from .load import load, load_model
+from .own_wrappers import InTraining
 from .report import LegacyBatchNorm, LegacyReport
 
 __all__ = [
+    "InTraining",
     "LegacyBatchNorm",
     "LegacyModelError",
     "LegacyReport",

@@ -179,7 +179,7 @@ def calls(layer: LayerConfig) -> int:
 
 def looks_like_keras2(raw: Any) -> bool:
     """Whether a JSON object without a version has what only Keras 2 wrote."""
-    return any(not _KERAS2_KEYS.isdisjoint(one) for one in _objects(raw))
+    return any(not _KERAS2_KEYS.isdisjoint(one) for one in objects(raw))
 
 
 def makes_masks(raw: Any) -> bool:
@@ -188,11 +188,11 @@ def makes_masks(raw: Any) -> bool:
         one.get("class_name") == "Masking"
         or one.get("name") == "Masking"
         or one.get("mask_zero") is True
-        for one in _objects(raw)
+        for one in objects(raw)
     )
 
 
-def _objects(raw: Any) -> Iterator[dict[str, Any]]:
+def objects(raw: Any) -> Iterator[dict[str, Any]]:
     """All objects in a JSON value."""
     todo = [raw]
     while todo:

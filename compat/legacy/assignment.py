@@ -115,6 +115,12 @@ class Assignment:
             found = [pair for one in parts for pair in self._found(wrapped, one)]
         else:
             arrays, slots = tree.all_arrays(), self.slots(layer)
+            if slots is None and len(arrays) > len(tree.arrays):
+                raise LegacyModelError(
+                    f"{layer.class_name} holds layers, whose order the archive does not tell. Save the "
+                    "model as HDF5 where it was made, model.save('old.h5')",
+                    layer.path,
+                )
             if slots is not None and len(slots) != len(arrays):
                 raise _other_number(layer, slots, [f"of shape {one.shape}" for one in arrays])
             flags = [True] * len(arrays) if slots is None else [trained for _, trained in slots]

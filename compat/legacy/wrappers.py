@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from .architecture import makes_masks
+from .architecture import makes_masks, objects
 from .own_wrappers import StepwiseLayer
 from .rows import Call, Made, Row, part_name
 
@@ -32,7 +32,9 @@ def time_distributed(row: Row, call: Call, arguments: dict[str, Any]) -> Made:
             "mask_zero to false in the JSON"
         )
     name, rest = arguments.pop("name"), arguments
-    kind = row.layer if shape[1] is not None else StepwiseLayer
+    # Keras 2 saw all steps as one batch, which matters to batch norms in training.
+    at_once = shape[1] is None or any(one.get("class_name") in BATCH_NORMS for one in objects(inner))
+    kind = StepwiseLayer if at_once else row.layer
     layers = [
         kind(layer, **(rest | {"name": name if layer is made.holder else part_name(name, str(number))}))
         for number, layer in enumerate(made.layers)

@@ -31,7 +31,8 @@ class ExportReport:
         relative_difference: the same divided by the largest absolute value of that output.
         sensitivity: how far the model's own outputs move, relative to their size, when the inputs move
             by their last digit; `None` where no input is a floating-point number.
-        in_training: the layers that run as in training, since the model calls them with training=True.
+        in_training: the layers that the model calls with training=True, and batch norms behind them that
+            train with them.
         samples: number of samples compared.
         spread: how far apart their outputs are, relative to the largest absolute value, in the output
             that varies least; `None` with one sample.
@@ -80,7 +81,7 @@ class ExportReport:
             )
         yield self.doubts
         if self.in_training:
-            yield f"{some(self.in_training)} run as in training: the model calls them with training=True"
+            yield f"run as in training, for the model calls layers so: {some(self.in_training)}"
 
     def __str__(self) -> str:
         lines = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -38,7 +38,7 @@ def read(path: str | os.PathLike[str], how: str) -> dict[str, np.ndarray]:
         raise ValueError(f"{path} cannot be read as numbers: {error}") from error
 
 
-def check(model: keras.Model, samples: Any) -> Any:
+def check(model: keras.Model, samples: Any, input_names: Sequence[str] | None = None) -> Any:
     """Given samples as arrays of the types that the model declares, structured as it declares.
 
     A model that declares nothing gets them as they are, float64 as Keras' own float type.
@@ -49,7 +49,8 @@ def check(model: keras.Model, samples: Any) -> Any:
     """
     if is_open(model):
         declared = declared_inputs(model)
-        names = [one.name for one in tf.nest.flatten(signature.specification(model, None))]
+        specification = signature.specification(model, None, input_names)
+        names = [one.name for one in tf.nest.flatten(specification)]
         arranged = _arranged(declared, names, _without_targets(declared, samples))
         given = tf.nest.map_structure(_as_declared, declared, arranged)
         _check_shapes(tf.nest.flatten(declared), names, tf.nest.flatten(given))
@@ -68,11 +69,17 @@ def check(model: keras.Model, samples: Any) -> Any:
 
 def _without_targets(declared: Any, samples: Any) -> Any:
     """Refuse `(x, y)` where the model takes one input."""
-    pair = isinstance(samples, tuple) and len(samples) in (2, 3) and not tf.nest.is_nested(declared)
-    if pair and all(hasattr(one, "shape") for one in samples):
+    if isinstance(samples, (str, bytes, os.PathLike)):
+        raise ValueError(f"samples are arrays, received the path {samples!r}. Pass numpy.load(path).")
+    if isinstance(samples, (tf.data.Dataset, Iterator)):
         raise ValueError(
-            f"samples are a tuple of {len(samples)} arrays, and the model takes one input. Of (x, y) "
-            "pass x alone: samples=x."
+            f"samples are arrays, received a {type(samples).__name__}. Pass one batch of its inputs."
+        )
+    pair = isinstance(samples, (tuple, list)) and len(samples) in (2, 3)
+    if pair and not tf.nest.is_nested(declared) and all(hasattr(one, "shape") for one in samples):
+        raise ValueError(
+            f"samples are a {type(samples).__name__} of {len(samples)} arrays, and the model takes one "
+            "input. Of (x, y) pass x alone."
         )
     return samples
 
@@ -89,7 +96,7 @@ def _check_shapes(declared: list[keras.KerasTensor], names: list[str], given: li
         single = array.ndim == len(wanted) - 1 and all(
             size in (None, own) for size, own in zip(wanted[1:], array.shape, strict=True)
         )
-        remedy = " That is one sample, not a batch: pass samples=x[numpy.newaxis]." if single else ""
+        remedy = " That is one sample, not a batch: give it an axis, x[numpy.newaxis]." if single else ""
         raise ValueError(f"{message}{remedy or ' None stands for any size.'}")
 
 
@@ -115,7 +122,8 @@ def _arranged(declared: Any, names: list[str], samples: Any) -> Any:
         if not fits:
             raise ValueError(
                 f"samples are not structured as the model's inputs: received {_kind(samples)} where "
-                f"{_kind(declared)} is. A dict of arrays named {some(names)} will do."
+                f"{_kind(declared)} is. A dict of arrays named {some(names)} will do, in a file: "
+                f"numpy.savez('x.npz', {', '.join(f'{name}=…' for name in names[:3])})."
             )
         return [leaf for part in parts for leaf in leaves(*part)]
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,11 @@ from ..cloning import check_built, is_open
 from ..data_format import check_kernels, misplaced_biases
 from ..folding.graph import Graph
 from ..messages import one_line
-from ..population.observe import warn_if_far
+from ..population.measure import input_shape
+from ..population.observe import running_in_training, warn_if_far
 from . import comparison, freezing, signature
 from . import samples as sampling
-from .report import ExportReport
+from .report import ExportError, ExportReport
 from .staging import staged
 from .target import check_target
 
@@ -46,8 +49,8 @@ def export(
     killed export left is removed by the next one to the same path. TensorFlow Serving takes paths that
     end in a version number, `models/digits/1`.
 
-    The model is called without `training`, as Keras' own export calls it: layers that it calls with
-    training=True run so, and the report names them.
+    Layers that the model itself calls with training=True run so, as in Keras' own export, and the report
+    names them. All others run as at inference.
 
     The signature `serving_default` takes the model's inputs under their names, with a free batch size.
     Where `keras.Input` was given none, they are `inputs`, or `inputs_0`, `inputs_1`, … of several; what
@@ -100,23 +103,31 @@ def export(
     warn_if_never_updated(batch_norms(model, inside=False))
     with staged(target, overwrite) as staging:
         served, report = folding.fold(model) if fold else (model, None)
-        inputs = sampling.draw(model) if samples is None else sampling.check(model, samples)
-        batches = [(batch, comparison.run(model, batch)) for batch in (inputs, sampling.first(inputs))]
+        inputs = sampling.draw(model) if samples is None else sampling.check(model, samples, input_names)
+        in_training = _in_training(model, inputs)
+        if report is not None and (kept := _kept_to_train(report, in_training)):
+            served, report = model, kept
+        # Layers of augmentation train unless told, so that Keras' own export of them is random.
+        training = None if in_training else False
+        batches = [
+            (batch, comparison.run(model, batch, training)) for batch in (inputs, sampling.first(inputs))
+        ]
         sizes = {name: comparison.size(array) for name, array in batches[0][1].items()}
         specification = signature.specification(model, inputs, input_names)
-        moves = comparison.sensitivity(model, *batches[0])
+        moves = comparison.sensitivity(model, *batches[0], training)
         usual = comparison.tolerance(model, moves)
-        comparison.check_repeatable(model, *batches[0], usual)
+        comparison.check_repeatable(model, *batches[0], usual, training)
         if samples is not None:
             warn_if_far(model, inputs)
         allowed = (atol, usual if rtol is None else rtol)
-        reason = _write(served, staging, specification, freeze)
+        reason = _write(served, staging, specification, freeze, training)
         loaded = tf.saved_model.load(str(staging)).signatures[signature.NAME]
         names = [one.name for one in tf.nest.flatten(specification)]
-        differences = [
-            comparison.difference(comparison.serve(loaded, names, batch), expected, sizes, *allowed)
-            for batch, expected in batches
-        ]
+        with _told_of_free_steps(model):
+            differences = [
+                comparison.difference(comparison.serve(loaded, names, batch), expected, sizes, *allowed)
+                for batch, expected in batches
+            ]
         check_target(path, overwrite)  # Again: something may have come there meanwhile.
     absolute, relative = np.max(differences, axis=0)
     return ExportReport(
@@ -125,7 +136,7 @@ def export(
         difference=float(absolute),
         relative_difference=float(relative),
         sensitivity=moves,
-        in_training=_in_training(model),
+        in_training=in_training,
         samples=len(tf.nest.flatten(inputs)[0]),
         spread=comparison.spread(batches[0][1]),
         inputs=signature.described(loaded.structured_input_signature[1]),
@@ -134,8 +145,25 @@ def export(
     )
 
 
-def _in_training(model: keras.Model) -> tuple[str, ...]:
-    """The layers that an open model calls with training=True, where its graph can be read."""
+def _kept_to_train(
+    report: folding.FoldReport, in_training: tuple[str, ...]
+) -> folding.FoldReport | None:
+    """That all batch norms stay, where one that went would run as in training; `None` elsewhere."""
+    if not {entry.path for entry in report.folded} & set(in_training):
+        return None
+    why = (
+        "the model calls a layer with training=True, which Keras hands on to those behind it; call it "
+        "without to fold the others"
+    )
+    kept = (replace(entry, into=(), reason=entry.reason or why) for entry in report.entries)
+    return replace(report, entries=tuple(kept))
+
+
+def _in_training(model: keras.Model, inputs: Any) -> tuple[str, ...]:
+    """The layers that an open model calls with training=True, and the batch norms that train with them.
+
+    None where its graph cannot be read.
+    """
     if not is_open(model):
         return ()
     names = {id(layer): path for path, layer in layer_paths(model).items()}
@@ -143,8 +171,39 @@ def _in_training(model: keras.Model) -> tuple[str, ...]:
         graph = Graph(model)
     except ValueError:  # of a layer without a configuration, which an export does not need
         return ()
-    calls = (call for call in graph.calls if call.training and id(call.layer) in names)
-    return tuple(dict.fromkeys(names[id(call.layer)] for call in calls))
+    calls = [
+        call
+        for call in graph.calls
+        if call.training and id(call.layer) in names and not _trains_unless_told(call.layer)
+    ]
+    found = [names[id(call.layer)] for call in calls]
+    return tuple(dict.fromkeys([*found, *running_in_training(model, inputs)])) if found else ()
+
+
+@contextlib.contextmanager
+def _told_of_free_steps(model: keras.Model) -> Iterator[None]:
+    """Name the likely cause: before Keras knows the length, its TimeDistributed is wrong in graphs."""
+    try:
+        yield
+    except ExportError as error:
+        free = [
+            path
+            for path, layer in layer_paths(model).items()
+            if type(layer) is keras.layers.TimeDistributed and input_shape(layer)[:1] == (None,)
+        ]
+        if not free:
+            raise
+        raise ExportError(
+            f"TimeDistributed over a length that is not declared ({some(free)}) computes something else "
+            "in a graph, with this Keras. Declare the length, keras.Input((7, ...)), or take the layer "
+            f"alone where it acts on the last axis. {error}"
+        ) from error
+
+
+def _trains_unless_told(layer: keras.layers.Layer) -> bool:
+    """Whether a layer, of augmentation usually, has `training=True` as its default."""
+    parameter = inspect.signature(type(layer).call).parameters.get("training")
+    return parameter is not None and parameter.default is True
 
 
 def _check_arguments(model: keras.Model, atol: float, rtol: float | None, freeze: bool | None) -> None:
@@ -172,11 +231,13 @@ def _check_channels_first(model: keras.Model) -> None:
         )
 
 
-def _write(model: keras.Model, path: Path, specification: Any, freeze: bool | None) -> str:
+def _write(
+    model: keras.Model, path: Path, specification: Any, freeze: bool | None, training: bool | None
+) -> str:
     """Write the SavedModel; return why its weights are variables, `""` if they are constants."""
 
     def serve(inputs: Any) -> Any:
-        outputs = model(inputs)  # without `training`, as Keras' own export
+        outputs = model(inputs, training=training)
         inside = outputs.values() if isinstance(outputs, Mapping) else outputs
         nested = isinstance(outputs, (Mapping, list, tuple)) and any(map(tf.nest.is_nested, inside))
         return signature.flat(outputs) if nested else outputs

@@ -12,6 +12,9 @@ from .absorbing import Absorber, Change, Written, arrays, spread
 from .affine import Affine, StaysError, rounded
 from .graph import Call
 
+# The largest offset of normalised values that Rescaling may take up, beside their size of about 1.
+MOST_OFFSET = 8.0
+
 
 def check_batch_norm(call: Call, who: str = "it") -> None:
     """Refuse a batch norm that is no affine map in this call, or hands a mask on."""
@@ -62,6 +65,18 @@ class Rescaled(Absorber):
     """Rescaling: `scale · x + offset`, numbers or one for each of the last axis."""
 
     def output(self, call: Call, affine: Affine) -> Affine:
+        found = self.input(call, affine)
+        own = np.atleast_1d(np.asarray(call.layer.offset, "float64"))
+        offset = np.abs(found.scale * own + found.offset)
+        # What it adds now was exact, or cancelled where the batch norm took its mean off.
+        if call.dtype != "float64" and (offset > MOST_OFFSET).any():
+            raise StaysError(
+                f"{call.layer.name!r} would add numbers of {offset.max():.2g} to what cancels them, of "
+                f"which {call.dtype} keeps the first digits only"
+            )
+        return found
+
+    def input(self, call: Call, affine: Affine) -> Affine:
         layer, shape = call.layer, call.inputs[0].shape
         own = [np.ndim(one) for one in (layer.scale, layer.offset)]
         if any(rank > 1 for rank in own):
@@ -72,8 +87,6 @@ class Rescaled(Absorber):
                 "says now, and the folded model may be used where it says otherwise"
             )
         return spread(layer, affine, (len(shape) - 1,), shape)
-
-    input = output
 
     def write(self, layer: keras.layers.Layer, change: Change) -> Written:
         own = (np.atleast_1d(np.asarray(one, "float64")) for one in (layer.scale, layer.offset))

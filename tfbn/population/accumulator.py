@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import keras
@@ -157,35 +158,35 @@ def _cells_without_their_first_call(
     for each step of time.
     """
     replaced: dict[keras.layers.Layer, Any] = {}
+    cells: dict[keras.layers.Layer, _FirstCallDiscarded] = {}
     for rnn in layer_paths(model).values():
         if not isinstance(rnn, keras.layers.RNN) or rnn.unroll or not isinstance(rnn.cell, keras.Layer):
             continue
         inside = {id(one) for one in layer_paths(rnn.cell).values()}
         measured = [one for one in accumulators.values() if id(one.layer) in inside]
         if measured:
-            first_is_discarded = _FirstCallDiscarded(rnn, measured)
-            replaced |= {rnn: first_is_discarded.sequence, rnn.cell: first_is_discarded.step}
+            cell = cells.setdefault(rnn.cell, _FirstCallDiscarded(rnn.cell, measured))
+            replaced |= {rnn: partial(cell.sequence, rnn.call), rnn.cell: cell.step}
     return replaced
 
 
 class _FirstCallDiscarded:
-    """The calls that stand in for an RNN's and its cell's: nothing counts before the second step.
+    """The calls that stand in for a cell's and its RNNs': nothing counts before the second step.
 
     Before the first one Keras may call the cells of a stack, to shape their dropout.
     """
 
-    def __init__(self, rnn: keras.layers.RNN, measured: list[MomentAccumulator]) -> None:
-        self._sequence, self._step = rnn.call, rnn.cell.call
-        self._measured = measured
+    def __init__(self, cell: keras.layers.Layer, measured: list[MomentAccumulator]) -> None:
+        self._step, self._measured = cell.call, measured
         self._outside: list[bool] = []  # whether they were paused when the sequence began
         self._discards = False
 
-    def sequence(self, *args: Any, **kwargs: Any) -> Any:
+    def sequence(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self._outside = [one.paused for one in self._measured]
         self._discards = True
         self._pause([True] * len(self._measured))
         try:
-            return self._sequence(*args, **kwargs)
+            return call(*args, **kwargs)
         finally:
             self._pause(self._outside)
 

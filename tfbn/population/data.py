@@ -72,12 +72,51 @@ def preprocessed(model: keras.Model, batch: Any) -> Any:
     A KerasHub task applies its preprocessor in `fit` and `predict`, not in `call`.
     """
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+    # What a batch lacks of an optional input, Keras' datasets hold as an Optional.
+    x = tf.nest.map_structure(lambda one: None if isinstance(one, tf.experimental.Optional) else one, x)
     preprocess = getattr(model, "preprocess_samples", None)
     if preprocess is None:
         return x
     given = {"y": y, "sample_weight": sample_weight}
     batch = preprocess(x, **{name: one for name, one in given.items() if one is not None})
     return keras.utils.unpack_x_y_sample_weight(batch)[0] if isinstance(batch, tuple) else batch
+
+
+def check_inputs(model: keras.Model, x: Any, number: int) -> None:
+    """Raise ValueError for a batch that a model of one declared input cannot take, in plain words."""
+    declared = model.inputs if is_open(model) else []
+    given = tf.nest.flatten(x)
+    if len(declared) != 1 or len(given) != 1 or len(declared[0].shape) < 2:
+        return
+    wanted, shape = tuple(declared[0].shape), tuple(given[0].shape)
+    if _fit(wanted[1:], shape[1:]):
+        return
+    message = f"Batch {number} has the shape {shape}, and {model.name!r} takes {wanted}."
+    if _fit(wanted[1:], shape):
+        message += " That is one sample, not a batch: use dataset.batch(32), or x[numpy.newaxis]."
+    raise ValueError(f"{message} The model was not changed.")
+
+
+def _fit(wanted: tuple[int | None, ...], shape: tuple[int | None, ...]) -> bool:
+    """As Keras: a last axis of 1 may be left out, or added."""
+    pairs = zip(wanted, shape, strict=False)
+    alike = all(None in pair or pair[0] == pair[1] for pair in pairs)
+    longer = wanted if len(wanted) > len(shape) else shape
+    return alike and (
+        len(wanted) == len(shape) or (abs(len(wanted) - len(shape)) == 1 and longer[-1] == 1)
+    )
+
+
+def size_of_batch(x: Any) -> int:
+    """How many samples a batch of inputs has, by the first input that counts them."""
+    for tensor in tf.nest.flatten(x):
+        if isinstance(tensor, tf.SparseTensor):
+            return int(tensor.dense_shape[0])
+        if isinstance(tensor, tf.RaggedTensor):
+            return int(tensor.nrows())
+        if tensor is not None and len(tensor.shape):
+            return int(tensor.shape[0])
+    return 1
 
 
 def check_size(model: keras.Model, declared: int | None, size: int, number: int) -> None:
@@ -99,7 +138,13 @@ def declared_batch_size(model: keras.Model) -> int | None:
 
 def _size_to_cut(model: keras.Model, arrays: Any) -> int:
     declared = declared_batch_size(model)
-    samples = len(next(iter(tf.nest.flatten(arrays)), ()))
+    sizes = [len(one) for one in tf.nest.flatten(arrays) if _is_array(one) and np.ndim(one)]
+    if len(set(sizes)) > 1:
+        raise ValueError(
+            f"data has arrays of {', '.join(map(str, sizes))} samples. Give each input as many as the "
+            "others."
+        )
+    samples = sizes[0] if sizes else 0
     if declared is not None and samples % declared:
         whole = samples - samples % declared
         raise ValueError(

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from ..batch_norms import has_call_of_its_own, layer_paths
 from ..data_format import explained
+from ..messages import one_line
 from . import data as reading
 from .accumulator import MomentAccumulator, standing_in
 from .untouched import functions_run_eagerly, has_functions, untouched
@@ -86,7 +87,8 @@ class MeasurementModel(keras.Model):
         def measure_batch(iterator: Iterator[Any]) -> dict[str, Any]:
             model = self._of.model
             x = reading.preprocessed(model, next(iterator))
-            size = len(tf.nest.flatten(x)[0])
+            reading.check_inputs(model, x, self.batches + 1)
+            size = reading.size_of_batch(x)
             reading.check_size(model, self._declared, size, self.batches + 1)
             self.samples += size
             if not model.built:
@@ -143,16 +145,34 @@ class MeasurementModel(keras.Model):
 
     def _learn_how_training_calls(self, x: Any) -> None:
         """Call the model as in training, without effect: a graph is only traced, not run."""
+        try:
+            flags = self._listened(x, training=True)
+        except Exception as error:  # the model's code may be for another kind of data there
+            warnings.warn(
+                "The model cannot be called with training=True, so that every batch norm is measured "
+                f"that inference reaches. It says: {one_line(error)}",
+                stacklevel=2,
+            )
+            return
+        mixed = [number for number, calls in enumerate(flags) if len(set(calls)) > 1]
+        at_inference = self._listened(x, training=False) if mixed else flags
+        for one, calls, others in zip(self._accumulators, flags, at_inference, strict=True):
+            # Calls are told apart by their order, if there are as many at inference.
+            one.in_training = calls if len(calls) == len(others) or not calls else [any(calls)]
+
+    def _listened(self, x: Any, training: bool) -> list[list[bool]]:
+        """For each accumulator and call, whether it uses the batch's statistics."""
         for one in self._accumulators:
             one.listening, one.in_training = True, []
         try:
             if self.run_eagerly or tf.config.functions_run_eagerly():
-                self._of.model(x, training=True)
+                self._of.model(x, training=training)
             else:
-                tf.function(lambda: self._of.model(x, training=True)).get_concrete_function()
+                tf.function(lambda: self._of.model(x, training=training)).get_concrete_function()
+            return [one.in_training or [] for one in self._accumulators]
         finally:
             for one in self._accumulators:
-                one.listening = False
+                one.listening, one.in_training = False, None
 
 
 def _holders(model: keras.Model, accumulators: list[MomentAccumulator]) -> Iterator[keras.layers.Layer]:
@@ -181,6 +201,15 @@ def _repeats_over_free_time(model: keras.Model, accumulators: Mapping[str, Momen
         shapes = [one.shape[1:] for one in model.inputs]
     except (AttributeError, ValueError):  # a model whose inputs are not declared
         shapes = [(None,)]
-    free = any(size is None for shape in shapes for size in shape)
     holders = _holders(model, list(accumulators.values()))
-    return free and any(isinstance(one, keras.layers.TimeDistributed) for one in holders)
+    by_steps = [one for one in holders if isinstance(one, keras.layers.TimeDistributed)]
+    shapes += [input_shape(layer) for layer in by_steps]
+    return bool(by_steps) and any(size is None for shape in shapes for size in shape)
+
+
+def input_shape(layer: keras.layers.Layer) -> tuple[int | None, ...]:
+    """Without the batch axis; as if unknown where a layer has none, or several."""
+    try:
+        return tuple(layer.input.shape[1:])
+    except (AttributeError, ValueError):
+        return (None,)

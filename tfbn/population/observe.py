@@ -9,40 +9,60 @@ import keras
 import numpy as np
 
 from ..batch_norms import batch_norms, some
-from .accumulator import MomentAccumulator
-from .measure import measure
+from .accumulator import MomentAccumulator, standing_in
+from .untouched import functions_run_eagerly, has_functions, untouched
 
-FAR = 10.0  # times too large or too small
+FAR = 10.0  # times too large or too small a variance, or deviations off
 ENOUGH = 8  # values of a channel
 
 
+def running_in_training(model: keras.Model, inputs: Any) -> list[str]:
+    """The batch norms that use the batch's statistics when the model is called without `training`.
+
+    Keras hands `training=True` on to the layers behind one that is called so.
+    """
+    accumulators = {path: MomentAccumulator(layer) for path, layer in batch_norms(model).items()}
+    for accumulator in accumulators.values():
+        accumulator.listening, accumulator.in_training = True, []
+    eagerly = functions_run_eagerly(has_functions(model))
+    with untouched(model), eagerly, standing_in(model, accumulators):
+        model(inputs)
+    return [path for path, accumulator in accumulators.items() if any(accumulator.in_training or [])]
+
+
 def warn_if_far(model: keras.Model, inputs: Any, stacklevel: int = 2) -> None:
-    """Warn of batch norms whose moving variances are far from those of their inputs at inference.
+    """Warn of batch norms whose moving statistics are far from those of their inputs at inference.
 
     Args:
         model: built.
-        inputs: one batch, structured as the model takes it.
+        inputs: one batch, structured as the model takes it, on which it runs.
         stacklevel: of the warning, counted from the caller.
     """
     layers = batch_norms(model)
     if not layers:
         return
     accumulators = {path: MomentAccumulator(layer, observes=True) for path, layer in layers.items()}
-    measure(model, accumulators, [(inputs,)], None, 0)
+    eagerly = functions_run_eagerly(has_functions(model))
+    with untouched(model), eagerly, standing_in(model, accumulators):
+        model(inputs, training=False)
     found = []
     for path, accumulator in accumulators.items():
         if accumulator.count < ENOUGH:
             continue
-        _, variance, _ = accumulator.read()
+        mean, variance, _ = accumulator.read()
         layer = accumulator.layer
-        moving = np.asarray(layer.moving_variance, "float64")
-        ratio = float(np.median((variance + layer.epsilon) / (moving + layer.epsilon)))
+        moving_mean = np.asarray(layer.moving_mean, "float64")
+        moving = np.asarray(layer.moving_variance, "float64") + layer.epsilon
+        ratio = float(np.median((variance + layer.epsilon) / moving))
+        shift = float(np.median(np.abs(mean - moving_mean) / np.sqrt(moving)))
         if not 1 / FAR < ratio < FAR:
-            found.append(f"{path} ({ratio:.2g} times)")
+            found.append(f"{path} ({ratio:.2g} times the variance)")
+        elif shift > FAR:
+            found.append(f"{path} ({shift:.2g} deviations off)")
     if found:
         warnings.warn(
-            f"The inputs of these batch norms vary {FAR:g} times more or less on the samples than their "
-            f"moving variances say: {some(found)}. If the samples are what the model was trained for, "
+            "The inputs of these batch norms are far from their moving statistics on the samples: "
+            f"{some(found)}. If the samples are what the model was trained for, "
             "its moving statistics are not up to date, or were lost: call tfbn.recalibrate(model, "
             "data).",
             stacklevel=stacklevel + 1,

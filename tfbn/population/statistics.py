@@ -31,7 +31,9 @@ def population_statistics(
     The batch norms (ours and Keras' own) normalise with the statistics of each batch, as in
     training; every other layer runs as at inference, without dropout. Measured are those that use the
     batch's statistics when the model is called with `training=True`. Frozen ones (`trainable = False`)
-    and those that the model's own code calls with `training=False` run as at inference.
+    and those that the model's own code calls with `training=False` run as at inference. (In a Functional
+    model `base(x, training=False)` is no such code: `fit` overrides it, and the statistics move. Freeze
+    it, `base.trainable = False`.)
 
     All batches together count as one sample of m values: they are combined by (count, mean, squared
     deviations) in float64, so batches of unequal size weigh by their size, and the variance

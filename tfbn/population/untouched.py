@@ -57,12 +57,21 @@ def _layers(model: keras.Model) -> list[keras.layers.Layer]:
 
 
 def _variables(model: keras.Model) -> list[Any]:
-    """Keras' variables, states of RNNs, and TensorFlow's variables that layers have as attributes."""
-    found: dict[int, Any] = {id(one): one for one in model.variables}
+    """Keras' variables, those of metrics, states of RNNs, and TensorFlow's that layers hold."""
+    found: dict[int, Any] = {id(variable): variable for variable in model.variables}
     for layer in _layers(model):
         states = layer.states if getattr(layer, "stateful", False) else None
         for value in [states, *vars(layer).values()]:
-            for one in value if isinstance(value, (list, tuple)) else [value]:
-                if isinstance(one, (keras.Variable, tf.Variable)):
-                    found[id(one)] = one
+            found |= {id(variable): variable for variable in _held(value)}
     return list(found.values())
+
+
+def _held(value: Any, depth: int = 0) -> Iterator[Any]:
+    """The variables in an attribute, in lists and dictionaries, too."""
+    if isinstance(value, (keras.Variable, tf.Variable)):
+        yield value
+    elif isinstance(value, keras.metrics.Metric):
+        yield from value.variables
+    elif depth < 4 and isinstance(value, (list, tuple, dict)):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _held(inner, depth + 1)
