@@ -191,7 +191,7 @@ class BatchNormalization(BatchNorm):
         return self.moving_variance
 
     @property
-    def unlike_batch_norm(self) -> str | None:
+    def not_a_batch_norm_because(self) -> str | None:
         """Why this is no `tfbn.BatchNorm` (see `tfbn.batch_norms`); `None` in mode 0, where it is."""
         if type(self).call is not BatchNormalization.call:
             return has_its_own_call(type(self))

@@ -1,4 +1,4 @@
-"""Old model files into `.keras` files that are known to predict the same."""
+"""Old model files into `.keras` files, checked against what the old model predicted."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def upgrade(
     overwrite: bool = False,
     **arguments: Any,
 ) -> UpgradeReport:
-    """Load a model of Keras 1 or 2, write it as a `.keras` file, and prove that file.
+    """Load a model of Keras 1 or 2, write it as a `.keras` file, and check that file.
 
     The file is read again before it is put in place; what it predicts must be what the loaded model
     does, and what `reference` says.

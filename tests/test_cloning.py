@@ -6,14 +6,14 @@ import pytest
 
 import tfbn
 from networks import chain, randomize, relative_difference
-from tfbn.cloning import Instead, is_open, rebuild
+from tfbn.cloning import CloneAction, has_readable_graph, rebuild
 
 L = keras.layers
 FACTOR = 3.0  # a global, which a function unmarshalled from a file would not find
 
 
 def copy(model):
-    return rebuild(model, lambda layer: Instead.COPY)[0]
+    return rebuild(model, lambda layer: CloneAction.COPY)[0]
 
 
 class Doubling(L.Layer):
@@ -99,8 +99,8 @@ def test_assets_are_carried_over():
 
 def test_layers_can_be_replaced_and_left_out():
     model = chain((4,), L.Dense(3, name="dense"), L.ReLU(name="relu"), tfbn.BatchNorm(name="bn"))
-    choices = {"relu": L.Activation("tanh", name="tanh"), "bn": Instead.NOTHING}
-    new, layers = rebuild(model, lambda layer: choices.get(layer.name, Instead.COPY))
+    choices = {"relu": L.Activation("tanh", name="tanh"), "bn": CloneAction.SKIP}
+    new, layers = rebuild(model, lambda layer: choices.get(layer.name, CloneAction.COPY))
     assert [layer.name for layer in new.layers][1:] == ["dense", "tanh"]
     assert layers[id(model.get_layer("dense"))] is new.get_layer("dense")
     assert id(model.get_layer("bn")) not in layers
@@ -117,7 +117,7 @@ def test_a_nested_model_can_be_left_empty(sequential, tmp_path):
     else:
         inner = keras.Model(inputs, steps[1](steps[0](inputs)), name="inner")
     outer = chain((3,), L.Dense(4), inner, L.ReLU())
-    kept = lambda layer: Instead.NOTHING if layer in steps else Instead.COPY  # noqa: E731
+    kept = lambda layer: CloneAction.SKIP if layer in steps else CloneAction.COPY  # noqa: E731
     new, _ = rebuild(outer, kept)
     named = [one for one in new.get_layer("inner").layers if not isinstance(one, L.InputLayer)]
     assert [(type(one), one.name) for one in named] == [(L.Identity, "bn")]
@@ -133,7 +133,7 @@ def test_an_input_left_to_outputs_alone_still_feeds_layers_directly():
     bn, drop = tfbn.BatchNorm(name="bn")(a), L.Dropout(0.5, name="drop")(b)
     model = keras.Model([a, b], {"a": bn, "b": L.Dense(3, name="dense")(drop), "r": L.ReLU()(bn)})
     new, _ = rebuild(
-        model, lambda layer: Instead.NOTHING if layer.name in ("bn", "drop") else Instead.COPY
+        model, lambda layer: CloneAction.SKIP if layer.name in ("bn", "drop") else CloneAction.COPY
     )
     assert [one.name for one in new.layers if isinstance(one, L.Identity)] == ["bn"]
     for name, feeds in (("dense", "b"), ("re_lu", "a")):
@@ -168,9 +168,9 @@ def test_what_is_open():
 
     inputs = keras.Input((4,))
     outputs = L.Dense(2)(inputs)
-    assert is_open(keras.Model(inputs, outputs))
-    assert is_open(Named(inputs, outputs))
-    assert is_open(keras.Sequential([inputs, L.Dense(2)]))
-    assert not is_open(keras.Sequential([L.Dense(2)]))
-    assert not is_open(Opaque(inputs, outputs))
-    assert not is_open(L.Dense(2))
+    assert has_readable_graph(keras.Model(inputs, outputs))
+    assert has_readable_graph(Named(inputs, outputs))
+    assert has_readable_graph(keras.Sequential([inputs, L.Dense(2)]))
+    assert not has_readable_graph(keras.Sequential([L.Dense(2)]))
+    assert not has_readable_graph(Opaque(inputs, outputs))
+    assert not has_readable_graph(L.Dense(2))

@@ -12,9 +12,10 @@ import reference
 import tfbn
 from networks import chain
 from tfbn import compat
-from tfbn.cloning import Instead, rebuild
+from tfbn.cloning import CloneAction, rebuild
 
 L = keras.layers
+pytestmark = pytest.mark.once  # no kernel that oneDNN replaces decides here
 
 
 # Registered nowhere, so that Keras could not read them again.
@@ -123,7 +124,7 @@ def test_a_copy_has_the_layers_own_precision():
     keras.config.set_dtype_policy("mixed_float16")
     model = chain((4,), Plain(3))
     keras.config.set_dtype_policy("float64")
-    copy = rebuild(model, lambda layer: Instead.COPY)[0]
+    copy = rebuild(model, lambda layer: CloneAction.COPY)[0]
     assert keras.config.dtype_policy().name == "float64"
     policies = [one.dtype_policy.name for one in (copy.layers[1], copy.layers[1].inner)]
     assert policies == ["mixed_float16", "mixed_float16"]
@@ -155,7 +156,7 @@ def test_adapted_and_quantized_layers_are_copied_to_the_bit(kind, quantized, ada
         for weight in layer.trainable_variables:
             weight.assign(rng.normal(size=weight.shape))
     x = rng.integers(0, 9, (7, *shape)) if kind == "embedding" else rng.normal(size=(7, *shape))
-    copy = rebuild(model, lambda layer: Instead.COPY)[0]
+    copy = rebuild(model, lambda layer: CloneAction.COPY)[0]
     np.testing.assert_array_equal(copy(x), model(x))
     assert [one.trainable for one in copy.layers[1].variables] == [
         one.trainable for one in layer.variables

@@ -10,10 +10,10 @@ import reference
 import tfbn
 from networks import FLOAT32, chain, outputs, randomize, relative_difference
 from tfbn.batch_norms import batch_norms
-from tfbn.folding.absorbing import Change
 from tfbn.folding.affine import Affine
 from tfbn.folding.graph import Graph
-from tfbn.folding.rules import ABSORBERS
+from tfbn.folding.rules import FOLD_TARGETS
+from tfbn.folding.targets import PendingFold
 
 L = keras.layers
 KINDS = [tfbn.BatchNorm, L.BatchNormalization]
@@ -73,7 +73,7 @@ LINEAR = {label: rest for label, *rest in linear_layers()}
 
 def test_every_rule_is_tested():
     elsewhere = {L.EinsumDense, L.Rescaling, L.Normalization, *KINDS}  # in test_folding_rules, _einsum
-    assert {type(make()) for make, *_ in LINEAR.values()} | elsewhere == ABSORBERS.keys()
+    assert {type(make()) for make, *_ in LINEAR.values()} | elsewhere == FOLD_TARGETS.keys()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -125,8 +125,8 @@ def test_grouped_kernels_scale_the_right_axes():
     layer.build((None, 5, 4))
     before = Affine(np.arange(1.0, 5), np.array([2.0, -1, 3, 5]))
     after = Affine(np.arange(1.0, 7), np.arange(6.0))
-    weights = ABSORBERS[L.Conv1D].write(layer, Change(before, after)).weights
-    got, kernel = weights["kernel"].rounded("float32"), layer.kernel.numpy()
+    weights = FOLD_TARGETS[L.Conv1D].write(layer, PendingFold(before, after)).weights
+    got, kernel = weights["kernel"].round_to("float32"), layer.kernel.numpy()
     bias = np.zeros(6)
     for out, place in itertools.product(range(6), range(2)):
         channel = 2 * (out // 3) + place
@@ -141,9 +141,9 @@ def test_depthwise_kernels_scale_the_right_axis():
     layer = L.DepthwiseConv2D(1, depth_multiplier=3)
     layer.build((None, 2, 2, 2))
     scale, offset = np.arange(1.0, 7), np.arange(6.0)
-    rule = ABSORBERS[L.DepthwiseConv2D]
-    weights = dict(rule.write(layer, Change(after=Affine(scale, offset))).weights)
-    weights["kernel"] = weights["kernel"].rounded("float32")
+    rule = FOLD_TARGETS[L.DepthwiseConv2D]
+    weights = dict(rule.write(layer, PendingFold(output_map=Affine(scale, offset))).weights)
+    weights["kernel"] = weights["kernel"].round_to("float32")
     kernel = layer.kernel.numpy()
     for channel, multiple in itertools.product(range(2), range(3)):
         np.testing.assert_allclose(

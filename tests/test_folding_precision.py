@@ -8,7 +8,7 @@ import pytest
 import reference
 import tfbn
 from networks import chain, relative_difference
-from tfbn.folding.affine import Scaled, rounded
+from tfbn.folding.affine import ScaledKernel, round_to
 
 L = keras.layers
 
@@ -107,7 +107,7 @@ def test_rounding_near_the_middle_between_two_values(dtype):
     above, below = middle + 2.0**-50, middle - 2.0**-50
     array = np.array([above, below, -above, -below, middle, 0, np.inf, 1e300])
     want = [1 + 2.0 ** (1 - bits), 1, -1 - 2.0 ** (1 - bits), -1, 1, 0, np.inf, np.inf]
-    got = rounded(array, dtype)
+    got = round_to(array, dtype)
     assert got.dtype == (ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
     np.testing.assert_array_equal(got.astype("float64"), want)
 
@@ -118,7 +118,7 @@ def test_kernels_are_scaled_in_blocks(monkeypatch):
     kernel = rng.normal(size=(7, 5, 6)).astype("float32")
     factors = rng.normal(size=(7, 1, 1)), rng.normal(size=(1, 5, 6))
     want = (kernel.astype("float64") * factors[0] * factors[1]).astype("float32")
-    np.testing.assert_array_equal(Scaled(kernel, factors).rounded("float32"), want)
+    np.testing.assert_array_equal(ScaledKernel(kernel, factors).round_to("float32"), want)
 
 
 def test_layers_of_integers_and_strings_keep_their_types():

@@ -13,7 +13,7 @@ from networks import FLOAT32, randomize, relative_difference
 from tfbn.batch_norms import batch_norms
 from tfbn.cloning import cast_before_layers, operation_class
 from tfbn.folding.graph import Step
-from tfbn.folding.rules import CROSSINGS, _operations
+from tfbn.folding.rules import PROPAGATION_RULES, _operations
 
 L = keras.layers
 
@@ -111,7 +111,7 @@ def test_every_crossing_is_tested():
     tested = {type(make()) for make, _ in ACROSS.values()}
     elsewhere = {L.Add, L.Subtract, L.Average, L.Maximum, L.Minimum, L.Multiply, L.Concatenate}
     # Steps of TimeDistributed are crossed in test_folding_steps.
-    assert CROSSINGS.keys() - tested - elsewhere == {L.Flatten, L.RepeatVector, Step}
+    assert PROPAGATION_RULES.keys() - tested - elsewhere == {L.Flatten, L.RepeatVector, Step}
 
 
 @pytest.mark.parametrize("zero", [-1, 1])

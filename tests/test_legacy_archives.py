@@ -21,7 +21,10 @@ from tfbn.compat.upgrade import upgrade
 
 L = tf_keras.layers
 DATA = pathlib.Path(__file__).parent / "data" / "keras2"
-pytestmark = pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file"),
+]
 
 
 def weighed(model):
@@ -56,14 +59,12 @@ def test_genuine_archives(release):
 IMAGES, SEQUENCES = image_layers(), sequence_layers()
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("number", range(len(IMAGES)))
 def test_layers_of_images(number, tmp_path):
     inputs = tf_keras.Input((9, 8, 4))
     check(weighed(tf_keras.Model(inputs, IMAGES[number](inputs))), tmp_path, draw(2, 9, 8, 4))
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("number", range(len(SEQUENCES)))
 def test_layers_of_sequences(number, tmp_path):
     inputs = tf_keras.Input((6, 4))

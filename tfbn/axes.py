@@ -33,7 +33,7 @@ def channel_axes(axis: Axis, rank: int) -> tuple[int, ...]:
     return canonical
 
 
-def averaged_axes(axis: Axis, rank: int) -> tuple[int, ...]:
+def reduction_axes(axis: Axis, rank: int) -> tuple[int, ...]:
     """The other axes of a tensor of `rank`: those that statistics are taken over."""
     kept = channel_axes(axis, rank)
     return tuple(one for one in range(rank) if one not in kept)

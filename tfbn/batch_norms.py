@@ -14,7 +14,7 @@ from . import functional
 from .layer import BatchNorm
 from .renorm import BatchRenorm
 
-Batchnorm: TypeAlias = BatchNorm | keras.layers.BatchNormalization
+AnyBatchNorm: TypeAlias = BatchNorm | keras.layers.BatchNormalization
 
 
 _CALLS = (BatchNorm.call, BatchRenorm.call, keras.layers.BatchNormalization.call)
@@ -47,7 +47,7 @@ def batch_norm_at_inference(cls: Class) -> Class:
     >>> is_batch_norm(Frozen())
     True
     """
-    if not (isinstance(cls, type) and issubclass(cls, Batchnorm)):
+    if not (isinstance(cls, type) and issubclass(cls, AnyBatchNorm)):
         raise TypeError(
             "batch_norm_at_inference takes a subclass of keras.layers.BatchNormalization or "
             f"tfbn.BatchNorm, received {cls!r}. Derive the layer from one of them."
@@ -56,29 +56,29 @@ def batch_norm_at_inference(cls: Class) -> Class:
     return cls
 
 
-def has_call_of_its_own(layer: Batchnorm) -> bool:
+def has_call_of_its_own(layer: AnyBatchNorm) -> bool:
     """Whether a batch norm is of a subclass that may train in another way."""
     return getattr(type(layer), "call", None) not in (*_CALLS, None) and type(layer) in _DECLARED
 
 
-def is_batch_norm(layer: object) -> TypeGuard[Batchnorm]:
-    """Whether `layer` computes batch normalisation at inference (see `why_unlike`)."""
-    return isinstance(layer, Batchnorm) and why_unlike(layer) is None
+def is_batch_norm(layer: object) -> TypeGuard[AnyBatchNorm]:
+    """Whether `layer` computes batch normalisation at inference (see `why_not_a_batch_norm`)."""
+    return isinstance(layer, AnyBatchNorm) and why_not_a_batch_norm(layer) is None
 
 
-def why_unlike(layer: Batchnorm) -> str | None:
+def why_not_a_batch_norm(layer: AnyBatchNorm) -> str | None:
     """Why a batch norm, or a subclass of one, does not compute what it does; `None` if it does.
 
     A subclass with a `call` of its own may compute anything, unless it was declared. A subclass of ours
-    can tell by `unlike_batch_norm`: a reason or `None`. `as_batch_norm()` then makes the `BatchNorm` of
-    the same arguments and order of weights, and `ignores_mask` says that masked positions count in
-    its statistics.
+    sets `not_a_batch_norm_because` to the reason why it is no batch norm, or to `None`.
+    `as_batch_norm()` then makes the `BatchNorm` of the same arguments and order of weights, and
+    `ignores_mask` says that masked positions count in its statistics.
     """
     kind = type(layer)
     if kind in _DECLARED:
         return None
-    if hasattr(layer, "unlike_batch_norm"):
-        return layer.unlike_batch_norm
+    if hasattr(layer, "not_a_batch_norm_because"):
+        return layer.not_a_batch_norm_because
     if kind.call in _CALLS:
         return None
     return has_its_own_call(kind)
@@ -109,7 +109,7 @@ def layer_paths(model: keras.layers.Layer) -> dict[str, keras.layers.Layer]:
     return found
 
 
-def batch_norms(model: keras.layers.Layer, inside: bool = True) -> dict[str, Batchnorm]:
+def batch_norms(model: keras.layers.Layer, inside: bool = True) -> dict[str, AnyBatchNorm]:
     """The batch norms among `layer_paths(model)`; `model` itself if it is one.
 
     Args:
@@ -119,7 +119,7 @@ def batch_norms(model: keras.layers.Layer, inside: bool = True) -> dict[str, Bat
     """
     if is_batch_norm(model):
         return {model.name: model}
-    found: dict[str, Batchnorm] = {}
+    found: dict[str, AnyBatchNorm] = {}
     for path, layer in layer_paths(model).items():
         if is_batch_norm(layer):
             found[path] = layer
@@ -129,16 +129,18 @@ def batch_norms(model: keras.layers.Layer, inside: bool = True) -> dict[str, Bat
     return found
 
 
-def unlike_batch_norms(model: keras.layers.Layer) -> dict[str, tuple[Batchnorm, str]]:
-    """The layers, by path, that derive from a batch norm and are none, and why (see `why_unlike`)."""
+def excluded_batch_norms(model: keras.layers.Layer) -> dict[str, tuple[AnyBatchNorm, str]]:
+    """The layers, by path, that derive from a batch norm and are none, and the reason."""
     batch_norm = BatchNorm, keras.layers.BatchNormalization
     found = (
         (path, layer) for path, layer in layer_paths(model).items() if isinstance(layer, batch_norm)
     )
-    return {path: (layer, why) for path, layer in found if (why := why_unlike(layer)) is not None}
+    return {
+        path: (layer, why) for path, layer in found if (why := why_not_a_batch_norm(layer)) is not None
+    }
 
 
-def inference_affine(layer: Batchnorm) -> tuple[np.ndarray, np.ndarray]:
+def inference_affine(layer: AnyBatchNorm) -> tuple[np.ndarray, np.ndarray]:
     """The layer's scale and offset at inference, float64, one number per channel."""
     scale, offset = functional.scale_and_offset(
         layer.moving_mean, layer.moving_variance, layer.beta, layer.gamma, layer.epsilon
@@ -182,7 +184,7 @@ def never_updated(mean: Any, variance: Any, beta: Any = None, gamma: Any = None)
     return bool(untouched and trained)
 
 
-def warn_if_never_updated(layers: Mapping[str, Batchnorm], stacklevel: int = 2) -> bool:
+def warn_if_never_updated(layers: Mapping[str, AnyBatchNorm], stacklevel: int = 2) -> bool:
     """Warn of batch norms that `never_updated` tells of, and say whether there were any.
 
     Args:

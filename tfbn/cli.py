@@ -69,7 +69,7 @@ _SAMPLES = click.option(
 @click.option(
     "--freeze/--no-freeze",
     default=None,
-    help="Weights as constants: sooner answers, more memory. Up to 40 MB they are unless told.",
+    help="Weights as constants: sooner answers, more memory. Default: constants up to 40 MB of weights.",
 )
 @click.option(
     "--input-name",
@@ -186,7 +186,7 @@ def upgrade_command(old: Path, new: Path, rtol: float | None, **arguments: Any) 
     if report.legacy.batch_norms:
         Console().print(_upgrade_table(report.legacy))
     if report.difference is None:
-        console.print("Not compared with what OLD predicted: pass --reference to prove it.")
+        console.print("Not compared with what OLD predicted: pass --reference for that.")
     else:
         off = f"{report.difference:.2g} of the largest prediction, in {report.samples} samples"
         console.print(f"Differs from the reference by at most {off}.")

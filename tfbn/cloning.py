@@ -19,18 +19,18 @@ from .copying import copy_flags, copy_layer, copy_state
 from .messages import no_model
 
 
-class Instead(Enum):
+class CloneAction(Enum):
     """What a rebuild can do with a layer besides putting a given one in its place."""
 
     COPY = "copy it with its state"
-    NOTHING = "leave it out: what went in goes on"
+    SKIP = "leave it out: what went in goes on"
 
 
 # What Keras calls an input that was given no name, before and after saving: a counter, another in each
 # process, on which no client should depend.
 AUTOMATIC_NAME = re.compile(r"(keras_tensor|input_layer)(_\d+)?")
 
-Choice = Callable[[keras.layers.Layer], "keras.layers.Layer | Instead"]
+Choice = Callable[[keras.layers.Layer], "keras.layers.Layer | CloneAction"]
 
 
 def check_built(model: object, function: str, purpose: str) -> None:
@@ -44,7 +44,7 @@ def check_built(model: object, function: str, purpose: str) -> None:
         )
 
 
-def is_open(model: object) -> bool:
+def has_readable_graph(model: object) -> bool:
     """Whether `model` is a Sequential or Functional model that runs just the graph it shows.
 
     A model with a `call` of its own is opaque, also when it was made from inputs and outputs.
@@ -85,9 +85,9 @@ def rebuild(
     """A new model with the layers that `choose` picks.
 
     Args:
-        model: an open model (see `is_open`). Open models inside it are rebuilt likewise.
+        model: an open model (see `has_readable_graph`). Open models inside it are rebuilt likewise.
         choose: called once for each layer that is not an open model; returns a new layer, whose
-            weights stay as they are and which is frozen or not as the old one is, or one of `Instead`.
+            weights stay as they are and which is frozen or not as the old one is, or a `CloneAction`.
         adapt: changes the configuration of each layer that is copied.
 
     Returns:
@@ -103,7 +103,7 @@ def rebuild(
 
     def clone(layer: keras.layers.Layer) -> Any:
         if id(layer) not in clones:
-            if is_open(layer):
+            if has_readable_graph(layer):
                 around.append(layer)
                 clones[id(layer)] = _rebuild_open(layer, clone)
             else:
@@ -114,13 +114,13 @@ def rebuild(
         if goes_by_steps(layer):
             around.append(layer)
             inner = clone(layer.layer)
-            return inner if inner is Instead.NOTHING else by_steps(layer, inner)
-        choice = choose(layer) if isinstance(layer, keras.layers.Layer) else Instead.COPY
-        if choice is Instead.COPY:
+            return inner if inner is CloneAction.SKIP else by_steps(layer, inner)
+        choice = choose(layer) if isinstance(layer, keras.layers.Layer) else CloneAction.COPY
+        if choice is CloneAction.COPY:
             choice = copy_layer(layer, adapt if isinstance(layer, keras.layers.Layer) else dict)
             if isinstance(layer, keras.layers.Layer):
                 copied.append((layer, choice))
-        elif choice is not Instead.NOTHING:
+        elif choice is not CloneAction.SKIP:
             replaced.append((layer, choice))
         return choice
 
@@ -132,13 +132,13 @@ def rebuild(
 
     new = clone(model)
     for outer in around:  # outermost first: a flag sets that of everything inside
-        if clones[id(outer)] is not Instead.NOTHING:
+        if clones[id(outer)] is not CloneAction.SKIP:
             clones[id(outer)].trainable = outer.trainable
     for old_layer, new_layer in copied:
         copy_state(old_layer, new_layer)
     for old_layer, new_layer in replaced:
         copy_flags(old_layer, new_layer)
-    return new, {key: layer for key, layer in clones.items() if layer is not Instead.NOTHING}
+    return new, {key: layer for key, layer in clones.items() if layer is not CloneAction.SKIP}
 
 
 def declared_inputs(model: keras.Model) -> Any:
@@ -146,7 +146,7 @@ def declared_inputs(model: keras.Model) -> Any:
     return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
 
 
-def uncompiled(model: keras.Model) -> keras.Model:
+def as_functional(model: keras.Model) -> keras.Model:
     """The same graph over the same layers as a Functional model, without losses and optimizer."""
     outputs = model.outputs if isinstance(model, keras.Sequential) else model.output
     return keras.Model(declared_inputs(model), outputs, name=model.name)
@@ -159,7 +159,7 @@ def _rebuild_open(model: keras.Model, clone: Callable[[Any], Any]) -> keras.Mode
     Keras 3.10 to 3.14 refuse a model whose input feeds nothing.
     """
     if isinstance(model, keras.Sequential):
-        layers = [new for layer in model.layers if (new := clone(layer)) is not Instead.NOTHING]
+        layers = [new for layer in model.layers if (new := clone(layer)) is not CloneAction.SKIP]
         layers = layers or [keras.layers.Identity(name=model.layers[0].name)]
         return keras.Sequential([input_like(model, declared_inputs(model)), *layers], name=model.name)
 
@@ -171,7 +171,7 @@ def _rebuild_open(model: keras.Model, clone: Callable[[Any], Any]) -> keras.Mode
 
     def call(named: tuple[str, Any], *args: Any, **kwargs: Any) -> Any:
         name, layer = named
-        if layer is Instead.NOTHING:
+        if layer is CloneAction.SKIP:
             tensor = args[0] if args else kwargs["inputs"]
             if id(tensor) not in at_inputs:
                 return tensor
@@ -191,7 +191,7 @@ def _rebuild_open(model: keras.Model, clone: Callable[[Any], Any]) -> keras.Mode
 
     # Uncompiled first: clone_model would make a second optimizer, with a slot for every weight.
     return keras.models.clone_model(
-        uncompiled(model),
+        as_functional(model),
         input_tensors=inputs,
         clone_function=lambda layer: (layer.name, clone(layer)),
         call_function=call,

@@ -9,13 +9,13 @@ from typing import Any
 import keras
 
 from .batch_norms import (
-    Batchnorm,
+    AnyBatchNorm,
     batch_norms,
     is_batch_norm,
     layer_paths,
     some,
 )
-from .cloning import Instead, check_built, functional_class, is_open, rebuild
+from .cloning import CloneAction, check_built, functional_class, has_readable_graph, rebuild
 from .copying import configuration
 from .data_format import to_channels_last
 from .layer import BatchNorm
@@ -96,15 +96,15 @@ def convert(
 
 
 def _with_batch_norms(model: keras.Model, to: type[keras.layers.Layer]) -> keras.Model:
-    pairs: list[tuple[Batchnorm, Batchnorm]] = []
+    pairs: list[tuple[AnyBatchNorm, AnyBatchNorm]] = []
     left = _subclasses(model)
 
-    def choose(layer: keras.layers.Layer) -> keras.layers.Layer | Instead:
+    def choose(layer: keras.layers.Layer) -> keras.layers.Layer | CloneAction:
         if not is_batch_norm(layer) or id(layer) in left:
-            return Instead.COPY
+            return CloneAction.COPY
         plain = layer.as_batch_norm() if hasattr(layer, "as_batch_norm") else layer
         if plain is layer and isinstance(layer, to):
-            return Instead.COPY
+            return CloneAction.COPY
         kind = BatchRenorm if to is BatchNorm and getattr(layer, "renorm", False) else to
         new = plain if type(plain) is kind else kind(**_translated(plain))
         pairs.append((layer, new))
@@ -136,13 +136,13 @@ def _subclasses(model: keras.Model) -> dict[int, str]:
     return {
         id(layer): path
         for path, layer in layer_paths(model).items()
-        if isinstance(layer, Batchnorm)
+        if isinstance(layer, AnyBatchNorm)
         and type(layer) not in known
-        and not hasattr(layer, "unlike_batch_norm")
+        and not hasattr(layer, "not_a_batch_norm_because")
     }
 
 
-def _translated(layer: Batchnorm) -> dict[str, Any]:
+def _translated(layer: AnyBatchNorm) -> dict[str, Any]:
     """The arguments that make the other class's layer equal to this one."""
     config = configuration(layer)
     shared = {name: config[name] for name in SHARED if name in config}
@@ -192,12 +192,12 @@ def _check(model: keras.Model, to: object, data_format: object) -> None:
     check_built(model, "convert", "carry over")
     plain = (keras.Sequential, keras.Model, functional_class())
     for one in [model, *layer_paths(model).values()]:
-        if is_open(one) and type(one) not in plain:
+        if has_readable_graph(one) and type(one) not in plain:
             raise TypeError(
                 f"The model {one.name!r} is a {type(one).__name__}, whose training may be its own and "
                 "would be lost in a copy. Change its layers in the code of the class."
             )
-    if not is_open(model):
+    if not has_readable_graph(model):
         raise TypeError(
             f"The graph of the model {model.name!r} ({type(model).__name__}) cannot be read: it has a "
             "call() of its own, or declares no inputs. Change its layers in the code of the class."

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from .axes import Axis, along, averaged_axes, channel_axes
-from .sums import exact_sum
+from .axes import Axis, along, channel_axes, reduction_axes
+from .sums import blocked_sum
 
 TensorLike = Any
 
@@ -54,11 +54,11 @@ def batch_moments(x: TensorLike, axis: Axis = -1) -> Moments:
     """
     with tf.name_scope("moments"):
         x = _widen(x)
-        axes = averaged_axes(axis, x.shape.rank)
+        axes = reduction_axes(axis, x.shape.rank)
         count = count_values(x, axis)
-        mean = tf.math.divide_no_nan(exact_sum(x, axes), count)
+        mean = tf.math.divide_no_nan(blocked_sum(x, axes), count)
         deviations = x - along(mean, axis, x.shape.rank)
-        variance = tf.math.divide_no_nan(exact_sum(tf.square(deviations), axes), count)
+        variance = tf.math.divide_no_nan(blocked_sum(tf.square(deviations), axes), count)
     return Moments(mean, variance, count)
 
 
@@ -69,7 +69,7 @@ def count_values(x: TensorLike, axis: Axis = -1) -> tf.Tensor:
     """
     x = _widen(x)
     shape = x.shape.as_list()  # TF1's behaviour has no plain numbers in x.shape
-    sizes = [(one, shape[one]) for one in averaged_axes(axis, x.shape.rank)]
+    sizes = [(one, shape[one]) for one in reduction_axes(axis, x.shape.rank)]
     count = tf.constant(float(math.prod(size for _, size in sizes if size is not None)), x.dtype)
     for one, size in sizes:
         if size is None:
@@ -107,11 +107,11 @@ def weighted_moments(x: TensorLike, weights: TensorLike, axis: Axis = -1) -> Mom
         weights = weights[..., tf.newaxis]
     x, weights = tf.where(weights > 0, x, 0), tf.where(weights > 0, weights, 0)
     weights = tf.broadcast_to(weights, tf.shape(x))
-    axes = averaged_axes(axis, x.shape.rank)
-    total = exact_sum(weights, axes)
-    mean = tf.math.divide_no_nan(exact_sum(weights * x, axes), total)
+    axes = reduction_axes(axis, x.shape.rank)
+    total = blocked_sum(weights, axes)
+    mean = tf.math.divide_no_nan(blocked_sum(weights * x, axes), total)
     deviations = x - along(mean, axis, rank)
-    variance = tf.math.divide_no_nan(exact_sum(weights * tf.square(deviations), axes), total)
+    variance = tf.math.divide_no_nan(blocked_sum(weights * tf.square(deviations), axes), total)
     return Moments(mean, variance, total)
 
 

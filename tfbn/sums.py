@@ -7,7 +7,7 @@ import tensorflow as tf
 BLOCK = 128  # values added up in their own type before float64 takes over
 
 
-def exact_sum(x: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
+def blocked_sum(x: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
     """Sum over `axes`: a block of the innermost in `x`'s type, the blocks and the rest in float64.
 
     TensorFlow adds a column of 100 000 float32 values one after the other, and errs by 1e-5 to 1e-4;

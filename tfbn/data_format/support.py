@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from ..axes import bias_is_misplaced
 from ..batch_norms import layer_paths, some
-from ..cloning import is_open
+from ..cloning import has_readable_graph
 
 # Layers that may lack a kernel, by the axes of what they take besides images: samples and channels, and
 # steps. Which do, depends on processor, type, TensorFlow and Keras.
@@ -41,7 +41,7 @@ TURN = f"Make the model channels last with {CONVERT}"
 def channels_first(model: keras.layers.Layer) -> list[str]:
     """The paths of the layers, and names of the Keras operations, that are channels first."""
     layers = layer_paths(model)
-    models = [one for one in (model, *layers.values()) if is_open(one)]
+    models = [one for one in (model, *layers.values()) if has_readable_graph(one)]
     operations = [
         (operation.name, operation)
         for one in models
@@ -101,7 +101,7 @@ def check_kernels(model: keras.layers.Layer, convertible: bool = True) -> None:
     lacking = {path: layer for path, layer in layer_paths(model).items() if _lacks_kernel(layer)}
     if lacking:
         dtypes = {layer.compute_dtype for layer in lacking.values()}
-        remedy = TURN if convertible and is_open(model) else IN_CODE
+        remedy = TURN if convertible and has_readable_graph(model) else IN_CODE
         raise RuntimeError(_message(some([*map(repr, lacking)]), dtypes, remedy))
 
 

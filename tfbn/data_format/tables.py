@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from ..cloning import is_open, operation_class
+from ..cloning import has_readable_graph, operation_class
 from ..layer import BatchNorm
 from ..renorm import BatchRenorm
 from .layouts import Layout, natural
@@ -39,7 +39,7 @@ L = keras.layers
 
 def time_distributed(layer: Any, given: list[Given]) -> Turned:
     """The layer within, without the axis of steps; a model within is turned as a whole."""
-    if is_open(layer.layer):
+    if has_readable_graph(layer.layer):
         return as_it_was(layer, given)
     one = given[0]
     rule = rule_of(layer.layer)

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from ..batch_norms import layer_paths, some
-from ..cloning import AUTOMATIC_NAME, declared_inputs, input_like, is_open, uncompiled
+from ..cloning import AUTOMATIC_NAME, as_functional, declared_inputs, has_readable_graph, input_like
 from ..copying import copy_layer, copy_state
 from .layouts import Layout, natural, transposed
 from .rules import CannotTurnError, Given, Turned, as_it_was
@@ -112,11 +112,11 @@ class _Turning:
             outputs = inputs
             for layer in model.layers:
                 # A Sequential model's own layers have its name in the paths of their variables.
-                with nullcontext() if is_open(layer) else keras.name_scope(model.name):
+                with nullcontext() if has_readable_graph(layer) else keras.name_scope(model.name):
                     outputs = self.call(layer, outputs)
         else:
             outputs = keras.models.clone_model(
-                uncompiled(model),
+                as_functional(model),
                 input_tensors=inputs,
                 clone_function=lambda operation: operation,
                 call_function=self.call,
@@ -184,7 +184,7 @@ class _Turning:
         given = [self._tensors.given(tensor) for tensor in tensors]
         ranks = [one.rank for one in given]
         if id(operation) not in self._called:
-            if is_open(operation):
+            if has_readable_graph(operation):
                 found = self._nested(operation, given, args)
             else:
                 try:
@@ -251,7 +251,7 @@ class _Turning:
     def _within(self, layer: Any, turned: Turned) -> Any:
         """The new layer, or model, inside a TimeDistributed; it may be called without that, too."""
         if id(layer) not in self._called:
-            if is_open(layer):
+            if has_readable_graph(layer):
                 ranks = [len(one.shape) for one in layer.inputs]
                 made = self.whole(layer), Turned(tuple(natural(rank) for rank in ranks))
                 self._results[id(layer)] = [natural(len(one.shape)) for one in layer.outputs]
@@ -259,8 +259,8 @@ class _Turning:
                 made = self._made(layer, turned), turned
             self._called[id(layer)] = made
         new, known = self._called[id(layer)]
-        open_inside = is_open(layer) and any(one != natural(len(one)) for one in known.inputs)
-        if open_inside or (not is_open(layer) and known.config != turned.config):
+        open_inside = has_readable_graph(layer) and any(one != natural(len(one)) for one in known.inputs)
+        if open_inside or (not has_readable_graph(layer) and known.config != turned.config):
             raise ValueError(
                 f"The layer {layer.name!r} cannot be made channels last, because it is called at each "
                 "step and by itself, on tensors that are laid out otherwise. Make it a layer for each."

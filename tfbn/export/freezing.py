@@ -50,7 +50,7 @@ def archive(
     if reason:
         return with_variables, reason
     try:
-        # What a tf.function inside traced would outlive the export, with our constants in it.
+        # An inner tf.function caches its trace; after the export it would still hold our constants.
         if any("PartitionedCall" in one for one in _operations(function.graph)):
             raise ValueError("a layer calls a tf.function")
         return _with_constants(model, call, specification), ""

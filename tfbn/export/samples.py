@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..batch_norms import some
-from ..cloning import declared_inputs, is_open
+from ..cloning import declared_inputs, has_readable_graph
 from . import signature
 
 # For axes of unknown size: large enough for the strides and windows of most image models.
@@ -47,7 +47,7 @@ def check(model: keras.Model, samples: Any, input_names: Sequence[str] | None = 
         ValueError: another structure than the model's, or other shapes; no sample, or not the same
             number in each.
     """
-    if is_open(model):
+    if has_readable_graph(model):
         declared = declared_inputs(model)
         specification = signature.specification(model, None, input_names)
         names = [one.name for one in tf.nest.flatten(specification)]
@@ -146,7 +146,7 @@ def draw(model: keras.Model) -> Any:
     Raises:
         ValueError: the model does not declare its inputs, or one is neither number nor boolean.
     """
-    if not is_open(model):
+    if not has_readable_graph(model):
         raise ValueError(
             f"The inputs of {model.name!r} ({type(model).__name__}) are not declared, so no samples can "
             "be drawn. Pass samples=, a small batch of its inputs."

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from .. import folding
 from ..batch_norms import batch_norms, layer_paths, some, warn_if_never_updated
-from ..cloning import check_built, is_open
+from ..cloning import check_built, has_readable_graph
 from ..data_format import check_kernels, misplaced_biases
 from ..folding.graph import Graph
 from ..messages import one_line
@@ -40,7 +40,7 @@ def export(
     freeze: bool | None = None,
     input_names: Sequence[str] | None = None,
 ) -> ExportReport:
-    """Write a model as a SavedModel with a serving signature, and prove that it is the same function.
+    """Write a model as a SavedModel, checked against the model on sample inputs.
 
     Folds the batch norms, writes the SavedModel beside `path`, reloads it, compares its
     signature with the given model on sample inputs (all at once, and the first one alone), and only
@@ -53,10 +53,10 @@ def export(
     names them. All others run as at inference.
 
     The signature `serving_default` takes the model's inputs under their names, with a free batch size.
-    Where `keras.Input` was given none, they are `inputs`, or `inputs_0`, `inputs_1`, … of several; what
-    a Python argument cannot hold becomes `_`, and `class` or `self` `input_class`. It returns the
-    outputs as Keras names them: `output_0`, `output_1`, … or the keys of a dictionary; nested ones by
-    their path, `y_0`.
+    Where `keras.Input` was given none, they are `inputs`, or `inputs_0`, `inputs_1`, … of several.
+    Characters not allowed in an identifier become `_`; Python keywords and `self` get the prefix
+    `input_`. It returns the outputs as Keras names them: `output_0`, `output_1`, … or the keys of a
+    dictionary; nested ones by their path, `y_0`.
 
     Args:
         model: a built Keras model; with `fold=True`, one that `tfbn.fold` takes. It is not changed.
@@ -69,9 +69,9 @@ def export(
             1e-5, or 1e-2 with float16 and 1e-1 with bfloat16 layers in the model, and ten times what
             a change of the inputs in their last digit does, up to 1e-2, where that is more.
         samples: inputs to compare on, at least one, structured as the model's or a dict by the
-            signature's names. The comparison sees the outputs only, so take some on which they differ.
-            By default four are drawn to the model's input specification: standard normal numbers, 0
-            or 1 for integers and booleans, 32 for unknown sizes.
+            signature's names. Choose samples whose outputs differ; near-constant outputs make the check
+            weak. By default four are drawn to the model's input specification: standard normal
+            numbers, 0 or 1 for integers and booleans, 32 for unknown sizes.
         freeze: whether the weights become constants of the SavedModel's graph: it answers sooner, and
             takes more memory to serve; it holds nothing to train on. By default weights of up to 40 MB
             in all do, unless a call writes to variables, or a layer needs some or calls a tf.function.
@@ -164,7 +164,7 @@ def _in_training(model: keras.Model, inputs: Any) -> tuple[str, ...]:
 
     None where its graph cannot be read.
     """
-    if not is_open(model):
+    if not has_readable_graph(model):
         return ()
     names = {id(layer): path for path, layer in layer_paths(model).items()}
     try:

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ..cloning import AUTOMATIC_NAME, declared_inputs, is_open
+from ..cloning import AUTOMATIC_NAME, declared_inputs, has_readable_graph
 from .report import Specification
 
 NAME = "serving_default"
@@ -26,7 +26,7 @@ def specification(model: keras.Model, inputs: Any, chosen: Sequence[str] | None 
     Raises:
         ValueError: other numbers of names than of inputs, or names that TensorFlow cannot have.
     """
-    tensors = declared_inputs(model) if is_open(model) else inputs
+    tensors = declared_inputs(model) if has_readable_graph(model) else inputs
     several = len(tf.nest.flatten(tensors)) > 1
     names: list[str] = []
     if chosen is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-# What a SavedModel's folder may hold; anything else in it is somebody's.
+# What a SavedModel's folder may hold. A directory that contains anything else is not overwritten.
 FILES = {"saved_model.pb", "saved_model.pbtxt", "fingerprint.pb", "keras_metadata.pb"}
 FILES |= {"variables", "assets", "assets.extra", "debug"}
 

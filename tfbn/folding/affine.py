@@ -10,7 +10,7 @@ import numpy as np
 BLOCK = 2**20  # numbers
 
 
-class StaysError(Exception):
+class CannotFoldError(Exception):
     """A batch norm cannot be folded this way, for the reason given."""
 
 
@@ -27,7 +27,10 @@ class Affine:
 
     @classmethod
     def of(cls, scale: np.ndarray, offset: np.ndarray) -> Affine:
-        return cls(_narrowed(np.asarray(scale, "float64")), _narrowed(np.asarray(offset, "float64")))
+        return cls(
+            _squeeze_constant_axes(np.asarray(scale, "float64")),
+            _squeeze_constant_axes(np.asarray(offset, "float64")),
+        )
 
     @classmethod
     def identity(cls, rank: int) -> Affine:
@@ -46,11 +49,11 @@ class Affine:
     def equals(self, other: Affine) -> bool:
         return np.array_equal(self.scale, other.scale) and np.array_equal(self.offset, other.offset)
 
-    def after(self, first: Affine) -> Affine:
+    def compose(self, first: Affine) -> Affine:
         """The map that does `first`, and then this."""
         return Affine.of(self.scale * first.scale, self.scale * first.offset + self.offset)
 
-    def scaled_only(self) -> Affine:
+    def without_offset(self) -> Affine:
         return Affine(self.scale, np.zeros((1,) * self.rank))
 
     def map(self, function: Callable[[np.ndarray], np.ndarray]) -> Affine:
@@ -62,26 +65,28 @@ def reshaped(affine: Affine, before: Sequence[int | None], after: Sequence[int |
     """The map on a sample of shape `after`, which is one of shape `before` with its elements in order.
 
     Raises:
-        StaysError: it varies, and one of the shapes is not wholly known or the sizes differ.
+        CannotFoldError: it varies, and one of the shapes is not wholly known or the sizes differ.
     """
     if not affine.axes:
         return affine.map(lambda one: one.reshape((1,) * len(after)))
     if None in before or None in after or np.prod(before) != np.prod(after):  # type: ignore[arg-type]
-        raise StaysError("a reshape on the way puts other values together, or its sizes are not known")
+        raise CannotFoldError(
+            "a reshape on the way puts other values together, or its sizes are not known"
+        )
     return affine.map(lambda one: np.broadcast_to(one, before).reshape(after))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
-class Scaled:
+class ScaledKernel:
     """A kernel of any type times float64 factors that broadcast along it; multiplied when rounded."""
 
     kernel: np.ndarray
     factors: tuple[np.ndarray, ...] = ()
 
-    def times(self, factor: np.ndarray) -> Scaled:
-        return Scaled(self.kernel, (*self.factors, factor))
+    def times(self, factor: np.ndarray) -> ScaledKernel:
+        return ScaledKernel(self.kernel, (*self.factors, factor))
 
-    def rounded(self, dtype: str) -> np.ndarray:
+    def round_to(self, dtype: str) -> np.ndarray:
         """The product in float64, rounded once, in blocks: no float64 kernel is ever held whole."""
         result = np.empty(self.kernel.shape, dtype)
         rows = max(1, BLOCK * len(result) // max(1, result.size))
@@ -90,15 +95,15 @@ class Scaled:
             product = self.kernel[block].astype("float64")
             for factor in self.factors:
                 product *= factor[block] if len(factor) > 1 else factor
-            result[block] = rounded(product, dtype)
+            result[block] = round_to(product, dtype)
         return result
 
 
-def rounded(array: np.ndarray, dtype: str) -> np.ndarray:
+def round_to(array: np.ndarray, dtype: str) -> np.ndarray:
     """A float64 array rounded once, to the nearest value of `dtype`.
 
-    NumPy rounds to bfloat16 by way of float32, which is once too often for values near the middle
-    between two: on the way they are made odd there (Boldo & Melquiond 2008), so that they stay off it.
+    NumPy rounds to bfloat16 via float32, so ties can round twice. Round-to-odd in float32 (Boldo &
+    Melquiond 2008) avoids that.
     """
     with np.errstate(over="ignore"):  # the caller looks for infinities
         if dtype != "bfloat16":
@@ -110,7 +115,7 @@ def rounded(array: np.ndarray, dtype: str) -> np.ndarray:
         return np.where((wide != array) & (odd == 0) & np.isfinite(single), nearer, single).astype(dtype)
 
 
-def _narrowed(array: np.ndarray) -> np.ndarray:
+def _squeeze_constant_axes(array: np.ndarray) -> np.ndarray:
     for axis, size in enumerate(array.shape):
         if size > 1 and (array == (first := array.take([0], axis))).all():
             array = first

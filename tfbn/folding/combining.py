@@ -9,55 +9,55 @@ from typing import Any
 
 import numpy as np
 
-from .affine import Affine, StaysError
-from .crossing import Condition, Crossing, Maps, no_offset
+from .affine import Affine, CannotFoldError
 from .graph import Call, Tensor
+from .propagation import Condition, Maps, PropagationRule, no_offset
 
 # How much larger than what it was, or than 1, the size of normalised values, a constant may become.
 MOST_CANCELLED = 3.0
 
 
-def whole(call: Call, maps: Maps) -> list[Affine]:
+def with_identities(call: Call, maps: Maps) -> list[Affine]:
     """The maps, with the identity for inputs left alone; all arguments are tensors of one rank."""
     if len(call.arguments) > len(call.inputs):
-        raise StaysError(f"{call.layer.name!r} ({type(call.layer).__name__}) takes a constant")
+        raise CannotFoldError(f"{call.layer.name!r} ({type(call.layer).__name__}) takes a constant")
     ranks = {len(tensor.shape) for tensor in call.inputs}
     if len(ranks) > 1:
-        raise StaysError(f"the inputs of {call.layer.name!r} have different ranks")
+        raise CannotFoldError(f"the inputs of {call.layer.name!r} have different ranks")
     (rank,) = ranks
     return [one or Affine.identity(rank - 1) for one in maps]
 
 
-def same(call: Call, affines: Sequence[Affine], what: str = "scale") -> np.ndarray:
+def require_equal(call: Call, affines: Sequence[Affine], what: str = "scale") -> np.ndarray:
     """The scale (or offset) that all inputs have."""
     arrays = [getattr(one, what) for one in affines]
     if not all(np.array_equal(one, arrays[0]) for one in arrays):
-        raise StaysError(f"it would {what} some inputs of {call.layer.name!r} and not others alike")
+        raise CannotFoldError(f"it would {what} some inputs of {call.layer.name!r} and not others alike")
     return arrays[0]
 
 
-class Alike(Crossing):
+class SameMapForAllInputs(PropagationRule):
     """Inputs that must all have the same map: Average, and Maximum and Minimum under a condition."""
 
     def __init__(self, *conditions: Condition) -> None:
         self.conditions = conditions
 
     def backward(self, call: Call, affine: Affine) -> list[Maps]:
-        whole(call, [affine] * len(call.inputs))
+        with_identities(call, [affine] * len(call.inputs))
         for condition in self.conditions:
             condition(call, affine)
         return [[affine] * len(call.inputs)]
 
     def forward(self, call: Call, maps: Maps) -> Affine:
-        affines = whole(call, maps)
-        same(call, affines)
-        same(call, affines, "offset")
+        affines = with_identities(call, maps)
+        require_equal(call, affines)
+        require_equal(call, affines, "offset")
         for condition in self.conditions:
             condition(call, affines[0])
         return affines[0]
 
 
-class Sum(Crossing):
+class AddRule(PropagationRule):
     """Add and Subtract: the scale into every input, the offset into any one."""
 
     def __init__(self, *signs: int) -> None:
@@ -65,7 +65,7 @@ class Sum(Crossing):
 
     def backward(self, call: Call, affine: Affine) -> list[Maps]:
         signs = self._signs(call)
-        scale_only = whole(call, [affine.scaled_only()] * len(signs))
+        scale_only = with_identities(call, [affine.without_offset()] * len(signs))
         if not affine.offset.any():
             return [scale_only]
         return [
@@ -74,34 +74,34 @@ class Sum(Crossing):
         ]
 
     def forward(self, call: Call, maps: Maps) -> Affine:
-        affines = whole(call, maps)
+        affines = with_identities(call, maps)
         signed = zip(self._signs(call), affines, strict=True)
         offsets = [sign * one.offset for sign, one in signed]
-        return Affine.of(same(call, affines), sum(offsets[1:], offsets[0]))
+        return Affine.of(require_equal(call, affines), sum(offsets[1:], offsets[0]))
 
     def _signs(self, call: Call) -> Sequence[int]:
         return self.signs or [1] * len(call.inputs)
 
 
-class Product(Crossing):
+class MultiplyRule(PropagationRule):
     """Multiply: a scale without an offset, into any one input, rather one that nothing else reads."""
 
     def backward(self, call: Call, affine: Affine) -> list[Maps]:
         no_offset(call, affine)
         places = range(len(call.inputs))
-        whole(call, [None for _ in places])
+        with_identities(call, [None for _ in places])
         order = sorted(places, key=lambda place: len(call.inputs[place].users))
         return [[affine if place == chosen else None for place in places] for chosen in order]
 
     def forward(self, call: Call, maps: Maps) -> Affine:
-        affines = whole(call, maps)
+        affines = with_identities(call, maps)
         for one in affines:
             no_offset(call, one)
         scale = math.prod((one.scale for one in affines[1:]), start=affines[0].scale)
         return Affine.of(scale, affines[0].offset)
 
 
-class Slices(Crossing):
+class ConcatRule(PropagationRule):
     """Concatenate: each input its slice."""
 
     def backward(self, call: Call, affine: Affine) -> list[Maps]:
@@ -109,7 +109,7 @@ class Slices(Crossing):
         if axis not in affine.axes:
             return [[affine] * len(sizes)]
         if None in sizes:
-            raise StaysError(f"the sizes that {call.layer.name!r} puts together are not known")
+            raise CannotFoldError(f"the sizes that {call.layer.name!r} puts together are not known")
         ends: Any = np.cumsum(sizes)  # type: ignore[arg-type]
 
         def slices(array: np.ndarray) -> list[np.ndarray]:
@@ -121,12 +121,12 @@ class Slices(Crossing):
         return [[Affine.of(*pair) for pair in pairs]]
 
     def forward(self, call: Call, maps: Maps) -> Affine:
-        affines = whole(call, maps)
+        affines = with_identities(call, maps)
         axis, sizes = self._layout(call)
         if all(one.equals(affines[0]) and axis not in one.axes for one in affines):
             return affines[0]
         if None in sizes:
-            raise StaysError(f"the sizes that {call.layer.name!r} puts together are not known")
+            raise CannotFoldError(f"the sizes that {call.layer.name!r} puts together are not known")
 
         def together(arrays: list[np.ndarray]) -> np.ndarray:
             others = [(*one.shape[:axis], 1, *one.shape[axis + 1 :]) for one in arrays]
@@ -145,15 +145,15 @@ class Slices(Crossing):
 
     def _layout(self, call: Call) -> tuple[int, list[int | None]]:
         """The axis of a sample along which the inputs are put together, and their sizes along it."""
-        whole(call, [None] * len(call.inputs))
+        with_identities(call, [None] * len(call.inputs))
         axis = call.layer.axis % len(call.inputs[0].shape)
         if axis == 0:
-            raise StaysError(f"{call.layer.name!r} puts samples together, not channels")
+            raise CannotFoldError(f"{call.layer.name!r} puts samples together, not channels")
         return axis - 1, [tensor.shape[axis] for tensor in call.inputs]
 
 
 @dataclass(frozen=True)
-class Constants(Crossing):
+class ConstantArithmetic(PropagationRule):
     """`factor · x + term` with constants, or `tensors`' rule where both arguments are tensors.
 
     Attributes:
@@ -162,14 +162,14 @@ class Constants(Crossing):
     """
 
     constants: Callable[[bool, np.ndarray], tuple[Any, Any]]
-    tensors: Crossing | None = None
+    tensors: PropagationRule | None = None
 
     def backward(self, call: Call, affine: Affine) -> list[Maps]:
         if self._both(call):
             return self.tensors.backward(call, affine)  # type: ignore[union-attr]
         factor, term = self._constants(call, affine.rank)
         if not np.all(factor):
-            raise StaysError(f"{call.layer.name!r} multiplies by 0")
+            raise CannotFoldError(f"{call.layer.name!r} multiplies by 0")
         _check_digits(call, term, affine.scale * term)
         return [[Affine.of(affine.scale, (affine.scale * term + affine.offset - term) / factor)]]
 
@@ -185,33 +185,33 @@ class Constants(Crossing):
         if len(call.inputs) == 1:
             return False
         if self.tensors is None:
-            raise StaysError(f"{call.layer.name!r} ({type(call.layer).__name__}) takes two tensors")
+            raise CannotFoldError(f"{call.layer.name!r} ({type(call.layer).__name__}) takes two tensors")
         return True
 
     def _constants(self, call: Call, rank: int) -> tuple[np.ndarray, np.ndarray]:
         first = isinstance(call.arguments[0], Tensor)
         other = np.asarray(call.arguments[first], "float64")
         if other.ndim > rank:
-            raise StaysError(f"the constant of {call.layer.name!r} has a batch axis of its own")
+            raise CannotFoldError(f"the constant of {call.layer.name!r} has a batch axis of its own")
         other = other.reshape((1,) * (rank - other.ndim) + other.shape)
         factor, term = self.constants(first, other)
         shape = call.inputs[0].shape[1:]
         if any(size not in (1, own) for size, own in zip(other.shape, shape, strict=True)):
-            raise StaysError(f"the constant of {call.layer.name!r} makes its input larger")
+            raise CannotFoldError(f"the constant of {call.layer.name!r} makes its input larger")
         return np.asarray(factor, "float64"), np.asarray(term, "float64")
 
 
 def _check_digits(call: Call, now: np.ndarray, before: np.ndarray) -> None:
     """Refuse a term that is far larger beside the normalised values than it was: it would cancel."""
     if call.dtype != "float64" and (np.abs(now) > MOST_CANCELLED * np.maximum(np.abs(before), 1)).any():
-        raise StaysError(
+        raise CannotFoldError(
             f"{call.layer.name!r} adds a constant that would be far larger than the values it is added "
             f"to, of which {call.dtype} would lose the digits"
         )
 
 
-def inverse(first: bool, other: np.ndarray) -> tuple[np.ndarray, int]:
+def division_constants(first: bool, other: np.ndarray) -> tuple[np.ndarray, int]:
     """Division by a constant as a product with its inverse."""
     if not first or not other.all():
-        raise StaysError("a division by it (or by 0) is not affine")
+        raise CannotFoldError("a division by it (or by 0) is not affine")
     return 1 / other, 0

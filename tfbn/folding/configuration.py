@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from ..batch_norms import layer_paths
-from ..cloning import functional_class, uncompiled
+from ..cloning import as_functional, functional_class
 from ..copying import stood_in
 from ..messages import one_line
 
@@ -28,7 +28,7 @@ class Configuration:
     """
 
     def __init__(self, model: keras.Model) -> None:
-        functional = uncompiled(model)
+        functional = as_functional(model)
         config = _configuration(functional)
         operations = {operation.name: operation for operation in functional.operations}
         nodes = {

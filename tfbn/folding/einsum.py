@@ -7,12 +7,12 @@ import string
 import keras
 import numpy as np
 
-from .absorbing import Absorber, Change, Written, arrays, check_activation, check_weights
-from .affine import Affine, StaysError
+from .affine import Affine, CannotFoldError
 from .graph import Call
+from .targets import FoldTarget, LayerEdit, PendingFold, arrays, check_activation, check_weights
 
 
-class Einsum(Absorber):
+class EinsumTarget(FoldTarget):
     """EinsumDense. Its form of a map has an axis for each letter of the output (or input)."""
 
     def output(self, call: Call, affine: Affine) -> Affine:
@@ -25,25 +25,25 @@ class Einsum(Absorber):
         check_weights(call.layer)
         source, kernel, output = letters(call.layer)
         if affine.offset.any() and (lost := set(source) - set(kernel) - set(output)):
-            raise StaysError(
+            raise CannotFoldError(
                 f"{call.layer.name!r} sums over {', '.join(sorted(lost))}, which its kernel does not "
                 "know the size of, so it can take up a scale but no offset"
             )
         return self._lettered(call.layer, affine, source, kernel)
 
-    def write(self, layer: keras.layers.Layer, change: Change) -> Written:
+    def write(self, layer: keras.layers.Layer, pending: PendingFold) -> LayerEdit:
         source, kernel, output = letters(layer)
         weights = {name: one.astype("float64") for name, one in arrays(layer).items()}
         bias = np.zeros((1,) * len(output))
         if "bias" in weights:
             own = weights["bias"]
             bias = own.reshape((1,) * (len(output) - own.ndim) + own.shape)
-        if (before := change.before) is not None:
+        if (before := pending.input_map) is not None:
             if before.offset.any():
                 equation = f"{source},{kernel}->{output}"
                 bias = bias + np.einsum(equation, before.offset, weights["kernel"])
             weights["kernel"] = weights["kernel"] * _aligned(before.scale, source, kernel)
-        if (after := change.after) is not None:
+        if (after := pending.output_map) is not None:
             weights["kernel"] = weights["kernel"] * _aligned(after.scale, output, kernel)
             bias = after.scale * bias + after.offset
         varying = {letter for letter, size in zip(output, bias.shape, strict=True) if size > 1}
@@ -51,15 +51,15 @@ class Einsum(Absorber):
         if not axes and bias.any():
             axes = output[-1]
         if not axes:
-            return Written({}, {"kernel": weights["kernel"]})
+            return LayerEdit({}, {"kernel": weights["kernel"]})
         shape = layer.compute_output_shape(layer.get_build_config()["input_shape"])
         sizes = (None, *shape[1:])[-len(output) :]  # a bias counts no samples
         if None in (size for letter, size in zip(output, sizes, strict=True) if letter in axes):
-            raise StaysError(
+            raise CannotFoldError(
                 f"{layer.name!r} would need a bias along an axis of a size that it does not know"
             )
         first = output.index(axes[0])
-        return Written({"bias_axes": axes}, weights | {"bias": bias.reshape(bias.shape[first:])})
+        return LayerEdit({"bias_axes": axes}, weights | {"bias": bias.reshape(bias.shape[first:])})
 
     def _lettered(self, layer: keras.layers.Layer, affine: Affine, own: str, kernel: str) -> Affine:
         """The map on the axes that have letters, which are the last ones."""
@@ -69,7 +69,7 @@ class Einsum(Absorber):
             unnamed + place for place, letter in enumerate(own) if letter in kernel
         }
         if unscaled or any(axis < unnamed for axis in whole.axes):
-            raise StaysError(
+            raise CannotFoldError(
                 f"it varies along an axis that the kernel of {layer.name!r} ({layer.equation}) does not "
                 "have; normalise one that it has"
             )
@@ -81,9 +81,9 @@ def letters(layer: keras.layers.Layer) -> tuple[str, str, str]:
     inputs, output = layer.equation.replace(" ", "").split("->")
     source, kernel = inputs.split(",")
     if any(part.count(letter) > 1 for part in (source, kernel) for letter in part if letter != "."):
-        raise StaysError(f"{layer.name!r} ({layer.equation}) takes a diagonal")
+        raise CannotFoldError(f"{layer.name!r} ({layer.equation}) takes a diagonal")
     if source.endswith("..."):
-        raise StaysError(f"the last axes of {layer.name!r} ({layer.equation}) have no letters")
+        raise CannotFoldError(f"the last axes of {layer.name!r} ({layer.equation}) have no letters")
     return source.removeprefix("..."), kernel, output.removeprefix("...")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from ..cloning import goes_by_steps, is_open
+from ..cloning import goes_by_steps, has_readable_graph
 from .configuration import Configuration, Key
 
 
@@ -130,7 +130,7 @@ class Graph:
             )
             call = Call(len(self.calls), layer, arguments, training=called, masked=masked)
             specified = read.specifications[key]
-            if is_open(layer) and _matches(layer, given, arguments):
+            if has_readable_graph(layer) and _matches(layer, given, arguments):
                 outputs: dict[int, Tensor] = dict(enumerate(self._enter(layer, call.inputs, called)))
                 for index in outputs.keys() - specified.keys():
                     outputs[index].users.append(None)  # of the nested model alone
@@ -139,7 +139,7 @@ class Graph:
             else:
                 outputs = {index: Tensor(*one, source=call) for index, one in sorted(specified.items())}
                 self._add(call, list(outputs.values()))
-                if is_open(layer):
+                if has_readable_graph(layer):
                     self._enter_apart(layer, called)
             tensors |= {(key, index): one for index, one in outputs.items()}
         return [tensors[one] for one in read.outputs]
@@ -164,7 +164,7 @@ class Graph:
         one_step = (sequence.shape[0], *sequence.shape[2:])
         step = called(Step(around.layer.name, into=True), sequence, one_step, sequence.dtype)
         made, again = (shape[0], *shape[2:]), Call(0, inner, [step], training=around.training)
-        if is_open(inner):
+        if has_readable_graph(inner):
             (step,) = self._enter(inner, [step], around.training)
         elif _is_by_steps(inner, again):
             step = self._enter_step(again, made, dtype)
@@ -212,7 +212,7 @@ def _is_by_steps(layer: Any, call: Call) -> bool:
     (given,), inner = call.arguments, layer.layer
     if not isinstance(given, Tensor) or {inner.compute_dtype, layer.compute_dtype} != {given.dtype}:
         return False
-    if not is_open(inner):
+    if not has_readable_graph(inner):
         return not isinstance(inner, keras.Model)
     step = Tensor((given.shape[0], *given.shape[2:]), given.dtype)
     return len(inner.outputs) == 1 and _matches(inner, [step], [step])

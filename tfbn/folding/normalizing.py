@@ -6,11 +6,11 @@ import keras
 import numpy as np
 
 from ..axes import channel_axes
-from ..batch_norms import Batchnorm, inference_affine
+from ..batch_norms import AnyBatchNorm, inference_affine
 from ..layer import BatchNorm
-from .absorbing import Absorber, Change, Written, arrays, spread
-from .affine import Affine, StaysError, rounded
+from .affine import Affine, CannotFoldError, round_to
 from .graph import Call
+from .targets import FoldTarget, LayerEdit, PendingFold, arrays, per_channel_map
 
 # The largest offset of normalised values that Rescaling may take up, beside their size of about 1.
 MOST_OFFSET = 8.0
@@ -19,18 +19,18 @@ MOST_OFFSET = 8.0
 def check_batch_norm(call: Call, who: str = "it") -> None:
     """Refuse a batch norm that is no affine map in this call, or hands a mask on."""
     if call.training:
-        raise StaysError(
+        raise CannotFoldError(
             f"{who} is called with training=True and uses each batch's own statistics; "
             "call it without to fold it"
         )
     if call.masked:
-        raise StaysError(
+        raise CannotFoldError(
             f"{who} is called with a mask, and hands it on to the layers after it; give "
             "them the mask themselves, and normalise without one"
         )
 
 
-class BatchNormalized(Absorber):
+class BatchNormTarget(FoldTarget):
     """Another batch norm: it becomes one of variance 1 with the mean where its output is 0.
 
     With mean 0 and all in beta, inputs far from 0 would lose their digits: ours takes the mean off
@@ -40,13 +40,13 @@ class BatchNormalized(Absorber):
     def output(self, call: Call, affine: Affine) -> Affine:
         check_batch_norm(call, repr(call.layer.name))
         shape = call.inputs[0].shape
-        return spread(call.layer, affine, channel_axes(call.layer.axis, len(shape)), shape)
+        return per_channel_map(call.layer, affine, channel_axes(call.layer.axis, len(shape)), shape)
 
     input = output
 
-    def write(self, layer: keras.layers.Layer, change: Change) -> Written:
+    def write(self, layer: keras.layers.Layer, pending: PendingFold) -> LayerEdit:
         shape = layer.moving_mean.shape
-        affine = changed(Affine(*(one.reshape(-1) for one in inference_affine(layer))), change)
+        affine = apply_pending(Affine(*(one.reshape(-1) for one in inference_affine(layer))), pending)
         scale, offset = (
             np.broadcast_to(one, np.prod(shape)).reshape(shape) for one in (affine.scale, affine.offset)
         )
@@ -54,14 +54,14 @@ class BatchNormalized(Absorber):
         mean = np.zeros(shape)
         if isinstance(layer, BatchNorm):
             root = -offset / np.where(scale == 0, np.inf, scale)
-            mean = rounded(root, layer.moving_mean.dtype).astype("float64")
+            mean = round_to(root, layer.moving_mean.dtype).astype("float64")
             mean = np.where(np.isfinite(mean), mean, 0)
         weights |= {"gamma": scale * np.sqrt(1 + layer.epsilon), "beta": offset + scale * mean}
         weights |= {"moving_mean": mean, "moving_variance": np.ones(shape)}
-        return Written({"center": True, "scale": True}, weights)
+        return LayerEdit({"center": True, "scale": True}, weights)
 
 
-class Rescaled(Absorber):
+class RescalingTarget(FoldTarget):
     """Rescaling: `scale · x + offset`, numbers or one for each of the last axis."""
 
     def output(self, call: Call, affine: Affine) -> Affine:
@@ -70,7 +70,7 @@ class Rescaled(Absorber):
         offset = np.abs(found.scale * own + found.offset)
         # What it adds now was exact, or cancelled where the batch norm took its mean off.
         if call.dtype != "float64" and (offset > MOST_OFFSET).any():
-            raise StaysError(
+            raise CannotFoldError(
                 f"{call.layer.name!r} would add numbers of {offset.max():.2g} to what cancels them, of "
                 f"which {call.dtype} keeps the first digits only"
             )
@@ -80,55 +80,55 @@ class Rescaled(Absorber):
         layer, shape = call.layer, call.inputs[0].shape
         own = [np.ndim(one) for one in (layer.scale, layer.offset)]
         if any(rank > 1 for rank in own):
-            raise StaysError(f"{layer.name!r} scales along several axes")
+            raise CannotFoldError(f"{layer.name!r} scales along several axes")
         if (affine.axes or any(own)) and keras.config.image_data_format() == "channels_first":
-            raise StaysError(
+            raise CannotFoldError(
                 f"{layer.name!r} reads its scale as channels first, as keras.config.image_data_format() "
                 "says now, and the folded model may be used where it says otherwise"
             )
-        return spread(layer, affine, (len(shape) - 1,), shape)
+        return per_channel_map(layer, affine, (len(shape) - 1,), shape)
 
-    def write(self, layer: keras.layers.Layer, change: Change) -> Written:
+    def write(self, layer: keras.layers.Layer, pending: PendingFold) -> LayerEdit:
         own = (np.atleast_1d(np.asarray(one, "float64")) for one in (layer.scale, layer.offset))
-        affine = changed(Affine(*own), change)
+        affine = apply_pending(Affine(*own), pending)
         parts = {"scale": affine.scale, "offset": affine.offset}
-        return Written(
+        return LayerEdit(
             {name: one.tolist() if one.size > 1 else one.item() for name, one in parts.items()}
         )
 
 
-class Standardized(Absorber):
+class NormalizationTarget(FoldTarget):
     """Normalization of the last axis: `(x - mean) / sqrt(variance)`, which only divides by positives."""
 
     def output(self, call: Call, affine: Affine) -> Affine:
         self._check(call)
         if (affine.scale <= 0).any():
-            raise StaysError(f"{call.layer.name!r} cannot take up a scale that is not positive")
+            raise CannotFoldError(f"{call.layer.name!r} cannot take up a scale that is not positive")
         shape = call.inputs[0].shape
-        return spread(call.layer, affine, (len(shape) - 1,), shape)
+        return per_channel_map(call.layer, affine, (len(shape) - 1,), shape)
 
     input = output
 
-    def write(self, layer: keras.layers.Layer, change: Change) -> Written:
+    def write(self, layer: keras.layers.Layer, pending: PendingFold) -> LayerEdit:
         deviation = np.maximum(np.sqrt(_flat(layer.variance)), keras.config.epsilon())
-        affine = changed(Affine(1 / deviation, -_flat(layer.mean) / deviation), change)
+        affine = apply_pending(Affine(1 / deviation, -_flat(layer.mean) / deviation), pending)
         # Keras takes no mean and variance of different sizes.
         mean, variance = np.broadcast_arrays(-affine.offset / affine.scale, affine.scale**-2)
-        kept = np.asarray(rounded(variance, layer.compute_dtype), "float64")
+        kept = np.asarray(round_to(variance, layer.compute_dtype), "float64")
         if (1 / affine.scale < keras.config.epsilon()).any() or not np.allclose(kept, variance, 0.01, 0):
-            raise StaysError(
+            raise CannotFoldError(
                 f"{layer.name!r} would divide by a number too small or too large for it: it replaces "
                 f"those below {keras.config.epsilon()}, and computes in {layer.compute_dtype}"
             )
-        return Written({"mean": mean.tolist(), "variance": variance.tolist()})
+        return LayerEdit({"mean": mean.tolist(), "variance": variance.tolist()})
 
     def _check(self, call: Call) -> None:
         layer, last = call.layer, len(call.inputs[0].shape) - 1
         if layer.invert or tuple(axis % (last + 1) for axis in layer.axis) != (last,):
-            raise StaysError(f"{layer.name!r} does not normalise just the last axis")
+            raise CannotFoldError(f"{layer.name!r} does not normalise just the last axis")
 
 
-def most_cancelled(layer: Batchnorm, change: Change) -> float:
+def most_cancelled(layer: AnyBatchNorm, pending: PendingFold) -> float:
     """How large `scale · mean` is beside the outputs of a batch norm of ours, in the worst channel.
 
     A layer that takes it up adds and takes off numbers of that size, and rounds them, where the batch
@@ -140,10 +140,10 @@ def most_cancelled(layer: Batchnorm, change: Change) -> float:
     own = Affine(*(one.reshape(-1) for one in inference_affine(layer)))
     gamma = np.ones(1) if layer.gamma is None else np.asarray(layer.gamma, "float64").reshape(-1)
     beta = np.zeros(1) if layer.beta is None else np.asarray(layer.beta, "float64").reshape(-1)
-    after = change.after or Affine.identity(1)
+    after = pending.output_map or Affine.identity(1)
     at_mean = after.scale * beta + after.offset
     size = np.abs(at_mean) + np.abs(after.scale * gamma)
-    cancelled = np.abs(changed(own, change).offset - at_mean)
+    cancelled = np.abs(apply_pending(own, pending).offset - at_mean)
     return float(np.max(cancelled / np.where(size > 0, size, 1)))
 
 
@@ -151,7 +151,7 @@ def _flat(tensor: object) -> np.ndarray:
     return np.asarray(keras.ops.convert_to_numpy(tensor), "float64").reshape(-1)
 
 
-def changed(affine: Affine, change: Change) -> Affine:
+def apply_pending(affine: Affine, pending: PendingFold) -> Affine:
     """An affine layer's map after a change, flat; where sizes differ, one of them is 1."""
-    whole = affine.after(change.before) if change.before else affine
-    return change.after.after(whole) if change.after else whole
+    whole = affine.compose(pending.input_map) if pending.input_map else affine
+    return pending.output_map.compose(whole) if pending.output_map else whole

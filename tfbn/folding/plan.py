@@ -6,12 +6,12 @@ from collections import defaultdict
 
 import keras
 
-from ..batch_norms import Batchnorm, is_batch_norm
-from ..cloning import is_open
-from .affine import StaysError
+from ..batch_norms import AnyBatchNorm, is_batch_norm
+from ..cloning import has_readable_graph
+from .affine import CannotFoldError
 from .graph import Graph
-from .moves import Backward, Forward, Move, State
-from .rules import MERGED_INTO
+from .moves import Backward, FoldingState, Forward, Move
+from .rules import BATCH_NORM_CLASSES
 
 
 class Plan:
@@ -23,23 +23,23 @@ class Plan:
         reasons: for each one that stays, why.
     """
 
-    def __init__(self, graph: Graph, banned: dict[int, str]) -> None:
+    def __init__(self, graph: Graph, excluded: dict[int, str]) -> None:
         """Plan for all batch norms of a graph, which is changed on the way.
 
         Args:
             graph: of the whole model.
             banned: layers that may take nothing up, by `id`, and why.
         """
-        self.state = State(graph, banned | _tied(graph))
-        self.into: dict[Batchnorm, list[keras.layers.Layer]] = {}
-        self.reasons: dict[Batchnorm, str] = {}
+        self.state = FoldingState(graph, excluded | _tied(graph))
+        self.into: dict[AnyBatchNorm, list[keras.layers.Layer]] = {}
+        self.reasons: dict[AnyBatchNorm, str] = {}
         left = list(dict.fromkeys(call.layer for call in graph.calls if is_batch_norm(call.layer)))
-        for merging in (False, True):
-            while self._pass(left, merging):
+        for allow_merge in (False, True):
+            while self._pass(left, allow_merge):
                 left = [layer for layer in left if layer not in self.into]
         self.reasons = {layer: self.reasons[layer] for layer in left}
 
-    def _pass(self, left: list[Batchnorm], merging: bool) -> bool:
+    def _pass(self, left: list[AnyBatchNorm], allow_merge: bool) -> bool:
         """Try each batch norm that is left, backwards and then forwards; whether any went."""
         before = len(self.into)
         for layer in left:
@@ -48,9 +48,9 @@ class Plan:
             reasons = []
             for kind in (Backward, Forward):
                 try:
-                    self._commit(kind(self.state, layer, merging))
+                    self._commit(kind(self.state, layer, allow_merge))
                     break
-                except StaysError as reason:
+                except CannotFoldError as reason:
                     reasons.append(str(reason))
             else:
                 same = reasons[0] == reasons[1]
@@ -59,19 +59,21 @@ class Plan:
         return len(self.into) > before
 
     def _commit(self, move: Move) -> None:
-        for layer, affine in move.taken.values():
-            change = self.state.changes[id(layer)]
-            change = change.with_after(affine) if move.backwards else change.with_before(affine)
-            self.state.changes[id(layer)] = change
-        for batch_norm in move.gone:
-            self.into[batch_norm] = [layer for layer, _ in move.taken.values()]
+        for layer, affine in move.targets.values():
+            pending = self.state.pending[id(layer)]
+            pending = (
+                pending.with_output_map(affine) if move.backwards else pending.with_input_map(affine)
+            )
+            self.state.pending[id(layer)] = pending
+        for batch_norm in move.removed:
+            self.into[batch_norm] = [layer for layer, _ in move.targets.values()]
             self.state.graph.drop(batch_norm)
 
-    def absorbing_layers(self, batch_norm: Batchnorm) -> list[keras.layers.Layer]:
+    def absorbing_layers(self, batch_norm: AnyBatchNorm) -> list[keras.layers.Layer]:
         """Where a batch norm went in the end, also when it was merged into others that went."""
         found: dict[int, keras.layers.Layer] = {}
         for layer in self.into[batch_norm]:
-            if isinstance(layer, MERGED_INTO) and layer in self.into:
+            if isinstance(layer, BATCH_NORM_CLASSES) and layer in self.into:
                 found |= {id(one): one for one in self.absorbing_layers(layer)}
             else:
                 found[id(layer)] = layer
@@ -84,7 +86,7 @@ def _tied(graph: Graph) -> dict[int, str]:
         id(call.layer): call.layer
         for call in graph.calls
         # An open model has no weights but those of its layers, whose calls are here too.
-        if hasattr(call.layer, "weights") and not is_open(call.layer)
+        if hasattr(call.layer, "weights") and not has_readable_graph(call.layer)
     }
     owners: dict[int, list[keras.layers.Layer]] = defaultdict(list)
     for layer in layers.values():

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Folded:
+class FoldEntry:
     """One batch norm in a `FoldReport`.
 
     Attributes:
@@ -29,14 +29,14 @@ class FoldReport:
     `print(report)` shows them as a table, one line for each.
     """
 
-    entries: tuple[Folded, ...]
+    entries: tuple[FoldEntry, ...]
 
     @property
-    def folded(self) -> tuple[Folded, ...]:
+    def folded(self) -> tuple[FoldEntry, ...]:
         return tuple(entry for entry in self.entries if entry.reason is None)
 
     @property
-    def kept(self) -> tuple[Folded, ...]:
+    def kept(self) -> tuple[FoldEntry, ...]:
         return tuple(entry for entry in self.entries if entry.reason is not None)
 
     def __str__(self) -> str:

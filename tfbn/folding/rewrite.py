@@ -8,16 +8,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from ..batch_norms import batch_norms, layer_paths, unlike_batch_norms
-from ..cloning import Instead, check_built, is_open, rebuild
+from ..batch_norms import batch_norms, excluded_batch_norms, layer_paths
+from ..cloning import CloneAction, check_built, has_readable_graph, rebuild
 from ..copying import configuration, like
-from .absorbing import Change
-from .affine import Scaled, StaysError, rounded
+from .affine import CannotFoldError, ScaledKernel, round_to
 from .graph import Graph
 from .plan import Plan
 from .precision import check_fit, floating_policy, with_policy
-from .report import Folded, FoldReport
-from .rules import ABSORBERS
+from .report import FoldEntry, FoldReport
+from .rules import FOLD_TARGETS
+from .targets import PendingFold
 
 HIDDEN = "it is inside a layer whose graph Keras does not show"
 
@@ -35,8 +35,8 @@ def fold(model: keras.Model, dtype: str | None = None) -> tuple[keras.Model, Fol
     kind, whose kernels and biases take it up: computed in float64 and rounded once. Ours and Keras'
     own fold alike, in nested models too; all else is copied with its weights.
 
-    What cannot be removed stays a batch norm, merged with others where they meet: its inference is
-    one multiply-add already, for which nothing cheaper could stand. So does a `tfbn.BatchNorm` whose
+    A batch norm that cannot be removed is kept, merged with others where they meet; it is already one
+    multiply-add. So is a `tfbn.BatchNorm` whose
     inputs are far from 0 beside their deviation, where only a layer behind it could take it up: it takes
     the mean off first, and that layer, in float32 or less, would lose their digits.
 
@@ -61,30 +61,30 @@ def fold(model: keras.Model, dtype: str | None = None) -> tuple[keras.Model, Fol
     """
     _check_open(model)
     policy = None if dtype is None else floating_policy(dtype)
-    banned: dict[int, str] = {}
+    excluded: dict[int, str] = {}
     while True:
-        plan = Plan(Graph(model), banned)
+        plan = Plan(Graph(model), excluded)
         try:
             return _build(model, plan, policy), _report(model, plan)
         except _UnfitError as reason:
             layer, why = reason.args
-            banned[id(layer)] = why
+            excluded[id(layer)] = why
 
 
 def _build(model: keras.Model, plan: Plan, policy: str | None) -> keras.Model:
-    gone = {id(layer) for layer in plan.into}
+    removed = {id(layer) for layer in plan.into}
 
     def adapt(config: dict[str, Any]) -> dict[str, Any]:
         return config if policy is None else with_policy(config, policy)
 
-    def choose(layer: keras.layers.Layer) -> keras.layers.Layer | Instead:
-        if id(layer) in gone:
-            return Instead.NOTHING
-        if id(layer) not in plan.state.changes:
-            return Instead.COPY
+    def choose(layer: keras.layers.Layer) -> keras.layers.Layer | CloneAction:
+        if id(layer) in removed:
+            return CloneAction.SKIP
+        if id(layer) not in plan.state.pending:
+            return CloneAction.COPY
         try:
-            return _written(layer, plan.state.changes[id(layer)], adapt)
-        except StaysError as reason:
+            return _written(layer, plan.state.pending[id(layer)], adapt)
+        except CannotFoldError as reason:
             raise _UnfitError(layer, str(reason)) from None
 
     folded, clones = rebuild(model, choose, adapt)
@@ -96,16 +96,16 @@ def _build(model: keras.Model, plan: Plan, policy: str | None) -> keras.Model:
 
 
 def _written(
-    layer: keras.layers.Layer, change: Change, adapt: Callable[[dict[str, Any]], dict[str, Any]]
+    layer: keras.layers.Layer, pending: PendingFold, adapt: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> keras.layers.Layer:
-    """A layer that has taken up a change; StaysError if its new numbers are too large for its types."""
-    written = ABSORBERS[type(layer)].write(layer, change)
+    """A layer that has taken up a map; CannotFoldError if its types cannot hold the new numbers."""
+    written = FOLD_TARGETS[type(layer)].write(layer, pending)
     new = like(layer, adapt(configuration(layer)) | written.config)
 
     def check(name: str, value: np.ndarray, dtype: str) -> None:
-        value = value if value.dtype == dtype else rounded(value, dtype)
+        value = value if value.dtype == dtype else round_to(value, dtype)
         if not np.isfinite(value).all():
-            raise StaysError(f"the folded {name} of {layer.name!r} is not finite in {dtype}")
+            raise CannotFoldError(f"the folded {name} of {layer.name!r} is not finite in {dtype}")
 
     for name, number in written.config.items():
         if not isinstance(number, str):
@@ -113,10 +113,10 @@ def _written(
     _build_blank(new, layer.get_build_config())
     for variable in new.weights:
         value = written.weights[variable.name]
-        if isinstance(value, Scaled):
-            value = value.rounded(variable.dtype)
+        if isinstance(value, ScaledKernel):
+            value = value.round_to(variable.dtype)
         else:
-            value = rounded(np.broadcast_to(value, variable.shape), variable.dtype)
+            value = round_to(np.broadcast_to(value, variable.shape), variable.dtype)
         check(variable.name, value, new.compute_dtype)  # what Keras casts it to in each call
         variable.assign(value)
     return new
@@ -134,14 +134,14 @@ def _build_blank(layer: keras.layers.Layer, config: Any) -> None:
 
 def _report(model: keras.Model, plan: Plan) -> FoldReport:
     names = {id(layer): path for path, layer in layer_paths(model).items()}
-    unlike = unlike_batch_norms(model)
+    unlike = excluded_batch_norms(model)
 
-    def entry(path: str, layer: Any) -> Folded:
+    def entry(path: str, layer: Any) -> FoldEntry:
         kind = type(layer).__name__
         if layer in plan.into:
-            return Folded(path, kind, tuple(names[id(one)] for one in plan.absorbing_layers(layer)))
+            return FoldEntry(path, kind, tuple(names[id(one)] for one in plan.absorbing_layers(layer)))
         own = unlike[path][1] if path in unlike else HIDDEN
-        return Folded(path, kind, reason=plan.reasons.get(layer, own))
+        return FoldEntry(path, kind, reason=plan.reasons.get(layer, own))
 
     found = batch_norms(model) | {path: layer for path, (layer, _) in unlike.items()}
     return FoldReport(tuple(entry(*one) for one in found.items()))
@@ -149,7 +149,7 @@ def _report(model: keras.Model, plan: Plan) -> FoldReport:
 
 def _check_open(model: keras.Model) -> None:
     check_built(model, "fold", "fold")
-    if not is_open(model):
+    if not has_readable_graph(model):
         raise TypeError(
             f"The graph of the model {model.name!r} ({type(model).__name__}) cannot be read: it has a "
             "call() of its own, or declares no inputs. Build it as a Functional model, or a Sequential "

@@ -13,15 +13,24 @@ import keras
 
 from ..cloning import operation_class
 from ..layer import BatchNorm
-from .absorbing import HOMOGENEOUS, Absorber, Linear
-from .combining import Alike, Constants, Product, Slices, Sum, inverse
-from .crossing import (
-    Crossing,
-    Pooled,
-    Rearranged,
-    Repeated,
-    Stepped,
-    Unchanged,
+from .combining import (
+    AddRule,
+    ConcatRule,
+    ConstantArithmetic,
+    MultiplyRule,
+    SameMapForAllInputs,
+    division_constants,
+)
+from .einsum import EinsumTarget
+from .graph import Step
+from .normalizing import BatchNormTarget, NormalizationTarget, RescalingTarget
+from .propagation import (
+    GlobalPoolRule,
+    PassThrough,
+    PropagationRule,
+    RepeatVectorRule,
+    ReshapeRule,
+    TimeStepRule,
     channels_last,
     in_order,
     interpolated,
@@ -30,22 +39,20 @@ from .crossing import (
     not_negative,
     per_channel,
 )
-from .einsum import Einsum
-from .graph import Step
-from .normalizing import BatchNormalized, Rescaled, Standardized
+from .targets import HOMOGENEOUS, FoldTarget, KernelTarget
 
 L = keras.layers
 
 # A grouped kernel is [..., in / groups, out]: still one slice of the last axis a channel.
-_CONVOLUTION = Linear("kernel", (-1,), ("kernel", -2))
-_TRANSPOSED = Linear("kernel", (-2,), ("kernel", -1), transposed=True)
+_CONVOLUTION = KernelTarget("kernel", (-1,), ("kernel", -2))
+_TRANSPOSED = KernelTarget("kernel", (-2,), ("kernel", -1), transposed=True)
 # Output channel = input channel · multiplier + which multiple.
-_DEPTHWISE = Linear("kernel", (-2, -1), ("kernel", -2))
-_SEPARABLE = Linear("pointwise_kernel", (-1,), ("depthwise_kernel", -2))
+_DEPTHWISE = KernelTarget("kernel", (-2, -1), ("kernel", -2))
+_SEPARABLE = KernelTarget("pointwise_kernel", (-1,), ("depthwise_kernel", -2))
 
-ABSORBERS: dict[type, Absorber] = {
-    L.Dense: Linear("kernel", (-1,), ("kernel", -2), images=False),
-    L.EinsumDense: Einsum(),
+FOLD_TARGETS: dict[type, FoldTarget] = {
+    L.Dense: KernelTarget("kernel", (-1,), ("kernel", -2), images=False),
+    L.EinsumDense: EinsumTarget(),
     L.Conv1D: _CONVOLUTION,
     L.Conv2D: _CONVOLUTION,
     L.Conv3D: _CONVOLUTION,
@@ -56,27 +63,29 @@ ABSORBERS: dict[type, Absorber] = {
     L.DepthwiseConv2D: _DEPTHWISE,
     L.SeparableConv1D: _SEPARABLE,
     L.SeparableConv2D: _SEPARABLE,
-    L.Rescaling: Rescaled(),
-    L.Normalization: Standardized(),
-    L.BatchNormalization: BatchNormalized(),
-    BatchNorm: BatchNormalized(),
+    L.Rescaling: RescalingTarget(),
+    L.Normalization: NormalizationTarget(),
+    L.BatchNormalization: BatchNormTarget(),
+    BatchNorm: BatchNormTarget(),
 }
-MERGED_INTO = (L.BatchNormalization, BatchNorm)
+BATCH_NORM_CLASSES = (L.BatchNormalization, BatchNorm)
 
-_IDENTITY = Unchanged()
-_DROPPED = Unchanged(not_in_training)
-_HOMOGENEOUS = Unchanged(no_offset, not_negative)
-_PER_CHANNEL = Unchanged(per_channel)
-_LARGEST = Unchanged(per_channel, not_negative)
-_PADDED = Unchanged(per_channel, no_offset)
-_REORDERED = Rearranged(in_order)
+_IDENTITY = PassThrough()
+_DROPPED = PassThrough(not_in_training)
+_HOMOGENEOUS = PassThrough(no_offset, not_negative)
+_PER_CHANNEL = PassThrough(per_channel)
+_LARGEST = PassThrough(per_channel, not_negative)
+_PADDED = PassThrough(per_channel, no_offset)
+_REORDERED = ReshapeRule(in_order)
 
 
-def _of_ranks(name: str, rule: Crossing, ranks: tuple[int, ...] = (1, 2, 3)) -> dict[type, Crossing]:
+def _of_ranks(
+    name: str, rule: PropagationRule, ranks: tuple[int, ...] = (1, 2, 3)
+) -> dict[type, PropagationRule]:
     return {getattr(L, f"{name}{rank}D"): rule for rank in ranks}
 
 
-CROSSINGS: dict[type, Crossing] = {
+PROPAGATION_RULES: dict[type, PropagationRule] = {
     L.Identity: _IDENTITY,
     L.Dropout: _DROPPED,
     **_of_ranks("SpatialDropout", _DROPPED),
@@ -87,45 +96,45 @@ CROSSINGS: dict[type, Crossing] = {
     L.PReLU: _HOMOGENEOUS,
     **_of_ranks("AveragePooling", _PER_CHANNEL),  # TensorFlow leaves the padding out of averages
     **_of_ranks("MaxPooling", _LARGEST),
-    **_of_ranks("GlobalAveragePooling", Pooled()),
-    **_of_ranks("GlobalMaxPooling", Pooled(not_negative)),
-    **_of_ranks("UpSampling", Unchanged(per_channel, interpolated)),
+    **_of_ranks("GlobalAveragePooling", GlobalPoolRule()),
+    **_of_ranks("GlobalMaxPooling", GlobalPoolRule(not_negative)),
+    **_of_ranks("UpSampling", PassThrough(per_channel, interpolated)),
     **_of_ranks("Cropping", _PER_CHANNEL),
     **_of_ranks("ZeroPadding", _PADDED),
-    L.Flatten: Rearranged(channels_last),
+    L.Flatten: ReshapeRule(channels_last),
     L.Reshape: _REORDERED,
-    L.Permute: Rearranged(lambda call: tuple(axis - 1 for axis in call.layer.dims)),
-    L.RepeatVector: Repeated(),
-    Step: Stepped(),
-    L.Add: Sum(),
-    L.Subtract: Sum(1, -1),
-    L.Average: Alike(),
-    L.Maximum: Alike(not_negative),
-    L.Minimum: Alike(not_negative),
-    L.Multiply: Product(),
-    L.Concatenate: Slices(),
+    L.Permute: ReshapeRule(lambda call: tuple(axis - 1 for axis in call.layer.dims)),
+    L.RepeatVector: RepeatVectorRule(),
+    Step: TimeStepRule(),
+    L.Add: AddRule(),
+    L.Subtract: AddRule(1, -1),
+    L.Average: SameMapForAllInputs(),
+    L.Maximum: SameMapForAllInputs(not_negative),
+    L.Minimum: SameMapForAllInputs(not_negative),
+    L.Multiply: MultiplyRule(),
+    L.Concatenate: ConcatRule(),
 }
 
 # Whether the tensor comes first, and the other argument: the constants of factor · x + term.
-_ARITHMETIC: dict[Callable[..., Any], Crossing] = {
-    keras.ops.add: Constants(lambda _, other: (1, other), Sum()),
-    keras.ops.subtract: Constants(
-        lambda first, other: (1, -other) if first else (-1, other), Sum(1, -1)
+_ARITHMETIC: dict[Callable[..., Any], PropagationRule] = {
+    keras.ops.add: ConstantArithmetic(lambda _, other: (1, other), AddRule()),
+    keras.ops.subtract: ConstantArithmetic(
+        lambda first, other: (1, -other) if first else (-1, other), AddRule(1, -1)
     ),
-    keras.ops.multiply: Constants(lambda _, other: (other, 0), Product()),
-    keras.ops.divide: Constants(inverse),
-    keras.ops.true_divide: Constants(inverse),
-    keras.ops.maximum: Alike(not_negative),
-    keras.ops.minimum: Alike(not_negative),
+    keras.ops.multiply: ConstantArithmetic(lambda _, other: (other, 0), MultiplyRule()),
+    keras.ops.divide: ConstantArithmetic(division_constants),
+    keras.ops.true_divide: ConstantArithmetic(division_constants),
+    keras.ops.maximum: SameMapForAllInputs(not_negative),
+    keras.ops.minimum: SameMapForAllInputs(not_negative),
 }
 
 
-def absorber_for(layer: Any) -> Absorber | None:
+def fold_target_for(layer: Any) -> FoldTarget | None:
     """What takes an affine map up at this layer."""
-    return ABSORBERS.get(type(layer))
+    return FOLD_TARGETS.get(type(layer))
 
 
-def crossing_for(operation: Any) -> Crossing | None:
+def propagation_rule_for(operation: Any) -> PropagationRule | None:
     """What an affine map does at this layer or Keras operation that has no weights to change."""
     if isinstance(operation, L.Activation):
         plain = operation.activation in (keras.activations.linear, *HOMOGENEOUS)
@@ -135,11 +144,11 @@ def crossing_for(operation: Any) -> Crossing | None:
     if type(operation) is L.ReLU:
         straight = operation.max_value is None and not operation.threshold
         return _HOMOGENEOUS if straight else None
-    return CROSSINGS.get(type(operation)) or _operations().get(type(operation))
+    return PROPAGATION_RULES.get(type(operation)) or _operations().get(type(operation))
 
 
 @cache
-def _operations() -> dict[type, Crossing]:
+def _operations() -> dict[type, PropagationRule]:
     """The rules of Keras operations (`x + y`, `keras.ops.reshape`) by their classes.
 
     The classes have no public names; a model of one call shows them.
@@ -150,5 +159,5 @@ def _operations() -> dict[type, Crossing]:
     return rules | {
         class_of(keras.ops.relu(x)): _HOMOGENEOUS,
         class_of(keras.ops.reshape(x, (-1, 1))): _REORDERED,
-        class_of(keras.ops.concatenate([x, x])): Slices(),
+        class_of(keras.ops.concatenate([x, x])): ConcatRule(),
     }

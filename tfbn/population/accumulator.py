@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from .. import functional
-from ..batch_norms import Batchnorm, has_call_of_its_own, layer_paths
+from ..batch_norms import AnyBatchNorm, has_call_of_its_own, layer_paths
 from ..functional import Moments
 
 
@@ -31,7 +31,7 @@ class MomentAccumulator:
         observes: whether the layer itself goes on computing, as at inference.
     """
 
-    def __init__(self, layer: Batchnorm, observes: bool = False) -> None:
+    def __init__(self, layer: AnyBatchNorm, observes: bool = False) -> None:
         self.layer, self.observes = layer, observes
         self.in_training: list[bool] | None = None
         self.listening = False

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..cloning import is_open
+from ..cloning import has_readable_graph
 
 BATCH_SIZE = 32  # for arrays, as in keras.Model.fit
 NO_BATCH = "data holds no batch. Pass at least one batch of the model's inputs."
@@ -84,7 +84,7 @@ def preprocessed(model: keras.Model, batch: Any) -> Any:
 
 def check_inputs(model: keras.Model, x: Any, number: int) -> None:
     """Raise ValueError for a batch that a model of one declared input cannot take, in plain words."""
-    declared = model.inputs if is_open(model) else []
+    declared = model.inputs if has_readable_graph(model) else []
     given = tf.nest.flatten(x)
     if len(declared) != 1 or len(given) != 1 or len(declared[0].shape) < 2:
         return
@@ -131,7 +131,7 @@ def check_size(model: keras.Model, declared: int | None, size: int, number: int)
 
 def declared_batch_size(model: keras.Model) -> int | None:
     """The batch size that a model's inputs have fixed; `None` where any is welcome."""
-    inputs = model.inputs if is_open(model) else []
+    inputs = model.inputs if has_readable_graph(model) else []
     sizes = [one.shape[0] for one in inputs if len(one.shape) > 0]
     return next((size for size in sizes if size is not None), None)
 
@@ -181,7 +181,7 @@ def _inputs(batch: Any) -> Any:
 
 
 def _one_for_each_input(model: keras.Model, arrays: list[Any]) -> Any:
-    if is_open(model) and len(arrays) != len(model.inputs):
+    if has_readable_graph(model) and len(arrays) != len(model.inputs):
         raise ValueError(
             f"data is a list of {len(arrays)} arrays, one for each input, and {model.name!r} has "
             f"{len(model.inputs)}. For batches pass a list of tuples, [(x,), …] or [(x, y), …]."

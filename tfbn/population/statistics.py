@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..batch_norms import Batchnorm, batch_norms, some, unlike_batch_norms
+from ..batch_norms import AnyBatchNorm, batch_norms, excluded_batch_norms, some
 from ..data_format import check_kernels
 from ..messages import no_model
 from . import data as reading
@@ -139,12 +139,12 @@ def recalibrate(
     return measured
 
 
-def _measurable(model: keras.Model) -> tuple[dict[str, Batchnorm], dict[str, str]]:
+def _measurable(model: keras.Model) -> tuple[dict[str, AnyBatchNorm], dict[str, str]]:
     """The batch norms that may be measured, and why the others are left, by path."""
     if not isinstance(model, keras.Model):
         raise TypeError(f"model must be a keras.Model, {no_model(model)}")
     found = batch_norms(model)
-    unlike = {path: why for path, (_, why) in unlike_batch_norms(model).items()}
+    unlike = {path: why for path, (_, why) in excluded_batch_norms(model).items()}
     trainable = {path: layer for path, layer in found.items() if layer.trainable}
     if not trainable:
         if found:
@@ -174,6 +174,6 @@ def _why_not(accumulator: MomentAccumulator) -> str | None:
     return None
 
 
-def _moving_statistics(layer: Batchnorm) -> tuple[np.ndarray, np.ndarray]:
+def _moving_statistics(layer: AnyBatchNorm) -> tuple[np.ndarray, np.ndarray]:
     mean, variance = (tf.cast(one, tf.float64) for one in (layer.moving_mean, layer.moving_variance))
     return mean.numpy(), variance.numpy()

@@ -1,7 +1,7 @@
 """What an affine map moves across: operations that commute with it, exactly.
 
-A rule says how a map of the output becomes maps of the inputs (`backward`, one possibility or several,
-with `None` for an input left alone), and how maps of the inputs become one of the output (`forward`).
+`backward` returns alternatives, each a list of input maps that together give the output map; `None`
+means identity. `forward` computes the output map from the input maps.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .affine import Affine, StaysError, reshaped
+from .affine import Affine, CannotFoldError, reshaped
 from .graph import Call
 
 Maps = Sequence[Affine | None]
@@ -22,14 +22,14 @@ Condition = Callable[[Call, Affine], None]
 
 def check_no_offset(layer: Any, affine: Affine) -> None:
     if affine.offset.any():
-        raise StaysError(
+        raise CannotFoldError(
             f"an offset does not pass {layer.name!r} ({type(layer).__name__}), only a scale does"
         )
 
 
 def check_not_negative(layer: Any, affine: Affine) -> None:
     if (affine.scale < 0).any():
-        raise StaysError(
+        raise CannotFoldError(
             f"a negative scale does not pass {layer.name!r} ({type(layer).__name__}), and some "
             "channels have one: their gamma is negative"
         )
@@ -48,7 +48,7 @@ def per_channel(call: Call, affine: Affine) -> None:
     first = getattr(call.layer, "data_format", None) == "channels_first"
     channel = 0 if first else affine.rank - 1
     if others := [axis + 1 for axis in affine.axes if axis != channel]:
-        raise StaysError(
+        raise CannotFoldError(
             f"{call.layer.name!r} ({type(call.layer).__name__}) mixes what lies along axis "
             f"{', '.join(map(str, others))}, where the batch norm varies; normalise channels only"
         )
@@ -56,31 +56,33 @@ def per_channel(call: Call, affine: Affine) -> None:
 
 def not_in_training(call: Call, affine: Affine) -> None:
     if call.training:
-        raise StaysError(f"{call.layer.name!r} is called with training=True and drops values at random")
+        raise CannotFoldError(
+            f"{call.layer.name!r} is called with training=True and drops values at random"
+        )
 
 
 def interpolated(call: Call, affine: Affine) -> None:
     """Refuse what may weigh its samples by numbers that do not sum to 1."""
     method = getattr(call.layer, "interpolation", "nearest")
     if method not in ("nearest", "bilinear"):
-        raise StaysError(
+        raise CannotFoldError(
             f"{call.layer.name!r} interpolates by {method!r}; nearest and bilinear can be crossed"
         )
 
 
-class Crossing(ABC):
+class PropagationRule(ABC):
     """The rule of one class of operations."""
 
     @abstractmethod
     def backward(self, call: Call, affine: Affine) -> list[Maps]:
-        """Maps of the inputs that together map the output by `affine`; or StaysError."""
+        """Maps of the inputs that together map the output by `affine`; or CannotFoldError."""
 
     @abstractmethod
     def forward(self, call: Call, maps: Maps) -> Affine:
-        """The map of the output where the inputs are mapped; or StaysError."""
+        """The map of the output where the inputs are mapped; or CannotFoldError."""
 
 
-class Unchanged(Crossing):
+class PassThrough(PropagationRule):
     """The same map on both sides of one tensor, under conditions."""
 
     def __init__(self, *conditions: Condition) -> None:
@@ -90,7 +92,7 @@ class Unchanged(Crossing):
         if (
             len(call.inputs) > 1
         ):  # as Identity may be; which of its outputs belongs to which is not known
-            raise StaysError(
+            raise CannotFoldError(
                 f"{call.layer.name!r} ({type(call.layer).__name__}) is called on several tensors at "
                 "once; call it on each"
             )
@@ -103,7 +105,7 @@ class Unchanged(Crossing):
 
 
 @dataclass(frozen=True)
-class Rearranged(Crossing):
+class ReshapeRule(PropagationRule):
     """The elements of a sample in another order: Flatten, Reshape, Permute.
 
     Attributes:
@@ -134,7 +136,7 @@ def channels_last(call: Call) -> tuple[int, ...]:
     return (*axes[1:], 0) if first else axes
 
 
-class Pooled(Crossing):
+class GlobalPoolRule(PropagationRule):
     """Whole images pooled to one value a channel."""
 
     def __init__(self, *conditions: Condition) -> None:
@@ -157,19 +159,19 @@ class Pooled(Crossing):
         return affine if call.layer.keepdims else affine.map(lambda one: one.reshape(-1))
 
 
-class Repeated(Crossing):
+class RepeatVectorRule(PropagationRule):
     """RepeatVector: a new axis along which nothing varies."""
 
     def backward(self, call: Call, affine: Affine) -> list[Maps]:
         if 0 in affine.axes:
-            raise StaysError(f"it varies along the axis that {call.layer.name!r} repeats")
+            raise CannotFoldError(f"it varies along the axis that {call.layer.name!r} repeats")
         return [[affine.map(lambda one: one[0])]]
 
     def forward(self, call: Call, maps: Maps) -> Affine:
         return maps[0].map(lambda one: one[np.newaxis])  # type: ignore[union-attr]
 
 
-class Stepped(Crossing):
+class TimeStepRule(PropagationRule):
     """A step taken out of a sequence, or put back: the axis of time, along which nothing may vary."""
 
     def backward(self, call: Call, affine: Affine) -> list[Maps]:
@@ -186,5 +188,5 @@ def _with_time(affine: Affine) -> Affine:
 
 def _without_time(call: Call, affine: Affine) -> Affine:
     if 0 in affine.axes:
-        raise StaysError(f"it varies along the steps that {call.layer.name!r} takes one by one")
+        raise CannotFoldError(f"it varies along the steps that {call.layer.name!r} takes one by one")
     return affine.map(lambda one: one[0])

@@ -2,8 +2,8 @@
 
 A rule answers two questions about a call, and changes nothing: may the layer's output be replaced by
 `scale · output + offset` (`output`), and may the layer be given `x` where it was given
-`scale · x + offset` (`input`)? Its answer is the map in the layer's own form: flat, one number for
-each of its channels, unless the rule says otherwise. `write` then gives the layer's new configuration
+`scale · x + offset` (`input`)? Both return the map as one number per channel, unless the rule says
+otherwise. `write` then gives the layer's new configuration
 and weights for all that it took up.
 """
 
@@ -20,58 +20,61 @@ import numpy as np
 
 from ..axes import bias_may_be_misplaced
 from ..data_format.support import CONVERT
-from .affine import Affine, Scaled, StaysError
-from .crossing import check_no_offset, check_not_negative
+from .affine import Affine, CannotFoldError, ScaledKernel
 from .graph import Call
+from .propagation import check_no_offset, check_not_negative
 
 HOMOGENEOUS = (keras.activations.relu, keras.activations.leaky_relu)
 
 
 @dataclass(frozen=True)
-class Change:
-    """What a layer takes up: `before`, which maps its input, and `after`, which maps its output."""
+class PendingFold:
+    """What a layer is still to take up: a map of its input, and a map of its output."""
 
-    before: Affine | None = None
-    after: Affine | None = None
+    input_map: Affine | None = None
+    output_map: Affine | None = None
 
-    def with_before(self, new: Affine) -> Change:
-        return Change(self.before.after(new) if self.before else new, self.after)
+    def with_input_map(self, new: Affine) -> PendingFold:
+        return PendingFold(self.input_map.compose(new) if self.input_map else new, self.output_map)
 
-    def with_after(self, new: Affine) -> Change:
-        return Change(self.before, new.after(self.after) if self.after else new)
+    def with_output_map(self, new: Affine) -> PendingFold:
+        return PendingFold(self.input_map, new.compose(self.output_map) if self.output_map else new)
 
 
 @dataclass(frozen=True)
-class Written:
-    """A layer's new state: arguments of its configuration, and weights by name, float64 or `Scaled`."""
+class LayerEdit:
+    """A layer's new state: arguments of its configuration, and its weights by name.
+
+    Weights are float64, or a `ScaledKernel` that is rounded once.
+    """
 
     config: dict[str, Any] = field(default_factory=dict)
-    weights: Mapping[str, np.ndarray | Scaled] = field(default_factory=dict)
+    weights: Mapping[str, np.ndarray | ScaledKernel] = field(default_factory=dict)
 
 
-class Absorber(ABC):
+class FoldTarget(ABC):
     """The rule of one class of layers."""
 
     @abstractmethod
     def output(self, call: Call, affine: Affine) -> Affine:
-        """The map of the call's output in the layer's form, or StaysError."""
+        """The map of the call's output in the layer's form, or CannotFoldError."""
 
     @abstractmethod
     def input(self, call: Call, affine: Affine) -> Affine:
-        """The map of the call's input in the layer's form, or StaysError."""
+        """The map of the call's input in the layer's form, or CannotFoldError."""
 
     @abstractmethod
-    def write(self, layer: keras.layers.Layer, change: Change) -> Written:
-        """The layer's new state, or StaysError if the layer cannot have it."""
+    def write(self, layer: keras.layers.Layer, pending: PendingFold) -> LayerEdit:
+        """The layer's new state, or CannotFoldError if the layer cannot have it."""
 
 
 @dataclass(frozen=True)
-class Linear(Absorber):
+class KernelTarget(FoldTarget):
     """Dense and all convolutions: kernels and a bias.
 
     Attributes:
-        kernel: name of the weight that counts the output channels.
-        outputs: the axes of that weight that count them, together where there are several.
+        kernel: the weight with an output-channel axis.
+        outputs: that axis, or several that count the channels together.
         inputs: the weight that counts the input channels (of one group), and its axis that does.
         images: whether the layer's tensors follow its `data_format`; otherwise channels are last.
         transposed: whether a constant input gives an output that is not.
@@ -92,27 +95,27 @@ class Linear(Absorber):
         layer = call.layer
         check_weights(layer)
         if affine.offset.any() and getattr(layer, "padding", "valid") != "valid":
-            raise StaysError(
+            raise CannotFoldError(
                 f"{layer.name!r} pads its input with zeros (padding={layer.padding!r}), which an offset "
                 "would have to reach too; with padding='valid' it could take it up"
             )
         if affine.offset.any() and self.transposed:
-            raise StaysError(
+            raise CannotFoldError(
                 f"{layer.name!r} is transposed and sums fewer inputs at some places than at others, so "
                 "it can take up a scale but no offset"
             )
         return self._channels(call, affine, call.inputs[0].shape)
 
-    def write(self, layer: keras.layers.Layer, change: Change) -> Written:
-        kernels = {name: Scaled(array) for name, array in arrays(layer).items() if name != "bias"}
+    def write(self, layer: keras.layers.Layer, pending: PendingFold) -> LayerEdit:
+        kernels = {name: ScaledKernel(array) for name, array in arrays(layer).items() if name != "bias"}
         bias = np.zeros(1) if layer.bias is None else np.asarray(layer.bias.numpy(), "float64")
-        if (before := change.before) is not None:
+        if (before := pending.input_map) is not None:
             name, axis = self.inputs
             kernel = kernels[name].kernel
             if before.offset.any():
                 bias = bias + self._sums(layer, kernels, before.offset)
             kernels[name] = kernels[name].times(_inputs(layer, kernel, axis, before.scale))
-        if (after := change.after) is not None:
+        if (after := pending.output_map) is not None:
             kernel = kernels[self.kernel].kernel
             sizes = [kernel.shape[axis] for axis in self.outputs]
             shape = [
@@ -123,11 +126,11 @@ class Linear(Absorber):
             kernels[self.kernel] = kernels[self.kernel].times(scale)
             bias = after.scale * bias + after.offset
         if layer.use_bias or bias.any():
-            return Written({"use_bias": True}, kernels | {"bias": bias})
-        return Written({}, dict(kernels))
+            return LayerEdit({"use_bias": True}, kernels | {"bias": bias})
+        return LayerEdit({}, dict(kernels))
 
     def _sums(
-        self, layer: keras.layers.Layer, kernels: dict[str, Scaled], offset: np.ndarray
+        self, layer: keras.layers.Layer, kernels: dict[str, ScaledKernel], offset: np.ndarray
     ) -> np.ndarray:
         """What the kernels make of a constant input: one number for each output channel."""
         name, axis = self.inputs
@@ -144,13 +147,13 @@ class Linear(Absorber):
         first = self.images and layer.data_format == "channels_first"
         biased = layer.use_bias or affine.offset.any()
         if first and biased and bias_may_be_misplaced(output):
-            raise StaysError(
+            raise CannotFoldError(
                 f"the last axis of {layer.name!r}'s output may be as long as its channels, and Keras "
                 "would add a bias along that one; channels last, or of another size, it can be folded: "
                 f"{CONVERT}"
             )
         axis = 1 if first else len(shape) - 1
-        return spread(layer, affine, (axis,), shape)
+        return per_channel_map(layer, affine, (axis,), shape)
 
 
 def arrays(layer: keras.layers.Layer) -> dict[str, np.ndarray]:
@@ -173,30 +176,30 @@ def _inputs(
     return pairs.reshape((1,) * (kernel.ndim - 2) + pairs.shape)
 
 
-def spread(
+def per_channel_map(
     layer: keras.layers.Layer, affine: Affine, axes: Sequence[int], shape: Sequence[int | None]
 ) -> Affine:
     """The map of a tensor of `shape`, flat, along its channel `axes`.
 
     Raises:
-        StaysError: it varies along another axis, or a size is not known.
+        CannotFoldError: it varies along another axis, or a size is not known.
     """
     others = [axis + 1 for axis in affine.axes if axis + 1 not in axes]
     if others:
-        raise StaysError(
+        raise CannotFoldError(
             f"it varies along axis {_listed(others)}, which is not the channel axis {_listed(axes)} of "
             f"{layer.name!r}; normalise that one"
         )
     sizes = [shape[axis] for axis in axes]
     if affine.axes and None in sizes:
-        raise StaysError(f"the size of axis {_listed(axes)} at {layer.name!r} is not known")
+        raise CannotFoldError(f"the size of axis {_listed(axes)} at {layer.name!r} is not known")
     full = [size if axis in axes and size else 1 for axis, size in enumerate(shape)][1:]
     return Affine(*(np.broadcast_to(one, full).reshape(-1) for one in (affine.scale, affine.offset)))
 
 
 def check_weights(layer: keras.layers.Layer) -> None:
     if getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False):
-        raise StaysError(
+        raise CannotFoldError(
             f"the weights of {layer.name!r} are quantized or adapted by LoRA; fold first, and quantize "
             "or adapt the folded model"
         )
@@ -209,12 +212,14 @@ def check_activation(layer: keras.layers.Layer, affine: Affine) -> None:
     name = getattr(layer.activation, "__name__", None) or type(layer.activation).__name__
     own = f"{layer.name!r} applies its own activation ({name}) before it"
     if layer.activation not in HOMOGENEOUS:
-        raise StaysError(f"{own}; move the activation behind the batch norm if the model may change")
+        raise CannotFoldError(
+            f"{own}; move the activation behind the batch norm if the model may change"
+        )
     try:
         check_no_offset(layer, affine)
         check_not_negative(layer, affine)
-    except StaysError as reason:
-        raise StaysError(f"{own}, and {reason}") from None
+    except CannotFoldError as reason:
+        raise CannotFoldError(f"{own}, and {reason}") from None
 
 
 def _listed(axes: Sequence[int]) -> str:
