@@ -1,5 +1,6 @@
 """One layer copied: the user's own functions and objects, precision, adapters and quantized weights."""
 
+import inspect
 import itertools
 import types
 
@@ -35,12 +36,9 @@ def halves(shape, dtype=None):
     return tf.fill(shape, tf.constant(0.5, dtype))
 
 
-def small(weights):
-    return 0.1 * tf.reduce_sum(tf.square(weights))
-
-
-def clipped(weights):
-    return tf.clip_by_value(weights, -1.0, 1.0)
+class Clipped(keras.constraints.Constraint):
+    def __call__(self, weights):
+        return tf.clip_by_value(weights, -1.0, 1.0)
 
 
 class Weighty(keras.regularizers.Regularizer):
@@ -51,6 +49,9 @@ class Weighty(keras.regularizers.Regularizer):
 
     def __call__(self, weights):
         return self.factor * tf.reduce_sum(weights)
+
+
+small, clipped = Weighty(0.1), Clipped()
 
 
 def scaled(x, activation, is_training):
@@ -90,7 +91,7 @@ def test_the_users_own_functions_are_copied(name, tmp_path):
         for attribute, value in vars(old_layer).items():
             if attribute.endswith(("_initializer", "_constraint", "_regularizer")):
                 kept = getattr(new_layer, attribute) is value
-                assert kept or not isinstance(value, (types.FunctionType, Weighty))
+                assert kept or not isinstance(value, (types.FunctionType, Weighty, Clipped))
     if name != "TF1 code":
         assert tfbn.export(model, tmp_path / "out").relative_difference < 1e-5
 
@@ -197,6 +198,8 @@ def test_functions_that_a_configuration_has_otherwise(layer):
 
 
 def test_an_adapter_keeps_its_factor():
+    if "lora_alpha" not in inspect.signature(L.Dense.enable_lora).parameters:
+        pytest.skip("before Keras 3.10 an adapter has no factor")
     model = chain((5,), L.Dense(4), tfbn.BatchNorm())
     layer = model.layers[1]
     layer.enable_lora(2, lora_alpha=8)

@@ -236,8 +236,8 @@ def test_subclassed_and_eager_models():
             super().__init__()
             self.norms = [tfbn.BatchNorm(name="first")]
 
-        def call(self, x):
-            return self.norms[0](x.numpy())  # runs eagerly only
+        def call(self, x, training=None):
+            return self.norms[0](x.numpy(), training=training)  # runs eagerly only
 
     model = Subclassed()
     model.compile(run_eagerly=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -259,7 +260,7 @@ def _load(path: Path, modules: tuple[str, ...]) -> keras.Model:
     try:
         return keras.models.load_model(path)
     except Exception as error:
-        if "Could not locate" in str(error):
+        if re.search("Could not locate|cannot be imported", str(error)):
             hint += (
                 "Name the module that registers classes and functions of your own (with "
                 "@keras.saving.register_keras_serializable()): --import MODULE. "
