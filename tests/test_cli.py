@@ -200,17 +200,20 @@ class Twice(keras.layers.Layer):
 @pytest.mark.parametrize("command", [["export", "m.keras", "out"], ["fold", "m.keras", "o.keras"]])
 def test_a_module_of_the_users_is_imported(command, run, tmp_path, monkeypatch):
     name = f"own_layers_{command[0]}"
-    (tmp_path / f"{name}.py").write_text(OWN_CLASS.replace("cli_tests", name))
+    (tmp_path / "made").mkdir()
+    module = tmp_path / "made" / f"{name}.py"
+    module.write_text(OWN_CLASS.replace("cli_tests", name))
     made = (
         f"import keras, {name}; keras.Sequential([keras.Input((3,)), keras.layers.Dense(2), "
-        f"{name}.Twice()]).save('m.keras')"
+        f"{name}.Twice()]).save('../m.keras')"
     )
-    subprocess.run([sys.executable, "-c", made], check=True, cwd=tmp_path)
+    subprocess.run([sys.executable, "-c", made], check=True, cwd=module.parent)
     refused = run(*command)
     assert "Name the module that registers classes and functions of your own (with" in refused.output
     assert run(*command, "--import", "nowhere").output.startswith(
         "Error: --import nowhere fails: No mod"
     )
+    module.rename(tmp_path / module.name)
     monkeypatch.setattr(sys, "path", [*sys.path])
     result = run(*command, "--import", name)
     assert result.exit_code == 0, result.output
