@@ -77,7 +77,7 @@ def test_what_a_batch_norm_was_and_became_is_shown(run):
     row = next(line for line in shown.splitlines() if "batchnormalization_2" in line)
     cells = [cell.strip() for cell in row.strip("│").split("│")]
     assert cells == ["batchnormalization_2", "1", "", "compat.BatchNormalization(epsilon=0.001, mode=1)"]
-    assert "Not compared with what OLD predicted: pass --reference to prove it.\n" in shown
+    assert "Not compared with what OLD predicted: pass --reference for that.\n" in shown
     shown = run("dense_mode0_full.h5", "new0.keras", "--keras-version", "1.2.2").output
     row = next(line for line in shown.splitlines() if "batchnormalization_1" in line)
     cells = [cell.strip() for cell in row.strip("│").split("│")]
