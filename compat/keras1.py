@@ -14,7 +14,7 @@ import tensorflow as tf
 from .. import functional, kernels
 from ..arguments import valid_number
 from ..axes import channel_axes
-from ..batch_norms import has_its_own_call
+from ..batch_norms import undeclared_because
 from ..data_format import rules, tables
 from ..layer import BatchNorm
 from .keras1_arguments import input_arguments, valid_weights
@@ -194,7 +194,7 @@ class BatchNormalization(BatchNorm):
     def not_a_batch_norm_because(self) -> str | None:
         """Why this is no `tfbn.BatchNorm` (see `tfbn.batch_norms`); `None` in mode 0, where it is."""
         if type(self).call is not BatchNormalization.call:
-            return has_its_own_call(type(self))
+            return undeclared_because(type(self))
         return {
             0: None,
             1: "mode 1 normalises each sample by itself, at inference too",

@@ -332,12 +332,14 @@ def test_steps_whose_number_is_lost_on_the_way():
     assert_exact(statistics, X)
 
 
-class Otherwise(keras.Model):
-    """Calls its batch norm once more in training."""
-
+class OneBatchNorm(keras.Model):
     def __init__(self):
         super().__init__()
         self.bn = tfbn.BatchNorm(name="bn")
+
+
+class Otherwise(OneBatchNorm):
+    """Calls its batch norm once more in training."""
 
     def call(self, x, training=None):
         if training:
@@ -351,11 +353,7 @@ def test_more_calls_in_training_than_at_inference():
     assert_exact(tfbn.population_statistics(model, X, verbose=0)["bn"], X)
 
 
-class Fussy(keras.Model):
-    def __init__(self):
-        super().__init__()
-        self.bn = tfbn.BatchNorm(name="bn")
-
+class Fussy(OneBatchNorm):
     def call(self, x, training=None):
         if training:
             x, _ = x

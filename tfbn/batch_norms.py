@@ -81,10 +81,10 @@ def why_not_a_batch_norm(layer: AnyBatchNorm) -> str | None:
         return layer.not_a_batch_norm_because
     if kind.call in _CALLS:
         return None
-    return has_its_own_call(kind)
+    return undeclared_because(kind)
 
 
-def has_its_own_call(kind: type) -> str:
+def undeclared_because(kind: type) -> str:
     """The reason why a subclass that was not declared is no batch norm."""
     return (
         f"{kind.__name__} has a call() of its own, which may compute anything; if it is batch norm at "
@@ -131,12 +131,9 @@ def batch_norms(model: keras.layers.Layer, inside: bool = True) -> dict[str, Any
 
 def excluded_batch_norms(model: keras.layers.Layer) -> dict[str, tuple[AnyBatchNorm, str]]:
     """The layers, by path, that derive from a batch norm and are none, and the reason."""
-    batch_norm = BatchNorm, keras.layers.BatchNormalization
-    found = (
-        (path, layer) for path, layer in layer_paths(model).items() if isinstance(layer, batch_norm)
-    )
+    derived = [pair for pair in layer_paths(model).items() if isinstance(pair[1], AnyBatchNorm)]
     return {
-        path: (layer, why) for path, layer in found if (why := why_not_a_batch_norm(layer)) is not None
+        path: (layer, why) for path, layer in derived if (why := why_not_a_batch_norm(layer)) is not None
     }
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import click
 import keras
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -27,7 +26,7 @@ from .export.comparison import compare
 from .export.samples import read
 from .export.staging import staged
 from .folding import fold
-from .folding.precision import POLICIES
+from .folding.precision import POLICIES, all_finite
 from .messages import one_line, other_file
 from .printing import as_options, export_table, fold_table
 
@@ -229,15 +228,10 @@ def _compared(model: keras.Model, folded: keras.Model, samples: Any, dtype: str 
 
 def _check_finite(model: keras.Model) -> None:
     for path, layer in layer_paths(model).items():
-        if any(not np.isfinite(_numbers(weight)).all() for weight in layer.weights):
+        if not all_finite(layer):
             raise click.ClickException(
                 f"The weights of the layer {path!r} hold NaN or infinity. Mend them, or train again."
             )
-
-
-def _numbers(weight: keras.Variable) -> np.ndarray:
-    array = weight.numpy()
-    return array if array.dtype.kind in "biu" else array.astype("float64")
 
 
 def _load(path: Path, modules: tuple[str, ...]) -> keras.Model:

@@ -68,6 +68,10 @@ def _outputs(model: keras.Model, inputs: Any, training: bool | None) -> Outputs:
             "of inputs that it takes; it must run on any batch size, one included. It says: "
             f"{one_line(error)}"
         ) from error
+    return _arrays(outputs)
+
+
+def _arrays(outputs: Any) -> Outputs:
     return {name: tf.convert_to_tensor(one).numpy() for name, one in signature.flat(outputs).items()}
 
 
@@ -148,9 +152,8 @@ def check_repeatable(
     """
     with untouched(model):  # which would start each run with the same seeds
         model(inputs, training=training)
-        again = signature.flat(model(inputs, training=training))
-    arrays = {name: tf.convert_to_tensor(tensor).numpy() for name, tensor in again.items()}
-    name, apart = _apart(outputs, arrays)
+        again = _arrays(model(inputs, training=training))
+    name, apart = _apart(outputs, again)
     if apart > allowed:
         drawing = [
             path

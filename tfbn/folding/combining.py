@@ -9,12 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from .affine import Affine, CannotFoldError
+from .affine import MOST_CANCELLED, Affine, CannotFoldError
 from .graph import Call, Tensor
 from .propagation import Condition, Maps, PropagationRule, no_offset
-
-# How much larger than what it was, or than 1, the size of normalised values, a constant may become.
-MOST_CANCELLED = 3.0
 
 
 def with_identities(call: Call, maps: Maps) -> list[Affine]:

@@ -17,16 +17,12 @@ import numpy as np
 from ..axes import channel_axes
 from ..batch_norms import AnyBatchNorm, inference_affine, is_batch_norm
 from ..layer import BatchNorm
-from .affine import Affine, CannotFoldError
+from .affine import MOST_CANCELLED, Affine, CannotFoldError
 from .graph import Call, Graph, Tensor
 from .normalizing import apply_pending, check_batch_norm, most_cancelled
 from .propagation import Maps, PropagationRule
 from .rules import BATCH_NORM_CLASSES, fold_target_for, propagation_rule_for
 from .targets import FoldTarget, PendingFold
-
-# How much larger than a batch norm's outputs the numbers may be that cancel where it was: rounding of
-# them then adds up to four times what was there (tests/test_folding_digits.py).
-MOST_CANCELLED = 3.0
 
 
 class FoldingState:

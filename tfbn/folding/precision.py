@@ -55,12 +55,13 @@ def check_fit(path: str, old: keras.layers.Layer, new: keras.layers.Layer) -> No
         ValueError: a weight that was finite is not.
     """
     for variable in new.weights:
-        if not np.isfinite(np.asarray(variable.numpy(), "float64")).all() and _all_finite(old):
+        if not np.isfinite(np.asarray(variable.numpy(), "float64")).all() and all_finite(old):
             raise ValueError(
                 f"{variable.name} of the layer {path!r} does not fit {variable.dtype}. Choose a wider "
                 "dtype, such as bfloat16 or mixed_float16."
             )
 
 
-def _all_finite(layer: keras.layers.Layer) -> bool:
+def all_finite(layer: keras.layers.Layer) -> bool:
+    """Whether no weight of a layer is NaN or infinite."""
     return all(np.isfinite(np.asarray(weight.numpy(), "float64")).all() for weight in layer.weights)

@@ -89,9 +89,8 @@ class PassThrough(PropagationRule):
         self.conditions = conditions
 
     def backward(self, call: Call, affine: Affine) -> list[Maps]:
-        if (
-            len(call.inputs) > 1
-        ):  # as Identity may be; which of its outputs belongs to which is not known
+        # As Identity may be; which of its outputs belongs to which is not known.
+        if len(call.inputs) > 1:
             raise CannotFoldError(
                 f"{call.layer.name!r} ({type(call.layer).__name__}) is called on several tensors at "
                 "once; call it on each"

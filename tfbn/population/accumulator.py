@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -133,6 +133,19 @@ class MomentAccumulator:
         assert self._moments is not None
         variance = functional.unbiased_variance(self._moments).numpy()
         return self._moments.mean.numpy(), variance, self.count
+
+
+@contextmanager
+def listening(accumulators: Iterable[MomentAccumulator]) -> Iterator[None]:
+    """Calls meanwhile tell whether they use the batch's statistics, in `in_training`."""
+    accumulators = list(accumulators)
+    for accumulator in accumulators:
+        accumulator.listening, accumulator.in_training = True, []
+    try:
+        yield
+    finally:
+        for accumulator in accumulators:
+            accumulator.listening = False
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from ..batch_norms import has_call_of_its_own, layer_paths
 from ..data_format import explained
 from ..messages import one_line
 from . import data as reading
-from .accumulator import MomentAccumulator, standing_in
+from .accumulator import MomentAccumulator, listening, standing_in
 from .untouched import functions_run_eagerly, has_functions, untouched
 
 
@@ -162,17 +162,16 @@ class MeasurementModel(keras.Model):
 
     def _listened(self, x: Any, training: bool) -> list[list[bool]]:
         """For each accumulator and call, whether it uses the batch's statistics."""
-        for one in self._accumulators:
-            one.listening, one.in_training = True, []
         try:
-            if self.run_eagerly or tf.config.functions_run_eagerly():
-                self._of.model(x, training=training)
-            else:
-                tf.function(lambda: self._of.model(x, training=training)).get_concrete_function()
+            with listening(self._accumulators):
+                if self.run_eagerly or tf.config.functions_run_eagerly():
+                    self._of.model(x, training=training)
+                else:
+                    tf.function(lambda: self._of.model(x, training=training)).get_concrete_function()
             return [one.in_training or [] for one in self._accumulators]
         finally:
             for one in self._accumulators:
-                one.listening, one.in_training = False, None
+                one.in_training = None
 
 
 def _holders(model: keras.Model, accumulators: list[MomentAccumulator]) -> Iterator[keras.layers.Layer]:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from ..batch_norms import batch_norms, some
-from .accumulator import MomentAccumulator, standing_in
+from .accumulator import MomentAccumulator, listening, standing_in
 from .untouched import functions_run_eagerly, has_functions, untouched
 
 FAR = 10.0  # times too large or too small a variance, or deviations off
@@ -22,12 +22,18 @@ def running_in_training(model: keras.Model, inputs: Any) -> list[str]:
     Keras hands `training=True` on to the layers behind one that is called so.
     """
     accumulators = {path: MomentAccumulator(layer) for path, layer in batch_norms(model).items()}
-    for accumulator in accumulators.values():
-        accumulator.listening, accumulator.in_training = True, []
+    with listening(accumulators.values()):
+        _call(model, accumulators, inputs, training=None)
+    return [path for path, accumulator in accumulators.items() if any(accumulator.in_training or [])]
+
+
+def _call(
+    model: keras.Model, accumulators: dict[str, MomentAccumulator], inputs: Any, training: bool | None
+) -> None:
+    """One call of a model, of which only the accumulators keep something."""
     eagerly = functions_run_eagerly(has_functions(model))
     with untouched(model), eagerly, standing_in(model, accumulators):
-        model(inputs)
-    return [path for path, accumulator in accumulators.items() if any(accumulator.in_training or [])]
+        model(inputs, training=training)
 
 
 def warn_if_far(model: keras.Model, inputs: Any, stacklevel: int = 2) -> None:
@@ -42,9 +48,7 @@ def warn_if_far(model: keras.Model, inputs: Any, stacklevel: int = 2) -> None:
     if not layers:
         return
     accumulators = {path: MomentAccumulator(layer, observes=True) for path, layer in layers.items()}
-    eagerly = functions_run_eagerly(has_functions(model))
-    with untouched(model), eagerly, standing_in(model, accumulators):
-        model(inputs, training=False)
+    _call(model, accumulators, inputs, training=False)
     found = []
     for path, accumulator in accumulators.items():
         if accumulator.count < ENOUGH:
