@@ -14,6 +14,7 @@ from ..batch_norms import layer_paths
 from ..data_format import check_kernels
 from ..export import samples
 from ..export.staging import staged
+from ..population.untouched import untouched
 from .legacy import InTraining, LegacyReport, load
 from .reference import Reference, difference, predictions
 
@@ -61,11 +62,12 @@ def upgrade(
     does, and what `reference` says.
 
     Args:
-        old: the legacy file, HDF5 or JSON.
+        old: the legacy file, as `load_model` takes it.
         new: the `.keras` file.
         reference: an `.npz` file with inputs `x` and the old model's own predictions `y`; `x_0`,
             `x_1`, … or `y_0`, `y_1`, … where there are several, in the model's order. With batch norms
-            of mode 2, `y` may come from one batch or from batches of 32, as `predict` made them.
+            of mode 2, or layers that always train, `y` may come from one batch or from batches of 32, as
+            `predict` made them.
         rtol: difference allowed from `y`, relative to its largest absolute value.
         overwrite: whether a file that is already at `new` may be replaced.
         **arguments: of `load_model`: weights, keras_version, backend, data_format, custom_objects.
@@ -87,7 +89,8 @@ def upgrade(
     if known is not None:
         by_batch = any(batch_norm.mode == 2 for batch_norm in legacy.batch_norms)
         by_batch |= any(isinstance(layer, InTraining) for layer in layer_paths(model).values())
-        off = min(known.difference(model, size) for size in (None, PREDICT_BATCH)[: 1 + by_batch])
+        with untouched(model):  # a layer that always trains moves its statistics
+            off = min(known.difference(model, size) for size in (None, PREDICT_BATCH)[: 1 + by_batch])
         if not off <= rtol:
             if _is_random(model, known.x):
                 raise UpgradeError(
@@ -103,7 +106,8 @@ def upgrade(
     with staged(Path(new), overwrite) as staging:
         model.save(staging)
         written = keras.models.load_model(staging, custom_objects=arguments.get("custom_objects"))
-        reread = difference(predictions(written, x), predictions(model, x))
+        with untouched(written), untouched(model):
+            reread = difference(predictions(written, x), predictions(model, x))
         if not reread <= CLOSE and not (_is_random(model, x) and _same_weights(written, model)):
             raise UpgradeError(
                 f"{new} would predict something else than the loaded model, by {reread:.2g} of the "
@@ -113,7 +117,8 @@ def upgrade(
 
 
 def _is_random(model: keras.Model, x: Any) -> bool:
-    return difference(predictions(model, x), predictions(model, x)) > CLOSE
+    with untouched(model):
+        return difference(predictions(model, x), predictions(model, x)) > CLOSE
 
 
 def _same_weights(model: keras.Model, other: keras.Model) -> bool:

@@ -356,3 +356,16 @@ def test_broken_models_of_tensorflow_js(name, tmp_path):
     (tmp_path / "model.json").write_text(json.dumps(whole))
     with pytest.raises(compat.LegacyModelError, match=message):
         compat.load_model(tmp_path / "model.json")
+
+
+def test_comparing_does_not_move_what_always_trains(tmp_path):
+    inputs = tf_keras.Input((4,))
+    model = weighed(tf_keras.Model(inputs, L.BatchNormalization()(L.Dense(3)(inputs), training=True)))
+    model.save(tmp_path / "old.h5")
+    x = draw(64, 4)
+    np.savez(tmp_path / "ref.npz", x=x, y=np.concatenate([model(x[:32]), model(x[32:])]))
+    want = compat.load_model(tmp_path / "old.h5").get_weights()
+    upgrade(tmp_path / "old.h5", tmp_path / "new.keras", reference=tmp_path / "ref.npz")
+    got = keras.models.load_model(tmp_path / "new.keras").get_weights()
+    for one, other in zip(got, want, strict=True):
+        np.testing.assert_array_equal(one, other)
