@@ -10,7 +10,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..batch_norms import layer_paths, never_updated, some, warn_of_idle_statistics
+from ..batch_norms import layer_paths
+from ..messages import join_some
+from ..moving_statistics import never_updated, warn_never_updated
 from .checkpoint_file import CheckpointFile
 from .checkpoint_names import Search, parts_of
 from .checkpoint_values import Source
@@ -41,10 +43,10 @@ class CheckpointReport:
             name if asked == [name] else f"{name} (looked for {', '.join(asked)})"
             for name, asked in self.missing.items()
         ]
-        lines += [f"Missing in the checkpoint: {some(missing, '; ')}."] if missing else []
+        lines += [f"Missing in the checkpoint: {join_some(missing, '; ')}."] if missing else []
         wrong = [f"{name}: {why}" for name, why in self.wrong.items()]
-        lines += [f"Wrong: {some(wrong, '; ')}."] if wrong else []
-        lines += [f"Unused in the checkpoint: {some(self.unused)}."] if self.unused else []
+        lines += [f"Wrong: {join_some(wrong, '; ')}."] if wrong else []
+        lines += [f"Unused in the checkpoint: {join_some(self.unused)}."] if self.unused else []
         return "\n".join(lines)
 
 
@@ -128,13 +130,13 @@ def load_checkpoint(
     report.loaded.update({name: ", ".join(source.keys) for name, source in fitting})
     if report.missing or report.wrong:
         raise CheckpointError(_refusal(file, report), report)
-    warn_if_never_updated(variables | values)
+    warn_if_variables_never_updated(variables | values)
     for name, value in values.items():
         variables[name].assign(value)
     return report
 
 
-def warn_if_never_updated(variables: Mapping[str, Any]) -> None:
+def warn_if_variables_never_updated(variables: Mapping[str, Any]) -> None:
     """Warn of trained batch norms whose moving statistics no training step has changed.
 
     Args:
@@ -150,7 +152,7 @@ def warn_if_never_updated(variables: Mapping[str, Any]) -> None:
         if variance is not None and never_updated(mean, variance, beta, gamma):
             found.append(scope or name)
     if found:
-        warn_of_idle_statistics(found, stacklevel=3)
+        warn_never_updated(found, stacklevel=3)
 
 
 def _whole(variables: Mapping[str, Any], name: str) -> Any:
@@ -197,7 +199,7 @@ def _without(variables: Mapping[str, Any], exclude: str | Sequence[str]) -> list
     if unknown:
         raise ValueError(
             f"exclude has {', '.join(map(repr, unknown))}, which is no variable or scope of the model. "
-            f"It has {some(list(variables))}."
+            f"It has {join_some(list(variables))}."
         )
     return [name for name in variables if not any(f"{name}/".startswith(f"{one}/") for one in scopes)]
 

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..axes import Axis
-from ..batch_norms import warn_if_never_updated
+from ..moving_statistics import warn_if_never_updated
 
 BATCH_NORMS = "tfbn/batch_norms"  # the collection of a traced graph that holds its InnerBatchNorms
 

@@ -20,6 +20,7 @@ ORDER = [
     "layer",
     "renorm",
     "batch_norms",
+    "moving_statistics",
     "copying",
     "cloning",
     "data_format",
@@ -257,7 +258,7 @@ def test_the_changelog_knows_the_version():
 def test_every_module_has_its_tests():
     tested = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
     assert (
-        RANK.keys() - {"quiet", "axes", "sums", "arguments", "printing"} <= tested
+        RANK.keys() - {"quiet", "axes", "sums", "arguments", "printing", "moving_statistics"} <= tested
     )  # in test_cli, as the command is, in test_functional, and in test_layer
     parts = {part for parts in COMPAT_ORDER for part in parts.split("|")} - {"legacy"}
     assert parts - HELPERS_OF_COMPAT <= tested

@@ -26,7 +26,7 @@ from tf_slim.nets import resnet_utils, resnet_v1
 
 from tfbn import compat
 from tfbn.compat import CheckpointError, VariableScopeLayer, load_checkpoint
-from tfbn.compat.checkpoints import warn_if_never_updated
+from tfbn.compat.checkpoints import warn_if_variables_never_updated
 
 pytestmark = pytest.mark.filterwarnings("ignore:`layer.apply` is deprecated")
 
@@ -242,15 +242,15 @@ def test_what_is_no_sign_of_it():
         {"moving_mean": zeros, "beta": other},  # no batch norm
         {"mean": zeros, "variance": ones, "beta": other},
     ):
-        warn_if_never_updated({f"bn/{name}": array for name, array in arrays.items()})
-        warn_if_never_updated(arrays)
+        warn_if_variables_never_updated({f"bn/{name}": array for name, array in arrays.items()})
+        warn_if_variables_never_updated(arrays)
     trained = {"moving_mean": zeros, "moving_variance": ones, "gamma": other}
     with pytest.warns(UserWarning, match=f"^{re.escape(never('moving_mean'))}$"):
-        warn_if_never_updated(trained)
+        warn_if_variables_never_updated(trained)
     many = {f"bn{n}/{name}": array for n in range(12) for name, array in trained.items()}
     shown = ", ".join(f"bn{n}" for n in range(10))
     with pytest.warns(UserWarning, match=f"^{re.escape(never(shown + ' and 2 more'))}$"):
-        warn_if_never_updated(many)
+        warn_if_variables_never_updated(many)
 
 
 # A whole network.

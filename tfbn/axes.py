@@ -39,7 +39,7 @@ def reduction_axes(axis: Axis, rank: int) -> tuple[int, ...]:
     return tuple(one for one in range(rank) if one not in kept)
 
 
-def along(per_channel: tf.Tensor, axis: Axis, rank: int) -> tf.Tensor:
+def broadcast_along(per_channel: tf.Tensor, axis: Axis, rank: int) -> tf.Tensor:
     """A per-channel tensor shaped so that it broadcasts along its axes of a tensor of `rank`."""
     axes = channel_axes(axis, rank)
     if axes == (rank - 1,):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeAlias, TypeGuard, TypeVar
+from collections.abc import Iterator
+from typing import TypeAlias, TypeGuard, TypeVar
 
 import keras
 import numpy as np
@@ -163,52 +162,3 @@ def _walk(
             path = f"{prefix}{child.name}"
             yield path, child
             yield from _walk(child, f"{path}/", seen)
-
-
-def never_updated(mean: Any, variance: Any, beta: Any = None, gamma: Any = None) -> bool:
-    """Whether a batch norm was trained and its moving statistics were not.
-
-    They are exactly 0 and 1 still, while beta or gamma have left 0 and 1: the update operations of TF1
-    code were never run, or a training loop of one's own left out `training=True`.
-
-    Args:
-        mean, variance, beta, gamma: per channel; `None` where there is no beta or gamma.
-    """
-    untouched = not np.any(mean) and np.all(np.equal(variance, 1))
-    trained = (beta is not None and np.any(beta)) or (
-        gamma is not None and not np.all(np.equal(gamma, 1))
-    )
-    return bool(untouched and trained)
-
-
-def warn_if_never_updated(layers: Mapping[str, AnyBatchNorm], stacklevel: int = 2) -> bool:
-    """Warn of batch norms that `never_updated` tells of, and say whether there were any.
-
-    Args:
-        layers: by path.
-        stacklevel: of the warning, counted from the caller.
-    """
-    found = [
-        path
-        for path, one in layers.items()
-        if never_updated(one.moving_mean, one.moving_variance, one.beta, one.gamma)
-    ]
-    if found:
-        warn_of_idle_statistics(found, stacklevel + 1)
-    return bool(found)
-
-
-def some(names: Sequence[str], separator: str = ", ", most: int = 10) -> str:
-    """The first of a list, for a message, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return separator.join(names[:most]) + more
-
-
-def warn_of_idle_statistics(paths: Sequence[str], stacklevel: int) -> None:
-    warnings.warn(
-        f"The batch norms {some(paths)} were trained, but their moving statistics are still 0 and 1, "
-        "and at inference nothing is normalised: the operations in TF1's UPDATE_OPS were not run, or "
-        "the model was called without training=True. Run them with each training step, or call "
-        "tfbn.recalibrate(model, data).",
-        stacklevel=stacklevel + 1,
-    )

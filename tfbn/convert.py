@@ -8,17 +8,12 @@ from typing import Any
 
 import keras
 
-from .batch_norms import (
-    AnyBatchNorm,
-    batch_norms,
-    is_batch_norm,
-    layer_paths,
-    some,
-)
+from .batch_norms import AnyBatchNorm, batch_norms, is_batch_norm, layer_paths
 from .cloning import CloneAction, check_built, functional_class, has_readable_graph, rebuild
 from .copying import configuration
 from .data_format import to_channels_last
 from .layer import BatchNorm
+from .messages import join_some
 from .renorm import BatchRenorm
 
 # What both layers call the same.
@@ -120,7 +115,7 @@ def _with_batch_norms(model: keras.Model, to: type[keras.layers.Layer]) -> keras
         )
     if left:
         warnings.warn(
-            f"Left as they are: {some(list(left.values()))}, subclasses of a batch norm that may "
+            f"Left as they are: {join_some(list(left.values()))}, subclasses of a batch norm that may "
             "compute other things. Replace them in the code that makes them, if they do not.",
             stacklevel=3,
         )

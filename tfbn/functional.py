@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from .axes import Axis, along, channel_axes, reduction_axes
+from .axes import Axis, broadcast_along, channel_axes, reduction_axes
 from .sums import blocked_sum
 
 TensorLike = Any
@@ -57,7 +57,7 @@ def batch_moments(x: TensorLike, axis: Axis = -1) -> Moments:
         axes = reduction_axes(axis, x.shape.rank)
         count = count_values(x, axis)
         mean = tf.math.divide_no_nan(blocked_sum(x, axes), count)
-        deviations = x - along(mean, axis, x.shape.rank)
+        deviations = x - broadcast_along(mean, axis, x.shape.rank)
         variance = tf.math.divide_no_nan(blocked_sum(tf.square(deviations), axes), count)
     return Moments(mean, variance, count)
 
@@ -110,7 +110,7 @@ def weighted_moments(x: TensorLike, weights: TensorLike, axis: Axis = -1) -> Mom
     axes = reduction_axes(axis, x.shape.rank)
     total = blocked_sum(weights, axes)
     mean = tf.math.divide_no_nan(blocked_sum(weights * x, axes), total)
-    deviations = x - along(mean, axis, rank)
+    deviations = x - broadcast_along(mean, axis, rank)
     variance = tf.math.divide_no_nan(blocked_sum(weights * tf.square(deviations), axes), total)
     return Moments(mean, variance, total)
 
@@ -190,9 +190,11 @@ def normalize(
         wide = _widen(x)
         dtype, rank = wide.dtype, x.shape.rank
         scale = _scale(variance, gamma, epsilon, dtype)
-        y = (wide - along(tf.cast(mean, dtype), axis, rank)) * along(scale, axis, rank)
+        y = (wide - broadcast_along(tf.cast(mean, dtype), axis, rank)) * broadcast_along(
+            scale, axis, rank
+        )
         if beta is not None:
-            y += along(tf.cast(beta, dtype), axis, rank)
+            y += broadcast_along(tf.cast(beta, dtype), axis, rank)
         return tf.cast(y, x.dtype) if x.dtype.is_floating else y
 
 
@@ -259,7 +261,7 @@ def fold_into_kernel(
     scale, offset = tf.cast(scale, tf.float64), tf.cast(offset, tf.float64)
     axes = channel_axes(axis, kernel.shape.rank)
     per_axis = tf.reshape(scale, [kernel.shape[one] for one in axes])
-    folded = tf.cast(kernel, tf.float64) * along(per_axis, axes, kernel.shape.rank)
+    folded = tf.cast(kernel, tf.float64) * broadcast_along(per_axis, axes, kernel.shape.rank)
     if bias is not None:
         offset += tf.cast(bias, tf.float64) * scale
     return tf.cast(folded, kernel.dtype), tf.cast(offset, kernel.dtype)

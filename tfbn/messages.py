@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from typing import Any
 
 LONGEST = 240  # characters of a quotation
@@ -78,3 +79,9 @@ def one_line(error: Exception) -> str:
     text = str(error).rpartition("Exception encountered: ")[2]
     line = " ".join(NOISE.sub("", text).split()) or type(error).__name__
     return line if len(line) <= LONGEST else f"{line[:LONGEST].rstrip()} …"
+
+
+def join_some(names: Sequence[str], separator: str = ", ", most: int = 10) -> str:
+    """The first of a list, for a message, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return separator.join(names[:most]) + more

@@ -6,10 +6,10 @@ import re
 
 from rich.table import Table
 
-from .batch_norms import some
 from .data_format.support import CONVERT
 from .export import ExportReport
 from .folding import FoldReport
+from .messages import join_some
 
 # What messages for Python call an argument of `export` or `upgrade`.
 ARGUMENT = re.compile(
@@ -55,7 +55,7 @@ def export_table(report: ExportReport) -> Table:
     if report.sensitivity is not None:
         table.add_row("the inputs' last digit does", f"{report.sensitivity:.3g}")
     if report.in_training:
-        table.add_row("run as in training", some(report.in_training))
+        table.add_row("run as in training", join_some(report.in_training))
     if report.doubts:
         table.add_row("but", as_options(report.doubts))
     table.add_row("weights", report.weights)

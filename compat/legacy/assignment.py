@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...batch_norms import some
+from ...messages import join_some
 from .architecture import LayerConfig, ModelConfig, layer_config, listed
 from .archive import Tree
 from .errors import LegacyModelError, UnsupportedLayerError
@@ -157,7 +157,7 @@ def _in_order(slots: Slots) -> Slots:
 
 
 def _some(names: Iterable[Any]) -> str:
-    return some([str(one) for one in names], most=8) or "none"
+    return join_some([str(one) for one in names], most=8) or "none"
 
 
 def _other_number(layer: LayerConfig, slots: Slots, found: Sequence[str]) -> LegacyModelError:

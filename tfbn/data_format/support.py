@@ -11,8 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from ..axes import bias_is_misplaced
-from ..batch_norms import layer_paths, some
+from ..batch_norms import layer_paths
 from ..cloning import has_readable_graph
+from ..messages import join_some
 
 # Layers that may lack a kernel, by the axes of what they take besides images: samples and channels, and
 # steps. Which do, depends on processor, type, TensorFlow and Keras.
@@ -102,7 +103,7 @@ def check_kernels(model: keras.layers.Layer, convertible: bool = True) -> None:
     if lacking:
         dtypes = {layer.compute_dtype for layer in lacking.values()}
         remedy = TURN if convertible and has_readable_graph(model) else IN_CODE
-        raise RuntimeError(_message(some([*map(repr, lacking)]), dtypes, remedy))
+        raise RuntimeError(_message(join_some([*map(repr, lacking)]), dtypes, remedy))
 
 
 def explained(error: Exception) -> str | None:

@@ -15,9 +15,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from ..batch_norms import layer_paths, some
+from ..batch_norms import layer_paths
 from ..cloning import AUTOMATIC_NAME, as_functional, declared_inputs, has_readable_graph, input_like
 from ..copying import copy_layer, copy_state
+from ..messages import join_some
 from .layouts import Layout, natural, transposed
 from .rules import CannotTurnError, Given, Turned, as_it_was
 from .support import bias_misplaced, channels_first
@@ -45,13 +46,14 @@ def to_channels_last(model: keras.Model, *, check_biases: bool = True) -> keras.
     new = turning.whole(model)
     if left := channels_first(new):
         raise ValueError(
-            f"The model {model.name!r} cannot be made channels last: {some(left)} would stay channels "
-            "first, for it is not known how to transpose what that computes. Change it in the code."
+            f"The model {model.name!r} cannot be made channels last: {join_some(left)} would stay "
+            "channels first, for it is not known how to transpose what that computes. Change it in the "
+            "code."
         )
     if check_biases and turning.misplaced:
         raise ValueError(
             f"The model {model.name!r} cannot be made channels last: the outputs of "
-            f"{some(turning.misplaced)} are as long along the last axis as they have channels, and "
+            f"{join_some(turning.misplaced)} are as long along the last axis as they have channels, and "
             "there Keras adds the bias of a channels-first layer along that axis. Channels last, it "
             "goes to the channels, so that the model would predict something else. Set these biases to "
             "0 and train on."

@@ -8,9 +8,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..batch_norms import layer_paths, some
+from ..batch_norms import layer_paths
 from ..data_format import explained
-from ..messages import one_line
+from ..messages import join_some, one_line
 from ..population.observe import warn_if_far
 from ..population.untouched import untouched
 from . import samples as sampling
@@ -160,7 +160,7 @@ def check_repeatable(
             for path, layer in layer_paths(model).items()
             if any(isinstance(one, keras.random.SeedGenerator) for one in vars(layer).values())
         ]
-        by = f" The layers {some(drawing)} draw random numbers." if drawing else ""
+        by = f" The layers {join_some(drawing)} draw random numbers." if drawing else ""
         raise ValueError(
             f"The model's {name} is random: two runs on the same samples differ by {apart:.2g} "
             f"relative, and nothing can be compared.{by} Take a model without that part, of the mean in "

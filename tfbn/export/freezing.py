@@ -13,8 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ..batch_norms import some
-from ..messages import one_line
+from ..messages import join_some, one_line
 
 Call = Callable[[Any], Any]
 
@@ -107,10 +106,10 @@ def _with_constants(model: keras.Model, call: Call, specification: Any) -> keras
 
     archive, function = _traced(model, call_with_constants, specification)
     if written:
-        raise ValueError(f"a call writes to {some(written)}")
+        raise ValueError(f"a call writes to {join_some(written)}")
     if function.variables:
         names = [one.name for one in function.variables]
-        raise ValueError(f"a layer reads variables that are not Keras' own: {some(names)}")
+        raise ValueError(f"a layer reads variables that are not Keras' own: {join_some(names)}")
     return archive
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..batch_norms import some
 from ..folding import FoldReport
+from ..messages import join_some
 
 # Of a spread: 100 times the difference that is usually allowed.
 HARDLY = 1e-3
@@ -81,7 +81,7 @@ class ExportReport:
             )
         yield self.doubts
         if self.in_training:
-            yield f"run as in training, for the model calls layers so: {some(self.in_training)}"
+            yield f"run as in training, for the model calls layers so: {join_some(self.in_training)}"
 
     def __str__(self) -> str:
         lines = [

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..batch_norms import some
 from ..cloning import declared_inputs, has_readable_graph
+from ..messages import join_some
 from . import signature
 
 # For axes of unknown size: large enough for the strides and windows of most image models.
@@ -122,7 +122,7 @@ def _arranged(declared: Any, names: list[str], samples: Any) -> Any:
         if not fits:
             raise ValueError(
                 f"samples are not structured as the model's inputs: received {_kind(samples)} where "
-                f"{_kind(declared)} is. A dict of arrays named {some(names)} will do, in a file: "
+                f"{_kind(declared)} is. A dict of arrays named {join_some(names)} will do, in a file: "
                 f"numpy.savez('x.npz', {', '.join(f'{name}=…' for name in names[:3])})."
             )
         return [leaf for part in parts for leaf in leaves(*part)]
@@ -132,7 +132,7 @@ def _arranged(declared: Any, names: list[str], samples: Any) -> Any:
 
 def _kind(structure: Any) -> str:
     if isinstance(structure, Mapping):
-        return f"a dict of {some([str(key) for key in structure])}"
+        return f"a dict of {join_some([str(key) for key in structure])}"
     if isinstance(structure, (list, tuple)):
         return f"a {type(structure).__name__} of {len(structure)}"
     return "an array" if hasattr(structure, "shape") else f"a {type(structure).__name__}"

@@ -15,11 +15,12 @@ import numpy as np
 import tensorflow as tf
 
 from .. import folding
-from ..batch_norms import batch_norms, layer_paths, some, warn_if_never_updated
+from ..batch_norms import batch_norms, layer_paths
 from ..cloning import check_built, has_readable_graph
 from ..data_format import check_kernels, misplaced_biases
 from ..folding.graph import Graph
-from ..messages import one_line
+from ..messages import join_some, one_line
+from ..moving_statistics import warn_if_never_updated
 from ..population.measure import input_shape
 from ..population.observe import running_in_training, warn_if_far
 from . import comparison, freezing, signature
@@ -194,9 +195,9 @@ def _told_of_free_steps(model: keras.Model) -> Iterator[None]:
         if not free:
             raise
         raise ExportError(
-            f"TimeDistributed over a length that is not declared ({some(free)}) computes something else "
-            "in a graph, with this Keras. Declare the length, keras.Input((7, ...)), or take the layer "
-            f"alone where it acts on the last axis. {error}"
+            f"TimeDistributed over a length that is not declared ({join_some(free)}) computes something "
+            "else in a graph, with this Keras. Declare the length, keras.Input((7, ...)), or take the "
+            f"layer alone where it acts on the last axis. {error}"
         ) from error
 
 
@@ -224,10 +225,10 @@ def _check_channels_first(model: keras.Model) -> None:
     check_kernels(model)
     if misplaced := misplaced_biases(model):
         raise ValueError(
-            f"The outputs of {some(misplaced)} are as long along the last axis as they have channels. "
-            "Keras adds the bias of a channels-first layer along that axis then, in some runs and not "
-            "in others, so that nothing can be compared. Set these biases to 0 and train on, or take "
-            "images of another size."
+            f"The outputs of {join_some(misplaced)} are as long along the last axis as they have "
+            "channels. Keras adds the bias of a channels-first layer along that axis then, in some runs "
+            "and not in others, so that nothing can be compared. Set these biases to 0 and train on, or "
+            "take images of another size."
         )
 
 

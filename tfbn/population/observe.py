@@ -8,7 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from ..batch_norms import batch_norms, some
+from ..batch_norms import batch_norms
+from ..messages import join_some
 from .accumulator import MomentAccumulator, listening, standing_in
 from .untouched import functions_run_eagerly, has_functions, untouched
 
@@ -66,7 +67,7 @@ def warn_if_far(model: keras.Model, inputs: Any, stacklevel: int = 2) -> None:
     if found:
         warnings.warn(
             "The inputs of these batch norms are far from their moving statistics on the samples: "
-            f"{some(found)}. If the samples are what the model was trained for, "
+            f"{join_some(found)}. If the samples are what the model was trained for, "
             "its moving statistics are not up to date, or were lost: call tfbn.recalibrate(model, "
             "data).",
             stacklevel=stacklevel + 1,

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..batch_norms import AnyBatchNorm, batch_norms, excluded_batch_norms, some
+from ..batch_norms import AnyBatchNorm, batch_norms, excluded_batch_norms
 from ..data_format import check_kernels
-from ..messages import no_model
+from ..messages import join_some, no_model
 from . import data as reading
 from .accumulator import MomentAccumulator
 from .measure import measure
@@ -86,13 +86,13 @@ def population_statistics(
     if not measured:
         lines = [f"{path}: {reason}" for path, reason in left.items()]
         raise ValueError(
-            f"None of the batch norms of {model.name!r} could be measured. {some(lines, '; ')}. Pass "
-            "more data, or call the model as training does."
+            f"None of the batch norms of {model.name!r} could be measured. {join_some(lines, '; ')}. "
+            "Pass more data, or call the model as training does."
         )
     lacking = [path for path in accumulators if left.get(path) not in (None, AT_INFERENCE, NOT_CALLED)]
     if lacking:
         lines = [f"{path} ({left[path]})" for path in lacking]
-        warnings.warn(f"These batch norms were not measured: {some(lines)}.", stacklevel=2)
+        warnings.warn(f"These batch norms were not measured: {join_some(lines)}.", stacklevel=2)
     return Measurement(
         {path: PopulationStatistics(*one.read()) for path, one in measured.items()},
         left,
@@ -154,7 +154,7 @@ def _measurable(model: keras.Model) -> tuple[dict[str, AnyBatchNorm], dict[str, 
             )
         elif unlike:
             reasons = [f"{path} ({why})" for path, why in unlike.items()]
-            what = f"of {some(reasons)} none needs statistics, as far as is known."
+            what = f"of {join_some(reasons)} none needs statistics, as far as is known."
         else:
             what = "it has none. Were they folded away? Measure before folding."
         raise ValueError(f"The model {model.name!r} has no batch norm to measure: {what}")
