@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from .. import functional, kernels
-from ..axes import Axis, broadcast_along, channel_axes
+from ..axes import Axis, channel_axes
 from ..functional import Moments
 from ..renorm import correction
 from .inner_batch_norms import of_this_graph
@@ -146,7 +146,7 @@ def _corrected(
     y, moments = _normalized(x, method)
 
     def spread(per_channel: tf.Tensor) -> tf.Tensor:
-        return broadcast_along(tf.cast(per_channel, y.dtype), method.axis, x.shape.rank)
+        return functional.broadcast_along(tf.cast(per_channel, y.dtype), method.axis, x.shape.rank)
 
     if statistics.renorm_mean is not None:
         mean = _per_channel(statistics.renorm_mean, x, method)

@@ -265,7 +265,7 @@ def test_places_that_cannot_be_written_are_named_before_any_work(model, tmp_path
 
 
 def wrong_fold(model):
-    folded, report = tfbn.folding.rewrite.fold(model)
+    folded, report = tfbn.folding.keras.build.fold(model)
     folded.layers[1].bias.assign(folded.layers[1].bias + 1.0)
     return folded, report
 

@@ -10,10 +10,10 @@ import reference
 import tfbn
 from networks import FLOAT32, chain, outputs, randomize, relative_difference
 from tfbn.batch_norms import batch_norms
-from tfbn.folding.affine import Affine
-from tfbn.folding.graph import Graph
-from tfbn.folding.rules import FOLD_TARGETS
-from tfbn.folding.targets import PendingFold
+from tfbn.folding.core.affine import Affine
+from tfbn.folding.core.targets import PendingFold
+from tfbn.folding.keras.read import read
+from tfbn.folding.keras.tables import FOLD_TARGETS
 
 L = keras.layers
 KINDS = [tfbn.BatchNorm, L.BatchNormalization]
@@ -329,9 +329,9 @@ def test_a_nested_functional_model_may_be_an_output_and_an_input():
     inputs = keras.Input((4,))
     once, twice = inner(inputs), inner(inner(inputs))
     model = keras.Model(inputs, [once, twice, L.Dense(2, name="last")(once)])
-    graph = Graph(model)
-    outputs = [call.outputs[0] for call in graph.of(inner.get_layer("b"))]
-    users = [{user.layer.name if user else "model" for user in one.users} for one in outputs]
+    graph = read(model)
+    outputs = [call.outputs[0] for call in graph.calls if call.op.source is inner.get_layer("b")]
+    users = [{user.op.name if user else "model" for user in one.users} for one in outputs]
     dense = inner.layers[1].name
     assert sorted(map(sorted, users)) == [[dense], ["last", "model"], ["model"]]
 
@@ -475,10 +475,10 @@ def test_a_folded_layer_keeps_its_configuration(make, monkeypatch):
 def test_graphs_show_calls_uses_and_outputs():
     inputs, conv = two_branches()
     model = keras.Model(inputs, [L.Add(name="add")([L.ReLU(name="relu")(conv), conv]), conv])
-    by_name = {call.layer.name: call for call in Graph(model).calls}
+    by_name = {call.op.name: call for call in read(model).calls}
     (conv,) = by_name["conv"].outputs
     assert by_name["relu"].inputs == [conv]
-    assert [user and user.layer.name for user in conv.users] == ["relu", "add", None]
+    assert [user and user.op.name for user in conv.users] == ["relu", "add", None]
     assert by_name["conv"].inputs[0].source is None
     assert (conv.shape, conv.dtype) == ((None, 8, 8, 4), "float32")
 

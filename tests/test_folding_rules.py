@@ -12,8 +12,7 @@ from folds import IMAGE, alike, bn, check, functional, weigh
 from networks import FLOAT32, randomize, relative_difference
 from tfbn.batch_norms import batch_norms
 from tfbn.cloning import cast_before_layers, operation_class
-from tfbn.folding.graph import Step
-from tfbn.folding.rules import PROPAGATION_RULES, _operations
+from tfbn.folding.keras.tables import PROPAGATION_RULES, Step, _operations
 
 L = keras.layers
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import tensorflow as tf
-
 Axis = int | Sequence[int]
 
 
@@ -39,13 +37,13 @@ def reduction_axes(axis: Axis, rank: int) -> tuple[int, ...]:
     return tuple(one for one in range(rank) if one not in kept)
 
 
-def broadcast_along(per_channel: tf.Tensor, axis: Axis, rank: int) -> tf.Tensor:
-    """A per-channel tensor shaped so that it broadcasts along its axes of a tensor of `rank`."""
-    axes = channel_axes(axis, rank)
-    if axes == (rank - 1,):
-        return per_channel
-    sizes = iter(tf.unstack(tf.shape(per_channel), num=len(axes)))
-    return tf.reshape(per_channel, [next(sizes) if one in axes else 1 for one in range(rank)])
+def per_channel_shape(shape: Sequence[int], axis: Axis) -> tuple[int, ...]:
+    """The shape in which one number for each channel broadcasts along an array of `shape`.
+
+    Several axes count the channels together, the last one fastest.
+    """
+    axes = channel_axes(axis, len(shape))
+    return tuple(size if own in axes else 1 for own, size in enumerate(shape))
 
 
 def bias_may_be_misplaced(shape: Sequence[int | None]) -> bool:

@@ -26,7 +26,7 @@ from .export.comparison import compare
 from .export.samples import read
 from .export.staging import staged
 from .folding import fold
-from .folding.precision import POLICIES, all_finite
+from .folding.keras.precision import POLICIES, all_finite
 from .messages import one_line, other_file
 from .printing import as_options, export_table, fold_table
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from .axes import Axis, broadcast_along, channel_axes, reduction_axes
+from .axes import Axis, channel_axes, per_channel_shape, reduction_axes
 from .sums import blocked_sum
 
 TensorLike = Any
@@ -237,6 +237,15 @@ def scale_and_offset(
     return scale, offset
 
 
+def broadcast_along(per_channel: tf.Tensor, axis: Axis, rank: int) -> tf.Tensor:
+    """A per-channel tensor shaped so that it broadcasts along its axes of a tensor of `rank`."""
+    axes = channel_axes(axis, rank)
+    if axes == (rank - 1,):
+        return per_channel
+    sizes = iter(tf.unstack(tf.shape(per_channel), num=len(axes)))
+    return tf.reshape(per_channel, [next(sizes) if own in axes else 1 for own in range(rank)])
+
+
 def fold_into_kernel(
     kernel: TensorLike,
     bias: TensorLike | None,
@@ -259,9 +268,7 @@ def fold_into_kernel(
     """
     kernel = tf.convert_to_tensor(kernel)
     scale, offset = tf.cast(scale, tf.float64), tf.cast(offset, tf.float64)
-    axes = channel_axes(axis, kernel.shape.rank)
-    per_axis = tf.reshape(scale, [kernel.shape[one] for one in axes])
-    folded = tf.cast(kernel, tf.float64) * broadcast_along(per_axis, axes, kernel.shape.rank)
+    folded = tf.cast(kernel, tf.float64) * tf.reshape(scale, per_channel_shape(kernel.shape, axis))
     if bias is not None:
         offset += tf.cast(bias, tf.float64) * scale
     return tf.cast(folded, kernel.dtype), tf.cast(offset, kernel.dtype)

@@ -29,7 +29,7 @@ from typing import Any
 import tensorflow as tf
 
 from . import functional
-from .axes import Axis, broadcast_along, channel_axes
+from .axes import Axis, channel_axes
 from .functional import Moments, TensorLike
 
 FUSED_TYPES = (tf.float32, tf.float16, tf.bfloat16)
@@ -157,7 +157,7 @@ def _centred(x: tf.Tensor, count: tf.Tensor, axis: Axis) -> tuple[tf.Tensor, tf.
     def less_mean(x: tf.Tensor) -> tuple[tf.Tensor, ...]:
         moments = functional.batch_moments(x, axis)
         mean = tf.cast(tf.cast(moments.mean, x.dtype), tf.float32)
-        deviations = tf.cast(x, tf.float32) - broadcast_along(mean, axis, x.shape.rank)
+        deviations = tf.cast(x, tf.float32) - functional.broadcast_along(mean, axis, x.shape.rank)
         deviations = tf.clip_by_value(deviations, x.dtype.min, x.dtype.max)
         return tf.cast(deviations, x.dtype), moments.mean, moments.variance
 

@@ -18,7 +18,7 @@ from .. import folding
 from ..batch_norms import batch_norms, layer_paths
 from ..cloning import check_built, has_readable_graph
 from ..data_format import check_kernels, misplaced_biases
-from ..folding.graph import Graph
+from ..folding.keras.read import called_in_training, read
 from ..messages import join_some, one_line
 from ..moving_statistics import warn_if_never_updated
 from ..population.measure import input_shape
@@ -169,15 +169,12 @@ def _in_training(model: keras.Model, inputs: Any) -> tuple[str, ...]:
         return ()
     names = {id(layer): path for path, layer in layer_paths(model).items()}
     try:
-        graph = Graph(model)
+        called = called_in_training(read(model))
     except ValueError:  # of a layer without a configuration, which an export does not need
         return ()
-    calls = [
-        call
-        for call in graph.calls
-        if call.training and id(call.layer) in names and not _trains_unless_told(call.layer)
+    found = [
+        names[id(layer)] for layer in called if id(layer) in names and not _trains_unless_told(layer)
     ]
-    found = [names[id(call.layer)] for call in calls]
     return tuple(dict.fromkeys([*found, *running_in_training(model, inputs)])) if found else ()
 
 

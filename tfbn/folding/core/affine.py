@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-BLOCK = 2**20  # numbers
-
 # How much larger than the values that come out, or than before, numbers may be that cancel: rounding of
 # them then adds up to four times what was there (tests/test_folding_digits.py).
 MOST_CANCELLED = 3.0
@@ -72,51 +70,12 @@ def reshaped(affine: Affine, before: Sequence[int | None], after: Sequence[int |
         CannotFoldError: it varies, and one of the shapes is not wholly known or the sizes differ.
     """
     if not affine.axes:
-        return affine.map(lambda one: one.reshape((1,) * len(after)))
+        return affine.map(lambda array: array.reshape((1,) * len(after)))
     if None in before or None in after or np.prod(before) != np.prod(after):  # type: ignore[arg-type]
         raise CannotFoldError(
             "a reshape on the way puts other values together, or its sizes are not known"
         )
-    return affine.map(lambda one: np.broadcast_to(one, before).reshape(after))  # type: ignore[arg-type]
-
-
-@dataclass(frozen=True)
-class ScaledKernel:
-    """A kernel of any type times float64 factors that broadcast along it; multiplied when rounded."""
-
-    kernel: np.ndarray
-    factors: tuple[np.ndarray, ...] = ()
-
-    def times(self, factor: np.ndarray) -> ScaledKernel:
-        return ScaledKernel(self.kernel, (*self.factors, factor))
-
-    def round_to(self, dtype: str) -> np.ndarray:
-        """The product in float64, rounded once, in blocks: no float64 kernel is ever held whole."""
-        result = np.empty(self.kernel.shape, dtype)
-        rows = max(1, BLOCK * len(result) // max(1, result.size))
-        for start in range(0, len(result), rows):
-            block = slice(start, start + rows)
-            product = self.kernel[block].astype("float64")
-            for factor in self.factors:
-                product *= factor[block] if len(factor) > 1 else factor
-            result[block] = round_to(product, dtype)
-        return result
-
-
-def round_to(array: np.ndarray, dtype: str) -> np.ndarray:
-    """A float64 array rounded once, to the nearest value of `dtype`.
-
-    NumPy rounds to bfloat16 via float32, so ties can round twice. Round-to-odd in float32 (Boldo &
-    Melquiond 2008) avoids that.
-    """
-    with np.errstate(over="ignore"):  # the caller looks for infinities
-        if dtype != "bfloat16":
-            return array.astype(dtype)
-        single = array.astype("float32")
-        wide = single.astype("float64")
-        odd = single.view("uint32") & 1
-        nearer = np.nextafter(single, np.where(array > wide, np.inf, -np.inf).astype("float32"))
-        return np.where((wide != array) & (odd == 0) & np.isfinite(single), nearer, single).astype(dtype)
+    return affine.map(lambda array: np.broadcast_to(array, before).reshape(after))  # type: ignore[arg-type]
 
 
 def _squeeze_constant_axes(array: np.ndarray) -> np.ndarray:

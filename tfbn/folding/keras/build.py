@@ -1,29 +1,28 @@
-"""Build the model that a plan describes."""
+"""Fold a Keras model: read it, plan, compute every changed layer, and only then build."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
-from ..batch_norms import batch_norms, excluded_batch_norms, layer_paths
-from ..cloning import CloneAction, check_built, has_readable_graph, rebuild
-from ..copying import configuration, like
-from .affine import CannotFoldError, ScaledKernel, round_to
-from .graph import Graph
-from .plan import Plan
+from ...batch_norms import batch_norms, excluded_batch_norms, layer_paths
+from ...cloning import CloneAction, check_built, has_readable_graph, rebuild
+from ...copying import configuration, like
+from ..core.affine import CannotFoldError
+from ..core.graph import Graph, Op
+from ..core.kernels import ScaledKernel, round_to
+from ..core.plan import Plan, make_plan
+from ..core.targets import PendingFold
+from ..report import FoldEntry, FoldReport
 from .precision import check_fit, floating_policy, with_policy
-from .report import FoldEntry, FoldReport
-from .rules import FOLD_TARGETS
-from .targets import PendingFold
+from .read import read, tied
+from .tables import FOLD_TARGETS
 
+Adapt = Callable[[dict[str, Any]], dict[str, Any]]
 HIDDEN = "it is inside a layer whose graph Keras does not show"
-
-
-class _UnfitError(Exception):
-    """A layer, and why it cannot take up what was planned."""
 
 
 def fold(model: keras.Model, dtype: str | None = None) -> tuple[keras.Model, FoldReport]:
@@ -36,9 +35,9 @@ def fold(model: keras.Model, dtype: str | None = None) -> tuple[keras.Model, Fol
     own fold alike, in nested models too; all else is copied with its weights.
 
     A batch norm that cannot be removed is kept, merged with others where they meet; it is already one
-    multiply-add. So is a `tfbn.BatchNorm` whose
-    inputs are far from 0 beside their deviation, where only a layer behind it could take it up: it takes
-    the mean off first, and that layer, in float32 or less, would lose their digits.
+    multiply-add. A `tfbn.BatchNorm` is kept, too, where only a layer behind it could take it up and its
+    inputs are far from 0 beside their deviation: it takes the mean off first, and that layer, in float32
+    or less, would lose their digits.
 
     A subclass with a `call` of its own is a batch norm if it was declared one
     (`tfbn.batch_norm_at_inference`). TimeDistributed is entered.
@@ -61,43 +60,49 @@ def fold(model: keras.Model, dtype: str | None = None) -> tuple[keras.Model, Fol
     """
     _check_open(model)
     policy = None if dtype is None else floating_policy(dtype)
-    excluded: dict[int, str] = {}
-    while True:
-        plan = Plan(Graph(model), excluded)
-        try:
-            return _build(model, plan, policy), _report(model, plan)
-        except _UnfitError as reason:
-            layer, why = reason.args
-            excluded[id(layer)] = why
-
-
-def _build(model: keras.Model, plan: Plan, policy: str | None) -> keras.Model:
-    removed = {id(layer) for layer in plan.into}
+    graph = read(model)
 
     def adapt(config: dict[str, Any]) -> dict[str, Any]:
         return config if policy is None else with_policy(config, policy)
 
-    def choose(layer: keras.layers.Layer) -> keras.layers.Layer | CloneAction:
-        if id(layer) in removed:
-            return CloneAction.SKIP
-        if id(layer) not in plan.state.pending:
-            return CloneAction.COPY
-        try:
-            return _written(layer, plan.state.pending[id(layer)], adapt)
-        except CannotFoldError as reason:
-            raise _UnfitError(layer, str(reason)) from None
-
-    folded, clones = rebuild(model, choose, adapt)
+    plan, written = _plan(graph, adapt)
+    folded, clones = _build(model, plan, written, adapt)
     if policy is not None:
         for path, layer in layer_paths(model).items():
             if id(layer) in clones:
                 check_fit(path, layer, clones[id(layer)])
-    return folded
+    return folded, _report(model, plan)
 
 
-def _written(
-    layer: keras.layers.Layer, pending: PendingFold, adapt: Callable[[dict[str, Any]], dict[str, Any]]
-) -> keras.layers.Layer:
+def _plan(graph: Graph, adapt: Adapt) -> tuple[Plan, dict[Op, keras.layers.Layer]]:
+    """A plan that every layer in it can follow, and these layers with all that they take up."""
+    excluded = tied(graph)
+    while True:
+        plan = make_plan(graph, excluded)
+        written: dict[Op, keras.layers.Layer] = {}
+        for op, pending in plan.pending.items():
+            if op in plan.into:  # a batch norm that goes itself, further on
+                continue
+            try:
+                written[op] = _written(op.source, pending, adapt)
+            except CannotFoldError as reason:
+                excluded[op] = str(reason)
+                break
+        else:
+            return plan, written
+
+
+def _build(
+    model: keras.Model, plan: Plan, written: Mapping[Op, keras.layers.Layer], adapt: Adapt
+) -> tuple[keras.Model, dict[int, keras.layers.Layer]]:
+    replacements: dict[int, keras.layers.Layer | CloneAction] = {
+        **{id(op.source): layer for op, layer in written.items()},
+        **{id(op.source): CloneAction.SKIP for op in plan.into},
+    }
+    return rebuild(model, lambda layer: replacements.get(id(layer), CloneAction.COPY), adapt)
+
+
+def _written(layer: keras.layers.Layer, pending: PendingFold, adapt: Adapt) -> keras.layers.Layer:
     """A layer that has taken up a map; CannotFoldError if its types cannot hold the new numbers."""
     written = FOLD_TARGETS[type(layer)].write(layer, pending)
     new = like(layer, adapt(configuration(layer)) | written.config)
@@ -124,7 +129,9 @@ def _written(
 
 def _build_blank(layer: keras.layers.Layer, config: Any) -> None:
     """Build with zeros: random weights take time and memory, and are written over."""
-    own = {name: one for name, one in vars(layer).items() if name.endswith("_initializer")}
+    own = {
+        name: initializer for name, initializer in vars(layer).items() if name.endswith("_initializer")
+    }
     for name in own:
         setattr(layer, name, keras.initializers.Zeros())
     layer.build_from_config(config)
@@ -133,18 +140,20 @@ def _build_blank(layer: keras.layers.Layer, config: Any) -> None:
 
 
 def _report(model: keras.Model, plan: Plan) -> FoldReport:
-    names = {id(layer): path for path, layer in layer_paths(model).items()}
+    paths = {id(layer): path for path, layer in layer_paths(model).items()}
+    into = {id(op.source): plan.final_targets(op) for op in plan.into}
+    reasons = {id(op.source): reason for op, reason in plan.reasons.items()}
     unlike = excluded_batch_norms(model)
 
     def entry(path: str, layer: Any) -> FoldEntry:
         kind = type(layer).__name__
-        if layer in plan.into:
-            return FoldEntry(path, kind, tuple(names[id(one)] for one in plan.absorbing_layers(layer)))
+        if id(layer) in into:
+            return FoldEntry(path, kind, tuple(paths[id(op.source)] for op in into[id(layer)]))
         own = unlike[path][1] if path in unlike else HIDDEN
-        return FoldEntry(path, kind, reason=plan.reasons.get(layer, own))
+        return FoldEntry(path, kind, reason=reasons.get(id(layer), own))
 
     found = batch_norms(model) | {path: layer for path, (layer, _) in unlike.items()}
-    return FoldReport(tuple(entry(*one) for one in found.items()))
+    return FoldReport(tuple(entry(path, layer) for path, layer in found.items()))
 
 
 def _check_open(model: keras.Model) -> None:

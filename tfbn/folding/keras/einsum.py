@@ -7,33 +7,36 @@ import string
 import keras
 import numpy as np
 
-from .affine import Affine, CannotFoldError
-from .graph import Call
-from .targets import FoldTarget, LayerEdit, PendingFold, arrays, check_activation, check_weights
+from ..core.affine import Affine, CannotFoldError
+from ..core.graph import Call
+from ..core.targets import PendingFold
+from .targets import LayerEdit, LayerTarget, arrays, check_activation, check_weights
 
 
-class EinsumTarget(FoldTarget):
+class EinsumTarget(LayerTarget):
     """EinsumDense. Its form of a map has an axis for each letter of the output (or input)."""
 
     def output(self, call: Call, affine: Affine) -> Affine:
-        check_weights(call.layer)
-        check_activation(call.layer, affine)
-        _, kernel, output = letters(call.layer)
-        return self._lettered(call.layer, affine, output, kernel)
+        layer = call.op.source
+        check_weights(layer)
+        check_activation(call.op, affine)
+        _, kernel, output = letters(layer)
+        return self._lettered(layer, affine, output, kernel)
 
     def input(self, call: Call, affine: Affine) -> Affine:
-        check_weights(call.layer)
-        source, kernel, output = letters(call.layer)
+        layer = call.op.source
+        check_weights(layer)
+        source, kernel, output = letters(layer)
         if affine.offset.any() and (lost := set(source) - set(kernel) - set(output)):
             raise CannotFoldError(
-                f"{call.layer.name!r} sums over {', '.join(sorted(lost))}, which its kernel does not "
+                f"{call.op} sums over {', '.join(sorted(lost))}, which its kernel does not "
                 "know the size of, so it can take up a scale but no offset"
             )
-        return self._lettered(call.layer, affine, source, kernel)
+        return self._lettered(layer, affine, source, kernel)
 
     def write(self, layer: keras.layers.Layer, pending: PendingFold) -> LayerEdit:
         source, kernel, output = letters(layer)
-        weights = {name: one.astype("float64") for name, one in arrays(layer).items()}
+        weights = {name: array.astype("float64") for name, array in arrays(layer).items()}
         bias = np.zeros((1,) * len(output))
         if "bias" in weights:
             own = weights["bias"]
@@ -63,7 +66,7 @@ class EinsumTarget(FoldTarget):
 
     def _lettered(self, layer: keras.layers.Layer, affine: Affine, own: str, kernel: str) -> Affine:
         """The map on the axes that have letters, which are the last ones."""
-        whole = affine.map(lambda one: one[np.newaxis])  # with the batch axis
+        whole = affine.map(lambda array: array[np.newaxis])  # with the batch axis
         unnamed = whole.rank - len(own)
         unscaled = {axis for axis, size in enumerate(whole.scale.shape) if size > 1} - {
             unnamed + place for place, letter in enumerate(own) if letter in kernel
@@ -73,7 +76,7 @@ class EinsumTarget(FoldTarget):
                 f"it varies along an axis that the kernel of {layer.name!r} ({layer.equation}) does not "
                 "have; normalise one that it has"
             )
-        return whole.map(lambda one: one.reshape(one.shape[unnamed:]))
+        return whole.map(lambda array: array.reshape(array.shape[unnamed:]))
 
 
 def letters(layer: keras.layers.Layer) -> tuple[str, str, str]:

@@ -8,17 +8,17 @@ from typing import Any
 
 import keras
 
-from ..batch_norms import layer_paths
-from ..cloning import as_functional, functional_class
-from ..copying import stood_in
-from ..messages import one_line
+from ...batch_norms import layer_paths
+from ...cloning import as_functional, functional_class
+from ...copying import stood_in
+from ...messages import one_line
 
 Key = tuple[str, int]
 Specification = tuple[tuple[int | None, ...], str]
 
 
 class Configuration:
-    """The calls of a model's layers and what they are given, of an open model (see `cloning.is_open`).
+    """The calls of an open model's layers and what they are given (see `cloning.has_readable_graph`).
 
     Attributes:
         inputs: its input layers' calls.
@@ -74,7 +74,7 @@ class Configuration:
 
 
 def _configuration(model: keras.Model) -> dict[str, Any]:
-    layers = [one for one in layer_paths(model).values() if isinstance(one, keras.layers.Layer)]
+    layers = [layer for layer in layer_paths(model).values() if isinstance(layer, keras.layers.Layer)]
     try:
         with stood_in(layers):  # what the user's functions do is not asked here
             return model.get_config()
@@ -92,4 +92,4 @@ def _triples(config: Any) -> list[tuple[Key, int]]:
         config = [config[key] for key in sorted(config)]
     if isinstance(config[0], str):
         return [((config[0], config[1]), config[2])]
-    return [one for value in config for one in _triples(value)]
+    return [triple for value in config for triple in _triples(value)]

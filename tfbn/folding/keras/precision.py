@@ -39,7 +39,7 @@ def with_policy(config: Any, policy: str) -> Any:
             for name, value in config.items()
         }
     if isinstance(config, (list, tuple)):
-        return type(config)(with_policy(one, policy) for one in config)
+        return type(config)(with_policy(part, policy) for part in config)
     return config
 
 

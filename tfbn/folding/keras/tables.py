@@ -6,14 +6,15 @@ A rule holds for exactly its class: a subclass may compute something else.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
 import keras
 
-from ..cloning import operation_class
-from ..layer import BatchNorm
-from .combining import (
+from ...cloning import operation_class
+from ...layer import BatchNorm
+from ..core.combining import (
     AddRule,
     ConcatRule,
     ConstantArithmetic,
@@ -21,10 +22,8 @@ from .combining import (
     SameMapForAllInputs,
     division_constants,
 )
-from .einsum import EinsumTarget
-from .graph import Step
-from .normalizing import BatchNormTarget, NormalizationTarget, RescalingTarget
-from .propagation import (
+from ..core.kernels import KernelLayout
+from ..core.propagation import (
     GlobalPoolRule,
     PassThrough,
     PropagationRule,
@@ -38,20 +37,37 @@ from .propagation import (
     not_in_training,
     not_negative,
     per_channel,
+    permuted,
 )
-from .targets import HOMOGENEOUS, FoldTarget, KernelTarget
+from .einsum import EinsumTarget
+from .normalizing import BatchNormTarget, NormalizationTarget, RescalingTarget
+from .targets import HOMOGENEOUS, KernelTarget, LayerTarget
 
 L = keras.layers
 
-# A grouped kernel is [..., in / groups, out]: still one slice of the last axis a channel.
-_CONVOLUTION = KernelTarget("kernel", (-1,), ("kernel", -2))
-_TRANSPOSED = KernelTarget("kernel", (-2,), ("kernel", -1), transposed=True)
-# Output channel = input channel · multiplier + which multiple.
-_DEPTHWISE = KernelTarget("kernel", (-2, -1), ("kernel", -2))
-_SEPARABLE = KernelTarget("pointwise_kernel", (-1,), ("depthwise_kernel", -2))
 
-FOLD_TARGETS: dict[type, FoldTarget] = {
-    L.Dense: KernelTarget("kernel", (-1,), ("kernel", -2), images=False),
+@dataclass(frozen=True)
+class Step:
+    """Where TimeDistributed takes one step out of a sequence, or puts the steps together again.
+
+    Attributes:
+        name: of the TimeDistributed layer.
+        into: whether it takes them out.
+    """
+
+    name: str
+    into: bool
+
+
+# A grouped kernel is [..., in / groups, out]: still one slice of the last axis a channel.
+_CONVOLUTION = KernelTarget(KernelLayout("kernel", (-1,), ("kernel", -2)))
+_TRANSPOSED = KernelTarget(KernelLayout("kernel", (-2,), ("kernel", -1)), transposed=True)
+# Output channel = input channel · multiplier + which multiple.
+_DEPTHWISE = KernelTarget(KernelLayout("kernel", (-2, -1), ("kernel", -2)))
+_SEPARABLE = KernelTarget(KernelLayout("pointwise_kernel", (-1,), ("depthwise_kernel", -2)))
+
+FOLD_TARGETS: dict[type, LayerTarget] = {
+    L.Dense: KernelTarget(KernelLayout("kernel", (-1,), ("kernel", -2)), images=False),
     L.EinsumDense: EinsumTarget(),
     L.Conv1D: _CONVOLUTION,
     L.Conv2D: _CONVOLUTION,
@@ -68,7 +84,6 @@ FOLD_TARGETS: dict[type, FoldTarget] = {
     L.BatchNormalization: BatchNormTarget(),
     BatchNorm: BatchNormTarget(),
 }
-BATCH_NORM_CLASSES = (L.BatchNormalization, BatchNorm)
 
 _IDENTITY = PassThrough()
 _DROPPED = PassThrough(not_in_training)
@@ -103,7 +118,7 @@ PROPAGATION_RULES: dict[type, PropagationRule] = {
     **_of_ranks("ZeroPadding", _PADDED),
     L.Flatten: ReshapeRule(channels_last),
     L.Reshape: _REORDERED,
-    L.Permute: ReshapeRule(lambda call: tuple(axis - 1 for axis in call.layer.dims)),
+    L.Permute: ReshapeRule(permuted),
     L.RepeatVector: RepeatVectorRule(),
     Step: TimeStepRule(),
     L.Add: AddRule(),
@@ -129,7 +144,7 @@ _ARITHMETIC: dict[Callable[..., Any], PropagationRule] = {
 }
 
 
-def fold_target_for(layer: Any) -> FoldTarget | None:
+def fold_target_for(layer: Any) -> LayerTarget | None:
     """What takes an affine map up at this layer."""
     return FOLD_TARGETS.get(type(layer))
 

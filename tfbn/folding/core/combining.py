@@ -17,19 +17,19 @@ from .propagation import Condition, Maps, PropagationRule, no_offset
 def with_identities(call: Call, maps: Maps) -> list[Affine]:
     """The maps, with the identity for inputs left alone; all arguments are tensors of one rank."""
     if len(call.arguments) > len(call.inputs):
-        raise CannotFoldError(f"{call.layer.name!r} ({type(call.layer).__name__}) takes a constant")
+        raise CannotFoldError(f"{call.op} ({call.op.kind}) takes a constant")
     ranks = {len(tensor.shape) for tensor in call.inputs}
     if len(ranks) > 1:
-        raise CannotFoldError(f"the inputs of {call.layer.name!r} have different ranks")
+        raise CannotFoldError(f"the inputs of {call.op} have different ranks")
     (rank,) = ranks
-    return [one or Affine.identity(rank - 1) for one in maps]
+    return [affine or Affine.identity(rank - 1) for affine in maps]
 
 
 def require_equal(call: Call, affines: Sequence[Affine], what: str = "scale") -> np.ndarray:
     """The scale (or offset) that all inputs have."""
-    arrays = [getattr(one, what) for one in affines]
-    if not all(np.array_equal(one, arrays[0]) for one in arrays):
-        raise CannotFoldError(f"it would {what} some inputs of {call.layer.name!r} and not others alike")
+    arrays = [getattr(affine, what) for affine in affines]
+    if not all(np.array_equal(array, arrays[0]) for array in arrays):
+        raise CannotFoldError(f"it would {what} some inputs of {call.op} and not others alike")
     return arrays[0]
 
 
@@ -66,14 +66,14 @@ class AddRule(PropagationRule):
         if not affine.offset.any():
             return [scale_only]
         return [
-            [*scale_only[:one], Affine(affine.scale, sign * affine.offset), *scale_only[one + 1 :]]
-            for one, sign in enumerate(signs)
+            [*scale_only[:place], Affine(affine.scale, sign * affine.offset), *scale_only[place + 1 :]]
+            for place, sign in enumerate(signs)
         ]
 
     def forward(self, call: Call, maps: Maps) -> Affine:
         affines = with_identities(call, maps)
         signed = zip(self._signs(call), affines, strict=True)
-        offsets = [sign * one.offset for sign, one in signed]
+        offsets = [sign * affine.offset for sign, affine in signed]
         return Affine.of(require_equal(call, affines), sum(offsets[1:], offsets[0]))
 
     def _signs(self, call: Call) -> Sequence[int]:
@@ -92,9 +92,9 @@ class MultiplyRule(PropagationRule):
 
     def forward(self, call: Call, maps: Maps) -> Affine:
         affines = with_identities(call, maps)
-        for one in affines:
-            no_offset(call, one)
-        scale = math.prod((one.scale for one in affines[1:]), start=affines[0].scale)
+        for affine in affines:
+            no_offset(call, affine)
+        scale = math.prod((affine.scale for affine in affines[1:]), start=affines[0].scale)
         return Affine.of(scale, affines[0].offset)
 
 
@@ -102,51 +102,51 @@ class ConcatRule(PropagationRule):
     """Concatenate: each input its slice."""
 
     def backward(self, call: Call, affine: Affine) -> list[Maps]:
-        axis, sizes = self._layout(call)
+        axis = self._axis(call)
         if axis not in affine.axes:
-            return [[affine] * len(sizes)]
-        if None in sizes:
-            raise CannotFoldError(f"the sizes that {call.layer.name!r} puts together are not known")
-        ends: Any = np.cumsum(sizes)  # type: ignore[arg-type]
+            return [[affine] * len(call.inputs)]
+        ends = np.cumsum(self._sizes(call, axis))
 
         def slices(array: np.ndarray) -> list[np.ndarray]:
             if array.shape[axis] == 1:
-                return [array] * len(sizes)
+                return [array] * len(ends)
             return np.split(array, ends[:-1], axis)
 
         pairs = zip(slices(affine.scale), slices(affine.offset), strict=True)
         return [[Affine.of(*pair) for pair in pairs]]
 
     def forward(self, call: Call, maps: Maps) -> Affine:
-        affines = with_identities(call, maps)
-        axis, sizes = self._layout(call)
-        if all(one.equals(affines[0]) and axis not in one.axes for one in affines):
+        affines, axis = with_identities(call, maps), self._axis(call)
+        if all(affine.equals(affines[0]) and axis not in affine.axes for affine in affines):
             return affines[0]
-        if None in sizes:
-            raise CannotFoldError(f"the sizes that {call.layer.name!r} puts together are not known")
+        sizes = self._sizes(call, axis)
 
         def together(arrays: list[np.ndarray]) -> np.ndarray:
-            others = [(*one.shape[:axis], 1, *one.shape[axis + 1 :]) for one in arrays]
-            shape: list[Any] = list(np.broadcast_shapes(*others))
-            return np.concatenate(
-                [
-                    np.broadcast_to(one, shape[:axis] + [size] + shape[axis + 1 :])  # noqa: RUF005
-                    for one, size in zip(arrays, sizes, strict=True)
-                ],
-                axis,
-            )
+            others = [(*array.shape[:axis], 1, *array.shape[axis + 1 :]) for array in arrays]
+            shape = np.broadcast_shapes(*others)
+            slices = [
+                np.broadcast_to(array, (*shape[:axis], size, *shape[axis + 1 :]))
+                for array, size in zip(arrays, sizes, strict=True)
+            ]
+            return np.concatenate(slices, axis)
 
-        return Affine.of(
-            together([one.scale for one in affines]), together([one.offset for one in affines])
-        )
+        scales, offsets = ([getattr(affine, what) for affine in affines] for what in ("scale", "offset"))
+        return Affine.of(together(scales), together(offsets))
 
-    def _layout(self, call: Call) -> tuple[int, list[int | None]]:
-        """The axis of a sample along which the inputs are put together, and their sizes along it."""
+    def _axis(self, call: Call) -> int:
+        """The axis of a sample along which the inputs are put together."""
         with_identities(call, [None] * len(call.inputs))
-        axis = call.layer.axis % len(call.inputs[0].shape)
+        axis = call.attributes["axis"] % len(call.inputs[0].shape)
         if axis == 0:
-            raise CannotFoldError(f"{call.layer.name!r} puts samples together, not channels")
-        return axis - 1, [tensor.shape[axis] for tensor in call.inputs]
+            raise CannotFoldError(f"{call.op} puts samples together, not channels")
+        return axis - 1
+
+    def _sizes(self, call: Call, axis: int) -> list[int]:
+        """How long each input is along it."""
+        sizes = [size for tensor in call.inputs if (size := tensor.shape[axis + 1]) is not None]
+        if len(sizes) < len(call.inputs):
+            raise CannotFoldError(f"the sizes that {call.op} puts together are not known")
+        return sizes
 
 
 @dataclass(frozen=True)
@@ -162,39 +162,37 @@ class ConstantArithmetic(PropagationRule):
     tensors: PropagationRule | None = None
 
     def backward(self, call: Call, affine: Affine) -> list[Maps]:
-        if self._both(call):
-            return self.tensors.backward(call, affine)  # type: ignore[union-attr]
+        if (rule := self._rule_of_tensors(call)) is not None:
+            return rule.backward(call, affine)
         factor, term = self._constants(call, affine.rank)
         if not np.all(factor):
-            raise CannotFoldError(f"{call.layer.name!r} multiplies by 0")
+            raise CannotFoldError(f"{call.op} multiplies by 0")
         _check_digits(call, term, affine.scale * term)
         return [[Affine.of(affine.scale, (affine.scale * term + affine.offset - term) / factor)]]
 
     def forward(self, call: Call, maps: Maps) -> Affine:
-        if self._both(call):
-            return self.tensors.forward(call, maps)  # type: ignore[union-attr]
-        affine: Affine = maps[0]  # type: ignore[assignment]
+        if (rule := self._rule_of_tensors(call)) is not None:
+            return rule.forward(call, maps)
+        (affine,) = filter(None, maps)
         factor, term = self._constants(call, affine.rank)
         _check_digits(call, affine.scale * term, term)
         return Affine.of(affine.scale, factor * affine.offset + term - affine.scale * term)
 
-    def _both(self, call: Call) -> bool:
-        if len(call.inputs) == 1:
-            return False
-        if self.tensors is None:
-            raise CannotFoldError(f"{call.layer.name!r} ({type(call.layer).__name__}) takes two tensors")
-        return True
+    def _rule_of_tensors(self, call: Call) -> PropagationRule | None:
+        if len(call.inputs) > 1 and self.tensors is None:
+            raise CannotFoldError(f"{call.op} ({call.op.kind}) takes two tensors")
+        return self.tensors if len(call.inputs) > 1 else None
 
     def _constants(self, call: Call, rank: int) -> tuple[np.ndarray, np.ndarray]:
         first = isinstance(call.arguments[0], Tensor)
         other = np.asarray(call.arguments[first], "float64")
         if other.ndim > rank:
-            raise CannotFoldError(f"the constant of {call.layer.name!r} has a batch axis of its own")
+            raise CannotFoldError(f"the constant of {call.op} has a batch axis of its own")
         other = other.reshape((1,) * (rank - other.ndim) + other.shape)
         factor, term = self.constants(first, other)
         shape = call.inputs[0].shape[1:]
         if any(size not in (1, own) for size, own in zip(other.shape, shape, strict=True)):
-            raise CannotFoldError(f"the constant of {call.layer.name!r} makes its input larger")
+            raise CannotFoldError(f"the constant of {call.op} makes its input larger")
         return np.asarray(factor, "float64"), np.asarray(term, "float64")
 
 
@@ -202,7 +200,7 @@ def _check_digits(call: Call, now: np.ndarray, before: np.ndarray) -> None:
     """Refuse a term that is far larger beside the normalised values than it was: it would cancel."""
     if call.dtype != "float64" and (np.abs(now) > MOST_CANCELLED * np.maximum(np.abs(before), 1)).any():
         raise CannotFoldError(
-            f"{call.layer.name!r} adds a constant that would be far larger than the values it is added "
+            f"{call.op} adds a constant that would be far larger than the values it is added "
             f"to, of which {call.dtype} would lose the digits"
         )
 

@@ -1,0 +1,360 @@
+"""The algorithm on graphs built by hand: no layer, no Keras; NumPy computes what comes out."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+import reference
+from tfbn.folding.core.affine import Affine, CannotFoldError
+from tfbn.folding.core.combining import AddRule, ConcatRule, MultiplyRule
+from tfbn.folding.core.graph import Call, Graph, Op, Tensor
+from tfbn.folding.core.kernels import KernelLayout
+from tfbn.folding.core.normalization import Normalization
+from tfbn.folding.core.plan import make_plan
+from tfbn.folding.core.propagation import PassThrough, no_offset, not_negative
+from tfbn.folding.core.targets import FoldTarget, PendingFold
+
+LAYOUT = KernelLayout("kernel", (-1,), ("kernel", -2))
+ROUNDING = 1e-12  # a few float64 products and sums
+
+
+@dataclass
+class Linear:
+    kernel: np.ndarray
+    bias: np.ndarray
+
+    def __call__(self, x):
+        return x @ self.kernel + self.bias
+
+
+class LinearTarget(FoldTarget):
+    def output(self, call, affine):
+        return affine
+
+    input = output
+
+
+class MergingTarget(LinearTarget):
+    merges = True
+
+
+class Example:
+    """A graph of vectors, its numbers, and what it computes before and after a plan."""
+
+    def __init__(self, seed=0):
+        self.graph, self.random, self.given = Graph(), np.random.default_rng(seed), {}
+        self.outputs = []
+
+    def input(self, size):
+        tensor = Tensor((None, size), "float64")
+        self.given[tensor] = reference.data((5, size), len(self.given)).astype("float64")
+        return tensor
+
+    def call(self, op, *arguments, size=None, dtype="float64", obstacle=None, **attributes):
+        size = size or arguments[0].shape[-1]
+        call = Call(op, list(arguments), dtype, attributes=attributes, obstacle=obstacle)
+        return self.graph.add(call, [((None, size), dtype)])[0]
+
+    def output(self, *tensors):
+        for tensor in tensors:
+            tensor.users.append(None)
+            self.outputs.append(tensor)
+
+    def linear(self, name, inputs, outputs):
+        source = Linear(self.random.normal(size=(inputs, outputs)), self.random.normal(size=outputs))
+        return Op(name, "Linear", source, target=LinearTarget())
+
+    def batch_norm(self, name, size, positive=False, offset=True, centers_first=False, mean=0.0):
+        scale = self.random.uniform(0.5, 2, size) * (1 if positive else [-1, *[1] * (size - 1)])
+        shift = self.random.normal(size=size) * offset
+        affine = Affine(scale, shift - scale * mean)
+        own = Normalization(affine, scale, shift, -1, (size,), centers_first)
+        source = lambda x: x * affine.scale + affine.offset  # noqa: E731
+        return Op(name, "BN", source, target=MergingTarget(), normalization=own)
+
+    def compute(self, plan=None):
+        """The outputs of the graph, or of what a plan makes of it."""
+        values = dict(self.given)
+        for call in self.graph.calls:
+            arguments = [values.get(a) if isinstance(a, Tensor) else a for a in call.arguments]
+            values[call.outputs[0]] = self.function(call.op, plan)(*arguments)
+        return [values[tensor] for tensor in self.outputs]
+
+    def function(self, op, plan):
+        if plan is None or (op not in plan.into and op not in plan.pending):
+            return op.source
+        if op in plan.into:
+            return lambda x: x
+        pending = plan.pending[op]
+        if op.normalization is not None:
+            affine = pending.applied_to(op.normalization.affine)
+            return lambda x: x * affine.scale + affine.offset
+        kernels, bias = LAYOUT.fold({"kernel": op.source.kernel}, op.source.bias, pending)
+        return Linear(kernels["kernel"].round_to("float64"), bias)
+
+    def check(self, folded, excluded=None):
+        plan = make_plan(self.graph, excluded or {})
+        assert {op.name for op in plan.into} == set(folded), plan.reasons
+        for got, want in zip(self.compute(plan), self.compute(), strict=True):
+            np.testing.assert_allclose(got, want, rtol=ROUNDING, atol=ROUNDING)
+        return plan
+
+
+def relu():
+    return Op("relu", "ReLU", lambda x: np.maximum(x, 0), rule=PassThrough(no_offset, not_negative))
+
+
+def add():
+    return Op("add", "Add", np.add, rule=AddRule())
+
+
+def test_backwards_into_what_feeds_it():
+    example = Example()
+    dense, bn = example.linear("dense", 3, 4), example.batch_norm("bn", 4)
+    example.output(example.call(bn, example.call(dense, example.input(3), size=4)))
+    plan = example.check({"bn"})
+    assert plan.into[bn] == (dense,)
+    assert plan.pending[dense].input_map is None
+
+
+def test_forwards_into_what_it_feeds():
+    example = Example()
+    dense, bn = example.linear("dense", 3, 4), example.batch_norm("bn", 3)
+    example.output(example.call(dense, example.call(bn, example.input(3)), size=4))
+    plan = example.check({"bn"})
+    assert plan.pending[dense].output_map is None
+
+
+def test_both_ways_into_one_layer():
+    example = Example()
+    before, after = example.batch_norm("before", 3), example.batch_norm("after", 4)
+    dense = example.linear("dense", 3, 4)
+    x = example.call(dense, example.call(before, example.input(3)), size=4)
+    example.output(example.call(after, x))
+    example.check({"before", "after"})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "folded"),
+    [
+        ({"positive": True, "offset": False}, True),
+        ({"positive": True}, False),
+        ({"offset": False}, False),
+    ],
+)
+def test_conditions_of_what_is_crossed(arguments, folded):
+    example = Example()
+    dense, bn = example.linear("dense", 3, 4), example.batch_norm("bn", 4, **arguments)
+    x = example.call(relu(), example.call(dense, example.input(3), size=4))
+    example.output(example.call(bn, x))
+    plan = example.check({"bn"} if folded else set())
+    assert folded or "does not pass 'relu' (ReLU)" in plan.reasons[bn]
+
+
+def test_across_a_sum_into_both_of_its_inputs():
+    example = Example()
+    x, bn = example.input(3), example.batch_norm("bn", 4)
+    left, right = example.linear("left", 3, 4), example.linear("right", 3, 4)
+    branches = example.call(left, x, size=4), example.call(right, x, size=4)
+    example.output(example.call(bn, example.call(add(), *branches)))
+    plan = example.check({"bn"})
+    assert set(plan.into[bn]) == {left, right}
+    offsets = [plan.pending[op].output_map.offset.any() for op in (left, right)]
+    assert sorted(offsets) == [False, True]  # once, not twice
+
+
+def test_a_sum_of_the_input_keeps_the_batch_norm():
+    example = Example()
+    x, bn = example.input(4), example.batch_norm("bn", 4)
+    branch = example.call(example.linear("dense", 4, 4), x)
+    example.output(example.call(bn, example.call(add(), branch, x)))
+    plan = example.check(set())
+    assert "it normalises an input of the model" in plan.reasons[bn]
+
+
+def test_concatenated_slices():
+    example = Example()
+    x, bn = example.input(3), example.batch_norm("bn", 5)
+    left, right = example.linear("left", 3, 2), example.linear("right", 3, 3)
+    join = Op("concat", "Concat", lambda *parts: np.concatenate(parts, -1), rule=ConcatRule())
+    branches = example.call(left, x, size=2), example.call(right, x, size=3)
+    example.output(example.call(bn, example.call(join, *branches, size=5, axis=-1)))
+    plan = example.check({"bn"})
+    assert [plan.pending[op].output_map.scale.size for op in (left, right)] == [2, 3]
+
+
+def test_a_product_takes_the_scale_on_one_side():
+    example = Example()
+    x, bn = example.input(3), example.batch_norm("bn", 4, offset=False)
+    left, right = example.linear("left", 3, 4), example.linear("right", 3, 4)
+    multiply = Op("multiply", "Multiply", np.multiply, rule=MultiplyRule())
+    branches = example.call(left, x, size=4), example.call(right, x, size=4)
+    example.output(example.call(bn, example.call(multiply, *branches)))
+    assert len(example.check({"bn"}).into[bn]) == 1
+
+
+def test_batch_norms_of_one_tensor_go_together_or_not_at_all():
+    for same in (True, False):
+        example = Example()
+        y = example.call(example.linear("dense", 3, 4), example.input(3), size=4)
+        first, second = example.batch_norm("first", 4), example.batch_norm("second", 4)
+        second.normalization = first.normalization if same else second.normalization
+        second.source = first.source if same else second.source
+        example.output(example.call(first, y), example.call(second, y))
+        plan = example.check({"first", "second"} if same else set())
+        assert same or "'dense' is used by more than this batch norm" in plan.reasons[first]
+
+
+def test_an_operation_called_twice_wants_one_change():
+    example = Example()
+    dense, bn = example.linear("dense", 4, 4), example.batch_norm("bn", 4)
+    once = example.call(dense, example.input(4))
+    example.output(example.call(bn, example.call(dense, once)))
+    assert "'dense' is shared" in example.check(set()).reasons[bn]
+
+
+def test_a_batch_norm_called_twice_goes_from_both_calls():
+    example = Example()
+    bn = example.batch_norm("bn", 4)
+    for name in ("left", "right"):
+        branch = example.call(example.linear(name, 3, 4), example.input(3), size=4)
+        example.output(example.call(bn, branch))
+    assert {op.name for op in example.check({"bn"}).into[bn]} == {"left", "right"}
+
+
+def test_merged_only_where_nothing_else_is_left():
+    example = Example()
+    first, second = example.batch_norm("first", 4), example.batch_norm("second", 4)
+    x = example.call(second, example.call(first, example.input(4)))
+    example.output(x)
+    plan = example.check({"second"})
+    assert plan.into[second] == (first,)
+    assert plan.final_targets(second) == [first]
+
+
+def test_final_targets_of_what_was_merged_and_then_went():
+    example = Example()
+    first, second = example.batch_norm("first", 4), example.batch_norm("second", 4)
+    dense = example.linear("dense", 3, 4)
+    x = example.call(dense, example.input(3), size=4)
+    example.output(example.call(second, example.call(first, x)))
+    plan = example.check({"first", "second"})
+    assert plan.final_targets(second) == plan.final_targets(first) == [dense]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"obstacle": "is called with a mask"}, "'dense' is called with a mask"),
+        ({"dtype": "float32"}, "it computes in float64 and 'dense' in float32"),
+    ],
+)
+def test_obstacles_and_other_types(change, reason):
+    example = Example()
+    dense, bn = example.linear("dense", 3, 4), example.batch_norm("bn", 4)
+    example.output(example.call(bn, example.call(dense, example.input(3), size=4, **change)))
+    assert reason in example.check(set()).reasons[bn]
+
+
+def test_an_obstacle_of_the_batch_norm_itself():
+    example = Example()
+    bn = example.batch_norm("bn", 4)
+    y = example.call(example.linear("dense", 3, 4), example.input(3), size=4)
+    example.output(example.call(bn, y, obstacle="is called with training=True"))
+    assert example.check(set()).reasons[bn] == "it is called with training=True"
+
+
+def test_what_is_excluded_takes_nothing_up():
+    example = Example()
+    dense, bn = example.linear("dense", 3, 4), example.batch_norm("bn", 4)
+    example.output(example.call(bn, example.call(dense, example.input(3), size=4)))
+    plan = example.check(set(), excluded={dense: "its weights do not fit"})
+    assert "its weights do not fit" in plan.reasons[bn]
+
+
+def test_an_operation_without_a_rule_stops_it():
+    example = Example()
+    dense, bn = example.linear("dense", 3, 4), example.batch_norm("bn", 4)
+    y = example.call(Op("tanh", "Tanh", np.tanh), example.call(dense, example.input(3), size=4))
+    example.output(example.call(bn, y))
+    assert "'tanh' (Tanh) can neither take it up nor let it pass" in example.check(set()).reasons[bn]
+
+
+@pytest.mark.parametrize(
+    ("mean", "dtype", "folded"), [(0, "float32", True), (9, "float32", False), (9, "float64", True)]
+)
+def test_inputs_far_from_0_keep_a_batch_norm_that_centers_first(mean, dtype, folded):
+    example = Example()
+    bn = example.batch_norm("bn", 4, centers_first=True, mean=mean)
+    x = example.input(4)
+    x.dtype = dtype
+    y = example.call(bn, x, dtype=dtype)
+    example.output(example.call(example.linear("dense", 4, 3), y, size=3, dtype=dtype))
+    plan = make_plan(example.graph, {})
+    assert (bn in plan.into) == folded, plan.reasons
+
+
+def test_a_plan_leaves_the_graph_as_it_was():
+    example = Example()
+    x, bn = example.input(3), example.batch_norm("bn", 4)
+    y = example.call(example.linear("dense", 3, 4), x, size=4)
+    example.output(example.call(bn, y))
+
+    def state():
+        calls = example.graph.calls
+        return [(call, list(call.arguments), call.outputs, list(call.inputs[0].users)) for call in calls]
+
+    before = state()
+    example.check({"bn"})
+    assert state() == before
+
+
+def test_a_copy_has_the_same_shape_and_nothing_in_common():
+    example = Example()
+    x = example.input(3)
+    y = example.call(example.linear("dense", 3, 4), x, size=4)
+    example.output(example.call(example.batch_norm("bn", 4), y))
+    copy = example.graph.copy()
+
+    def drawn(graph):
+        def place(call):
+            return call and graph.calls.index(call)
+
+        return [
+            (
+                call.op,
+                [
+                    (t.shape, place(t.source), [*map(place, t.users)])
+                    for t in [*call.inputs, *call.outputs]
+                ],
+            )
+            for call in graph.calls
+        ]
+
+    assert drawn(copy) == drawn(example.graph)
+    copy.remove(copy.calls[1].op)
+    assert len(example.graph.calls) == 2
+    assert y.users == [example.graph.calls[1]]
+
+
+def test_pending_maps_compose_in_the_order_of_the_graph():
+    first, second = Affine(np.array([2.0]), np.array([1.0])), Affine(np.array([3.0]), np.array([5.0]))
+    own = Affine(np.array([7.0]), np.array([11.0]))
+    x = np.array([0.5, -2])
+
+    def apply(affine, x):
+        return affine.scale * x + affine.offset
+
+    # A batch norm that moves forwards later stood further in front, one that moves backwards further behind.
+    forwards = PendingFold().with_input_map(first).with_input_map(second).applied_to(own)
+    np.testing.assert_allclose(apply(forwards, x), apply(own, apply(first, apply(second, x))))
+    backwards = PendingFold().with_output_map(first).with_output_map(second).applied_to(own)
+    np.testing.assert_allclose(apply(backwards, x), apply(second, apply(first, apply(own, x))))
+
+
+def test_numbers_that_are_not_finite_are_refused():
+    own = Normalization(Affine(np.array([np.inf]), np.zeros(1)), np.ones(1), np.zeros(1), -1, (1,), True)
+    call = Call(Op("bn", "BN", normalization=own), [Tensor((None, 1), "float32")], "float32")
+    with pytest.raises(CannotFoldError, match="scale or offset of 'bn' is not finite"):
+        own.sample_map(call, PendingFold())

@@ -1,0 +1,48 @@
+"""What takes affine maps up, and what is still to be taken up."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from .affine import Affine
+from .graph import Call
+
+
+@dataclass(frozen=True)
+class PendingFold:
+    """What an operation is still to take up: a map of its input, and a map of its output."""
+
+    input_map: Affine | None = None
+    output_map: Affine | None = None
+
+    def with_input_map(self, new: Affine) -> PendingFold:
+        return PendingFold(self.input_map.compose(new) if self.input_map else new, self.output_map)
+
+    def with_output_map(self, new: Affine) -> PendingFold:
+        return PendingFold(self.input_map, new.compose(self.output_map) if self.output_map else new)
+
+    def applied_to(self, own: Affine) -> Affine:
+        """What an operation that is itself a map `own` becomes; flat, where sizes differ one is 1."""
+        whole = own.compose(self.input_map) if self.input_map else own
+        return self.output_map.compose(whole) if self.output_map else whole
+
+
+class FoldTarget(ABC):
+    """How operations of one class take maps up. It answers two questions, and changes nothing.
+
+    May a call's output be replaced by `scale · output + offset` (`output`)? May the call be given `x`
+    where it was given `scale · x + offset` (`input`)? Both return the map as one number per channel,
+    unless the class says otherwise, or raise `CannotFoldError`.
+    """
+
+    # Whether this is a batch norm itself: into another one it goes only where nothing else is left.
+    merges = False
+
+    @abstractmethod
+    def output(self, call: Call, affine: Affine) -> Affine:
+        """The map of the call's output in the operation's form, or CannotFoldError."""
+
+    @abstractmethod
+    def input(self, call: Call, affine: Affine) -> Affine:
+        """The map of the call's input in the operation's form, or CannotFoldError."""
