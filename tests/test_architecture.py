@@ -3,6 +3,7 @@
 import ast
 import configparser
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,26 @@ def test_files_of_models_are_data():
         ), path
     for path in ("errors", "heaps", "hdf5", "files", "architecture", "origin", "statistics"):
         assert "import keras" not in (ROOT / "compat" / "legacy" / f"{path}.py").read_text(), path
+
+
+def test_the_core_of_folding_knows_no_framework():
+    """NumPy alone, also by way of what it imports of the rest of tfbn."""
+    waiting, seen = modules("tfbn/folding/core"), set()
+    while waiting:
+        path = waiting.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.level == 0:
+                names.append(node.module)
+            if isinstance(node, ast.ImportFrom) and node.level > 0:
+                package = path.parents[node.level - 1]
+                waiting.append(package / f"{node.module.replace('.', '/')}.py")
+            found = {name.split(".")[0] for name in names}
+            assert found <= sys.stdlib_module_names | {"numpy"}, f"{path}: {found}"
+    assert {path.parent.name for path in seen} == {"core", "tfbn"}
 
 
 def test_mathematics_has_no_state_and_surgery_no_files():

@@ -228,9 +228,9 @@ def test_merged_only_where_nothing_else_is_left():
     first, second = example.batch_norm("first", 4), example.batch_norm("second", 4)
     x = example.call(second, example.call(first, example.input(4)))
     example.output(x)
-    plan = example.check({"second"})
-    assert plan.into[second] == (first,)
-    assert plan.final_targets(second) == [first]
+    plan = example.check({"first"})
+    assert plan.into[first] == (second,)
+    assert plan.final_targets(first) == [second]
 
 
 def test_final_targets_of_what_was_merged_and_then_went():
@@ -346,7 +346,7 @@ def test_pending_maps_compose_in_the_order_of_the_graph():
     def apply(affine, x):
         return affine.scale * x + affine.offset
 
-    # A batch norm that moves forwards later stood further in front, one that moves backwards further behind.
+    # What moves forwards later stood further in front; what moves backwards later, further behind.
     forwards = PendingFold().with_input_map(first).with_input_map(second).applied_to(own)
     np.testing.assert_allclose(apply(forwards, x), apply(own, apply(first, apply(second, x))))
     backwards = PendingFold().with_output_map(first).with_output_map(second).applied_to(own)
