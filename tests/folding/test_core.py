@@ -152,16 +152,35 @@ def test_conditions_of_what_is_crossed(arguments, folded):
     assert folded or "does not pass 'relu' (ReLU)" in plan.reasons[bn]
 
 
-def test_across_a_sum_into_both_of_its_inputs():
+@pytest.mark.parametrize(("function", "signs"), [(np.add, ()), (np.subtract, (1, -1))])
+@pytest.mark.parametrize("excluded", [None, "left", "right"])
+def test_across_a_sum_into_both_of_its_inputs(function, signs, excluded):
     example = Example()
     x, bn = example.input(3), example.batch_norm("bn", 4)
+    branches = [example.linear(name, 3, 4) for name in ("left", "right")]
+    tensors = [example.call(op, x, size=4) for op in branches]
+    combine = Op("combine", "Combine", function, rule=AddRule(*signs))
+    example.output(example.call(bn, example.call(combine, *tensors)))
+    barred = {op: "barred" for op in branches if op.name == excluded}
+    plan = example.check(set() if excluded else {"bn"}, barred)
+    if not excluded:
+        assert set(plan.into[bn]) == set(branches)
+        offsets = [plan.pending[op].output_map.offset.any() for op in branches]
+        assert sorted(offsets) == [False, True]  # once, not twice
+
+
+def test_a_difference_takes_the_offset_where_it_can():
+    """The first input has no place for an offset, so the second one gets it, with the other sign."""
+    example = Example()
+    x, bn = example.input(3), example.batch_norm("bn", 4, positive=True)
     left, right = example.linear("left", 3, 4), example.linear("right", 3, 4)
-    branches = example.call(left, x, size=4), example.call(right, x, size=4)
-    example.output(example.call(bn, example.call(add(), *branches)))
+    rectified = example.call(relu(), example.call(left, x, size=4))
+    subtract = Op("subtract", "Subtract", np.subtract, rule=AddRule(1, -1))
+    y = example.call(subtract, rectified, example.call(right, x, size=4))
+    example.output(example.call(bn, y))
     plan = example.check({"bn"})
-    assert set(plan.into[bn]) == {left, right}
-    offsets = [plan.pending[op].output_map.offset.any() for op in (left, right)]
-    assert sorted(offsets) == [False, True]  # once, not twice
+    assert not plan.pending[left].output_map.offset.any()
+    assert plan.pending[right].output_map.offset.any()
 
 
 def test_a_sum_of_the_input_keeps_the_batch_norm():
@@ -182,6 +201,15 @@ def test_concatenated_slices():
     example.output(example.call(bn, example.call(join, *branches, size=5, axis=-1)))
     plan = example.check({"bn"})
     assert [plan.pending[op].output_map.scale.size for op in (left, right)] == [2, 3]
+
+
+def test_one_operation_cannot_take_up_two_maps():
+    example = Example()
+    dense, bn = example.linear("dense", 3, 2), example.batch_norm("bn", 4)
+    branches = [example.call(dense, example.input(3), size=2) for _ in range(2)]
+    join = Op("concat", "Concat", lambda *parts: np.concatenate(parts, -1), rule=ConcatRule())
+    example.output(example.call(bn, example.call(join, *branches, size=4, axis=-1)))
+    assert "'dense' is shared" in example.check(set()).reasons[bn]
 
 
 def test_a_product_takes_the_scale_on_one_side():
@@ -233,14 +261,32 @@ def test_merged_only_where_nothing_else_is_left():
     assert plan.final_targets(first) == [second]
 
 
-def test_final_targets_of_what_was_merged_and_then_went():
+def test_a_layer_is_preferred_to_another_batch_norm():
     example = Example()
-    first, second = example.batch_norm("first", 4), example.batch_norm("second", 4)
+    first, second = example.batch_norm("first", 3), example.batch_norm("second", 3)
     dense = example.linear("dense", 3, 4)
-    x = example.call(dense, example.input(3), size=4)
-    example.output(example.call(second, example.call(first, x)))
+    x = example.call(second, example.call(first, example.input(3)))
+    example.output(example.call(dense, x, size=4))
     plan = example.check({"first", "second"})
-    assert plan.final_targets(second) == plan.final_targets(first) == [dense]
+    assert plan.into == {second: (dense,), first: (dense,)}
+
+
+def test_final_targets_of_what_was_merged_and_then_went():
+    """Neither passes the ReLU alone; merged, they are a positive scale without an offset."""
+    example = Example()
+    first, second = example.batch_norm("first", 3), example.batch_norm("second", 3)
+    dense = example.linear("dense", 3, 4)
+    for bn, affine in (
+        (first, Affine(np.full(3, -2.0), np.full(3, 0.5))),
+        (second, Affine(np.full(3, -2.0), np.ones(3))),
+    ):
+        bn.normalization = Normalization(affine, affine.scale, affine.offset, -1, (3,), False)
+        bn.source = lambda x, affine=affine: x * affine.scale + affine.offset
+    x = example.call(relu(), example.call(second, example.call(first, example.input(3))))
+    example.output(example.call(dense, x, size=4))
+    plan = example.check({"first", "second"})
+    assert plan.into == {first: (second,), second: (dense,)}
+    assert plan.final_targets(first) == [dense]
 
 
 @pytest.mark.parametrize(
