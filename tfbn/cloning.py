@@ -54,10 +54,7 @@ def has_readable_graph(model: object) -> bool:
     if isinstance(model, keras.Sequential):
         try:
             return type(model).call is keras.Sequential.call and bool(model.inputs)
-        except (
-            AttributeError,
-            ValueError,
-        ):  # which one, differs by version of Keras: no inputs are declared
+        except (AttributeError, ValueError):  # no inputs are declared; Keras' versions raise either
             return False
     functional = functional_class()
     return isinstance(model, functional) and type(model).call is functional.call

@@ -145,8 +145,8 @@ def copy_layer(layer: Any, adapt: Callable[[dict[str, Any]], dict[str, Any]]) ->
         if isinstance(layer, keras.layers.Lambda) and type(layer) is not keras.layers.Lambda:
             # Safe: the configuration comes from this process, where the function runs already.
             new = type(layer).from_config(config, safe_mode=False)
-            told = {name: flag for name, flag in vars(layer).items() if name.startswith("_fn_expects")}
-            vars(new).update({"function": layer.function} | told)
+            flags = {name: flag for name, flag in vars(layer).items() if name.startswith("_fn_expects")}
+            vars(new).update({"function": layer.function} | flags)
             return new
         return like(layer, config, adapt({"dtype": layer.dtype_policy.name})["dtype"])
     except Exception as error:  # the class may be anybody's

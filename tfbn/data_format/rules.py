@@ -76,7 +76,7 @@ def spatial(layer: Any, given: list[Given]) -> Turned:
     channel = 2 if "ConvLSTM" in type(layer).__name__ else 1  # after the axis of time
 
     def layout_of(other: int) -> Layout:
-        """A tensor of another rank has no axis of time, or has two axes (after pooling, Flatten)."""
+        """A tensor of another rank has no axis of time; one of two axes was pooled or flattened."""
         return channels_last(other, channel - max(0, rank - other)) if other > 2 else natural(other)
 
     inputs = [

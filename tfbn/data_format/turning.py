@@ -211,9 +211,8 @@ class _Turning:
         if ranks == [len(layout) for layout in turned.inputs]:
             return new, turned
         layouts = set(turned.inputs)
-        if len(layouts) == 1 and {len(layout) for layout in layouts} == set(
-            ranks
-        ):  # more tensors than in the first call
+        # Another number of tensors than in the first call.
+        if len(layouts) == 1 and {len(layout) for layout in layouts} == set(ranks):
             return new, replace(turned, inputs=(*layouts,) * len(ranks))
         if all(layout == natural(len(layout)) for layout in turned.inputs):
             return new, as_it_was(operation, given)
