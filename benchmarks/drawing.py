@@ -1,4 +1,4 @@
-"""The chart of the README: two dots for each comparison, one with oneDNN off and one with it on."""
+"""The chart in the README: for each comparison a dot with oneDNN off, and one with oneDNN on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TICKS = (0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 4, 6, 8, 12)
 
 
 def shown(kinds: dict[str, list[Line]]) -> list[Line | str]:
-    """From the top: headings, lines and means; of the frozen peers their mean only."""
+    """The rows of the chart from the top: headings, lines and means; of frozen peers the mean only."""
     found: list[Line | str] = []
     for kind, lines in kinds.items():
         found += [kind, *with_mean(lines)[-1 if "frozen" in kind else 0 :]]
@@ -27,14 +27,14 @@ def shown(kinds: dict[str, list[Line]]) -> list[Line | str]:
 
 
 def write(axes: Axes, side: int, inches: float, height: float, text: str, **style: Any) -> None:
-    """Text so far right of the plot's left (0) or right (1) edge, at a row's height."""
+    """Write text `inches` to the right of the plot's left (0) or right (1) edge, at a row's height."""
     shift = ScaledTranslation(inches, 0, axes.figure.dpi_scale_trans)
     place = axes.get_yaxis_transform() + shift
     axes.text(side, height, text, transform=place, fontsize=SIZE, va="center_baseline", **style)
 
 
 def draw_line(axes: Axes, height: int, line: Line) -> None:
-    """The name, the dots, what joins them, and the numbers at the right."""
+    """Draw a comparison: its name, the dots, a line between them, and the numbers at the right."""
     write(axes, 0, 0.15 - LEFT, height, line.name)
     known = [ratio for ratio in (line.off, line.on) if ratio is not None]
     axes.plot(known, [height] * len(known), color="#bbbbbb", linewidth=1.5, zorder=2)
@@ -45,7 +45,7 @@ def draw_line(axes: Axes, height: int, line: Line) -> None:
 
 
 def scale(axes: Axes, rows: int) -> None:
-    """Logarithmic: a ratio and its inverse are equally far from 1."""
+    """Make the axis of ratios logarithmic: a ratio and its inverse are equally far from 1."""
     axes.set_ylim(rows - 0.3, -1.5)
     axes.set_yticks([])
     axes.set_xscale("log")

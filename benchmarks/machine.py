@@ -1,4 +1,4 @@
-"""What a figure holds for: the processor, TensorFlow's switch for oneDNN, and the versions."""
+"""What was measured on: the processor, TensorFlow's switch for oneDNN, and the versions."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ print(json.dumps([versions, len(tensorflow.config.list_physical_devices("GPU"))]
 
 
 class Machine(NamedTuple):
-    """What rows are worth nothing without."""
+    """The machine and the software that rows were measured with."""
 
     processor: str
     cores: int
     gpus: int
-    by_itself: bool  # whether TensorFlow uses oneDNN here unless it is told otherwise
+    by_itself: bool  # whether TensorFlow uses oneDNN here by default
     settings: list[bool]  # of the switch; `[False]` where TensorFlow was built without oneDNN
     versions: dict[str, str]
 
@@ -39,16 +39,16 @@ class Machine(NamedTuple):
 
 
 def with_switch(onednn: bool | None) -> dict[str, str]:
-    """The environment with the switch set, or, for `None`, as the machine has it by itself.
+    """The environment with the switch set, or, for `None`, without it: TensorFlow's default.
 
-    TensorFlow reads it when it is imported: a process has one setting.
+    TensorFlow reads the switch when it is imported, so a process has one setting.
     """
     environment = {name: value for name, value in os.environ.items() if name != SWITCH}
     return environment if onednn is None else environment | {SWITCH: str(int(onednn))}
 
 
 def processor() -> str:
-    """The model's name; `platform` alone knows it on Windows and macOS only."""
+    """The processor's model name; on Linux `platform` does not know it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

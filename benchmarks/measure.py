@@ -1,4 +1,4 @@
-"""Two sides measured in turns, and what came out."""
+"""Measure a subject and its peer in turns."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Row(NamedTuple):
 
 
 def compare(kind: str, name: str, subject: Run, peer: Run, rounds: int) -> Row:
-    """Medians of both, taken in turns after three warm-up calls each."""
+    """The median times of both, called in turns after three warm-up calls each."""
     for _ in range(3):
         subject(), peer()
     times: tuple[list[float], list[float]] = ([], [])
@@ -42,6 +42,6 @@ def compare(kind: str, name: str, subject: Run, peer: Run, rounds: int) -> Row:
 
 
 def tell(rows: Iterable[Row]) -> None:
-    """Each row to stdout as a line of JSON, as soon as it is measured; `run.py` reads them."""
+    """Print each row as a line of JSON as soon as it is measured; `run.py` reads the lines."""
     for row in rows:
         print(json.dumps(row._asdict()), flush=True)

@@ -2,8 +2,8 @@
 
     python benchmarks/run.py [--rounds 40] [--only training] [--networks 3]
 
-Subject and peer are taken in turns in one process. TensorFlow reads TF_ENABLE_ONEDNN_OPTS when it is
-imported, so each setting has processes of its own, and this one does not import TensorFlow. A ratio
+Subject and peer are timed in turns in one process. TensorFlow reads TF_ENABLE_ONEDNN_OPTS when it is
+imported, so each setting has processes of its own, and this process does not import TensorFlow. A ratio
 above 1 means that tfbn is faster. Where torch is installed, its `BatchNorm2d` is one more peer.
 """
 
@@ -29,7 +29,7 @@ PARTS = ("training", "serving")
 
 
 def fold_memory() -> float | None:
-    """As `memory.py` says, in a process of its own; `None` where there is no /proc to ask."""
+    """The result of `memory.py`, run in a process of its own; `None` where there is no /proc."""
     if sys.platform != "linux":
         return None
     script = [sys.executable, str(HERE / "memory.py")]
@@ -37,10 +37,10 @@ def fold_memory() -> float | None:
 
 
 def measured(part: str, onednn: bool, rounds: int, networks: int | None) -> Iterator[Row]:
-    """The rows of one part under one setting, as they come.
+    """The rows of one part under one setting, as soon as each is measured.
 
     Raises:
-        click.ClickException: with what the process wrote, if it failed.
+        click.ClickException: the process failed; the message has its output.
     """
     script = [sys.executable, str(HERE / f"{part}.py"), str(rounds)]
     script += [] if networks is None else [str(networks)]
@@ -61,7 +61,7 @@ def measured(part: str, onednn: bool, rounds: int, networks: int | None) -> Iter
 def everything(
     parts: tuple[str, ...], settings: list[bool], rounds: int, networks: int | None
 ) -> tuple[list[Row], bool]:
-    """All rows, and whether every process came to its end; what one measured before is kept."""
+    """All rows, and whether every process finished; the rows of one that fails later are kept."""
     rows, complete = [], True
     for part in parts:
         for onednn in settings:

@@ -1,4 +1,4 @@
-"""Folded SavedModels against unfolded ones, and what folding costs."""
+"""Folded SavedModels against unfolded ones, and the time of `tfbn.fold`."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ MODELS = (
     "EfficientNetV2B0",
 )
 BATCH = 8
-SIZE = 160  # pixels; all of them take it
+SIZE = 160  # pixels, a size that all models take
 OTHER_SIZES = {"MobileNetV2": (96, 224), "ResNet50": (96, 224)}
 PEER = "against Keras' export"
 
 
 def served(path: Path, x: tf.Tensor) -> Run:
-    """A SavedModel's signature as `tf.saved_model.load` gives it."""
+    """Run a SavedModel's signature as `tf.saved_model.load` returns it."""
     signature = tf.saved_model.load(str(path)).signatures["serving_default"]
     (name,) = signature.structured_input_signature[1]
     return lambda: signature(**{name: x})["output_0"].numpy()  # noqa: PLW0108
 
 
 def frozen(path: Path, x: tf.Tensor) -> Run:
-    """The same with variables made constants, which TensorFlow's own optimizer then folds."""
+    """Run the same with variables made constants, which TensorFlow's own graph optimizer then folds."""
     with tf.Graph().as_default(), v1.Session() as session:
         signature = v1.saved_model.load(session, ["serve"], str(path)).signature_def["serving_default"]
         (given,), output = signature.inputs.values(), signature.outputs["output_0"]
@@ -60,7 +60,7 @@ def frozen(path: Path, x: tf.Tensor) -> Run:
 
 
 def rename_functions(graph: Any, suffix: str = "_frozen") -> None:
-    """Give a graph's functions names of their own: the exporting process may hold the old ones."""
+    """Rename a graph's functions, because this process may have others of the old names."""
     functions = graph.library.function
     names = {function.signature.name for function in functions}
     for function in functions:
@@ -75,14 +75,14 @@ def rename_functions(graph: Any, suffix: str = "_frozen") -> None:
 
 
 def trained(model: keras.Model) -> keras.Model:
-    """The model with batch norms as training leaves them: no zeros that TensorFlow could leave out."""
+    """The model with random batch norms, as after training; TensorFlow could optimise zeros away."""
     random = np.random.default_rng(0)
-    for one in tfbn.batch_norms.batch_norms(model).values():
+    for layer in tfbn.batch_norms.batch_norms(model).values():
         for variable, low, high in (
-            (one.gamma, 0.5, 1.5),
-            (one.beta, -0.5, 0.5),
-            (one.moving_mean, -0.5, 0.5),
-            (one.moving_variance, 0.5, 1.5),
+            (layer.gamma, 0.5, 1.5),
+            (layer.beta, -0.5, 0.5),
+            (layer.moving_mean, -0.5, 0.5),
+            (layer.moving_variance, 0.5, 1.5),
         ):
             if variable is not None:
                 variable.assign(random.uniform(low, high, variable.shape))
@@ -94,13 +94,13 @@ def of(name: str, size: int) -> keras.Model:
 
 
 def compared(name: str, size: int, rounds: int) -> Iterator[Row]:
-    """What `tfbn.export` writes, as it is and with constants, against Keras' own and that frozen."""
+    """Exports of `tfbn`, by default and with constants, against Keras' export, plain and frozen."""
     x = tf.constant(np.random.default_rng(0).uniform(0, 1, (BATCH, size, size, 3)), tf.float32)
     model = of(name, size)
     title = f"{name}, {BATCH} images of {size} px"
     with tempfile.TemporaryDirectory() as folder:
         ours, constants, peer = (Path(folder) / kind for kind in ("ours", "constants", "peer"))
-        # Random weights amplify rounding in the deepest of them.
+        # Random weights amplify rounding in the deepest networks.
         report = tfbn.export(model, ours, rtol=1e-4)
         model.export(str(peer), verbose=False)
         subject, plain = served(ours, x), served(peer, x)
@@ -124,7 +124,7 @@ def cloned(rounds: int) -> Row:
 
 
 def rows(rounds: int, networks: int | None = None) -> Iterator[Row]:
-    """All of it, or only the first so many networks."""
+    """All rows, or those of the first `networks` networks."""
     for name in MODELS[:networks]:
         for size in (SIZE, *OTHER_SIZES.get(name, ())):
             yield from compared(name, size, rounds)

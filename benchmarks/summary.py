@@ -1,4 +1,4 @@
-"""Rows measured under both settings of the switch, brought side by side, and their ranges."""
+"""Bring rows of both settings of the switch side by side, and tell their ranges."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Range(NamedTuple):
 
 
 def side_by_side(rows: Iterable[Row]) -> dict[str, list[Line]]:
-    """The lines of each kind, in the order in which they were measured first."""
+    """The lines of each kind of comparison, in the order of their first measurement."""
     kinds: dict[str, dict[str, dict[bool, float]]] = {}
     for row in rows:
         kinds.setdefault(row.kind, {}).setdefault(row.name, {})[row.onednn] = row.ratio
@@ -40,7 +40,7 @@ def side_by_side(rows: Iterable[Row]) -> dict[str, list[Line]]:
 
 
 def range_of(ratios: Iterable[float | None]) -> Range | None:
-    """`None` of nothing measured."""
+    """The range of the ratios that were measured; `None` if none was."""
     known = [ratio for ratio in ratios if ratio is not None]
     if not known:
         return None
@@ -48,13 +48,16 @@ def range_of(ratios: Iterable[float | None]) -> Range | None:
 
 
 def ranges(lines: list[Line]) -> dict[str, Range | None]:
-    """Over both settings, and over each alone."""
+    """The range over both settings, and over each alone."""
     off, on = [line.off for line in lines], [line.on for line in lines]
     return {"both": range_of(off + on), "off": range_of(off), "on": range_of(on)}
 
 
 def with_mean(lines: list[Line]) -> list[Line]:
-    """The lines, and after three or more their geometric mean, where a setting measured them all."""
+    """The lines and, if there are three or more, their geometric mean.
+
+    A setting has a mean only if all lines were measured under it.
+    """
     if len(lines) < 3:
         return lines
     means = []
@@ -65,7 +68,7 @@ def with_mean(lines: list[Line]) -> list[Line]:
 
 
 def sentences(kinds: dict[str, list[Line]]) -> Iterator[str]:
-    """A line for each kind: what may be said of it without leaving the worse setting out."""
+    """A sentence for each kind, with the ranges over both settings and over each."""
     for kind, lines in kinds.items():
         found = ranges(lines)
         apart = ", ".join(f"{setting} {found[setting]}" for setting in ("off", "on") if found[setting])

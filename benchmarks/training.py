@@ -25,7 +25,7 @@ STEP = "Layer, training step, against"
 
 
 def training_step(layer: keras.layers.Layer, x: tf.Tensor) -> Run:
-    """Forward, statistics and backward of one layer in a tf.function."""
+    """A training step of one layer in a tf.function: forward, moving statistics and backward."""
     layer.build(x.shape)
     variables = [variable.value for variable in layer.trainable_variables]
 
@@ -57,7 +57,7 @@ def bare_step(x: tf.Tensor) -> Run:
 
 
 def torch_step(shape: tuple[int, ...]) -> Run | None:
-    """The same step of torch's `BatchNorm2d` on the same values' shape; `None` without torch."""
+    """The same step of torch's `BatchNorm2d` for the same shape; `None` if torch is not installed."""
     try:
         import torch  # noqa: PLC0415
     except ImportError:
@@ -86,7 +86,7 @@ def data(*shape: int) -> tf.Tensor:
 
 
 def steps(rounds: int) -> Iterator[Row]:
-    """The usual shapes against all peers."""
+    """Common shapes against all peers."""
     for shape in SHAPES:
         x, name = data(*shape), f"{shape}"
         ours = training_step(tfbn.BatchNorm(), x)
@@ -144,7 +144,7 @@ def models(rounds: int, networks: int | None) -> Iterator[Row]:
 
 
 def rows(rounds: int, networks: int | None = None) -> Iterator[Row]:
-    """All of it; of the models only the first so many."""
+    """All rows; of the models, those of the first `networks`."""
     yield from steps(rounds)
     yield from other_steps(rounds)
     yield from inferences(rounds)

@@ -181,7 +181,7 @@ def _normalized(x: tf.Tensor, method: Method) -> tuple[tf.Tensor, Moments]:
 
 def _inference(x: tf.Tensor, statistics: Statistics, method: Method) -> tf.Tensor:
     """Algorithm 2, line 11."""
-    apply = kernels.normalize if method.fused else functional.normalize
+    apply = kernels.normalize_at_inference if method.fused else functional.normalize
 
     def value(variable: Any) -> tf.Tensor | None:
         return _per_channel(variable, x, method)

@@ -44,7 +44,7 @@ def load_images() -> Images:
 
 
 def build_network() -> keras.Model:
-    """Convolution, depthwise and dense layers with a batch norm behind each, and one behind a ReLU."""
+    """Convolution, depthwise and dense layers, each followed by a batch norm; one follows a ReLU."""
     layers = keras.layers
     inputs = x = keras.Input((8, 8, 1), name="images")
     x = layers.Conv2D(32, 3, padding="same", use_bias=False, name="conv")(x)
@@ -52,7 +52,7 @@ def build_network() -> keras.Model:
     x = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name="depthwise")(x)
     x = layers.ReLU()(tfbn.BatchNorm(name="depthwise_bn")(x))
     x = layers.Conv2D(64, 3, strides=2, activation="relu", name="conv_relu")(x)
-    x = tfbn.BatchNorm(name="after_relu_bn")(x)  # behind a ReLU: folds forwards, into `dense`
+    x = tfbn.BatchNorm(name="after_relu_bn")(x)  # after a ReLU: folds forwards, into `dense`
     x = layers.Dropout(0.3)(layers.Flatten()(x))
     x = layers.Dense(64, use_bias=False, name="dense")(x)
     x = layers.ReLU()(tfbn.BatchNorm(name="dense_bn")(x))
@@ -74,7 +74,7 @@ def milliseconds(models: list[keras.Model], batch: np.ndarray, rounds: int = 50)
     """Median time of an inference call of each model, taken in turns."""
     calls = [model.predict_on_batch for model in models]
     for call in calls:
-        call(batch)  # traced outside the measurement
+        call(batch)  # so that tracing is not measured
     times: list[list[float]] = [[] for _ in calls]
     for _ in range(rounds):
         for call, taken in zip(calls, times, strict=True):
@@ -89,7 +89,7 @@ def difference(got: np.ndarray, want: np.ndarray) -> float:
 
 
 def main(epochs: int = 8) -> int:
-    """Run the whole way and print what came out.
+    """Run all steps and print the results.
 
     Returns:
         0 if folding and serving changed no probability by more than `CLOSE`, 1 otherwise.

@@ -29,7 +29,7 @@ BATCH = 64
 compat.slim()  # the one new line: gives tf_slim a batch norm that runs
 
 
-# What the old program had stays as it is: slim, arg_scope, normalizer_fn, variable scopes.
+# The old program's code is unchanged: slim, arg_scope, normalizer_fn, variable scopes.
 @keras.saving.register_keras_serializable("migrate_slim")
 def network(images, is_training=True):
     """Images [batch, 8, 8, 1] to the logits of 10 classes."""
@@ -81,7 +81,7 @@ def keras_model() -> keras.Model:
 
 
 def main(steps: int = 100, epochs: int = 3) -> int:
-    """Run the whole way and print what came out.
+    """Run all steps and print the results.
 
     Args:
         steps: of the session.

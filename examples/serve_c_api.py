@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-# TF_DataType of c/tf_datatype.h, but strings, which lie otherwise in memory, and bfloat16, which NumPy
-# has not.
+# TF_DataType of c/tf_datatype.h, without strings, whose memory layout differs, and without bfloat16,
+# which NumPy does not have.
 DTYPES = {1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 8: "complex64"}
 DTYPES |= {9: "int64", 10: "bool", 17: "uint16", 18: "complex128", 19: "float16", 22: "uint32"}
 CODES = {name: code for code, name in DTYPES.items()}
@@ -83,7 +83,7 @@ def signature_of(meta_graph: bytes, name: str) -> list[dict[str, str]]:
 
     signature = entries(meta_graph, 5)[name]
     infos = [entries(signature, field) for field in (1, 2)]
-    return [{key: dict(fields(info))[1].decode() for key, info in one.items()} for one in infos]
+    return [{key: dict(fields(info))[1].decode() for key, info in tensors.items()} for tensors in infos]
 
 
 class SavedModel:
@@ -121,12 +121,12 @@ class SavedModel:
                 self.library.TF_DeleteTensor(c_void_p(tensor))
 
     def check(self) -> None:
-        """Raise what went wrong in the last call, if anything did."""
+        """Raise an error if the last call failed."""
         if self.library.TF_GetCode(self.status) != 0:
             raise RuntimeError(self.library.TF_Message(self.status).decode())
 
     def place(self, tensor: str) -> Output:
-        """Where in the graph a tensor "operation:index" is."""
+        """The place of a tensor "operation:index" in the graph."""
         operation, index = tensor.rsplit(":", 1)
         return Output(self.library.TF_GraphOperationByName(self.graph, operation.encode()), int(index))
 

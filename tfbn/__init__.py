@@ -2,7 +2,8 @@
 
 `BatchNorm` is the layer; `population_statistics` and `recalibrate` measure what inference needs;
 `convert` swaps Keras' layers for it and back;
-`fold` writes batch norms into the layers before them; `export` writes a verified SavedModel;
+`fold` writes batch norms into the layers next to them; `export` writes a SavedModel that was compared
+with the model;
 `functional` holds the mathematics as pure functions.
 """
 
@@ -17,7 +18,7 @@ if find_spec("tensorflow") is None:
     )
 
 if quiet.is_command():
-    # Python runs this file before the command's own module: there is no later place.
+    # Here, because Python runs this file before the command's own module.
     quiet.import_tensorflow()
 
 import keras

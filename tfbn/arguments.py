@@ -1,4 +1,4 @@
-"""What the layers' arguments may be."""
+"""Checks of the layers' arguments; each error names the argument, what was received and the remedy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-# Arguments of Keras' layer that are called otherwise here, or belong to another layer.
+# Arguments of Keras' layer that have another name here or belong to another layer, and the remedy.
 KERAS_ARGUMENTS = {
     "momentum": "what Keras calls momentum is called decay here. Write {name}(decay={value!r}).",
     "renorm": "batch renormalisation is a layer of its own. Write tfbn.BatchRenorm().",
@@ -34,15 +34,15 @@ def refuse_keras_arguments(name: str, arguments: Mapping[str, Any]) -> None:
 
 
 def valid_axis(axis: Any) -> int | list[int]:
-    def whole(one: Any) -> bool:
-        return hasattr(one, "__index__") and not isinstance(one, bool)
+    def is_integer(value: Any) -> bool:
+        return hasattr(value, "__index__") and not isinstance(value, bool)
 
     if isinstance(axis, np.ndarray):
         axis = axis.tolist()
-    if whole(axis):
+    if is_integer(axis):
         return int(axis)
-    if isinstance(axis, Sequence) and axis and all(map(whole, axis)):
-        return [int(one) for one in axis]
+    if isinstance(axis, Sequence) and axis and all(map(is_integer, axis)):
+        return [int(number) for number in axis]
     raise TypeError(
         f"axis must be an integer or a sequence of integers, received {axis!r}. Pass -1 for "
         "channels last, 1 for channels first."

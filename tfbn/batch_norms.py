@@ -1,4 +1,8 @@
-"""Find the batch norms of a model, ours and Keras' own, and read both the same way."""
+"""Find the batch norms of a model, ours and Keras' own, and read both the same way.
+
+A layer is a batch norm if it is of our class or of Keras', or of a subclass with the same `call`, or of
+one that was declared by `batch_norm_at_inference`.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,6 @@ from .renorm import BatchRenorm
 
 AnyBatchNorm: TypeAlias = BatchNorm | keras.layers.BatchNormalization
 
-
 _CALLS = (BatchNorm.call, BatchRenorm.call, keras.layers.BatchNormalization.call)
 _DECLARED: weakref.WeakSet[type] = weakref.WeakSet()
 
@@ -23,21 +26,21 @@ Class = TypeVar("Class", bound=type)
 
 
 def batch_norm_at_inference(cls: Class) -> Class:
-    """Declare that a subclass with a `call` of its own is batch norm at inference.
+    """Declare that a subclass with a `call` of its own computes batch normalisation at inference.
 
-    Called with `training=False`, an instance must return what the class of Keras or tfbn that it
-    derives from returns: inputs normalised with the moving statistics. What it does in training is its
-    own. `fold`, `export`, `recalibrate` and `population_statistics` then treat it as a batch norm;
-    `convert` leaves it as it is. Holds for this class alone, not for what derives from it.
+    Called with `training=False`, an instance must return the same as the batch norm of Keras or tfbn
+    that it derives from: inputs normalised with the moving statistics. In training it may do anything.
+    `fold`, `export`, `recalibrate` and `population_statistics` then treat it as a batch norm; `convert`
+    copies it unchanged. The declaration does not extend to subclasses of the class.
 
     Args:
-        cls: subclass of `keras.layers.BatchNormalization` or of `BatchNorm`.
+        cls: a subclass of `keras.layers.BatchNormalization` or of `BatchNorm`.
 
     Returns:
-        The class, so that this is a decorator, too.
+        The class, so that this can be used as a decorator.
 
     Raises:
-        TypeError: another class.
+        TypeError: `cls` is no such subclass.
 
     >>> @batch_norm_at_inference
     ... class Frozen(keras.layers.BatchNormalization):
@@ -56,22 +59,22 @@ def batch_norm_at_inference(cls: Class) -> Class:
 
 
 def has_call_of_its_own(layer: AnyBatchNorm) -> bool:
-    """Whether a batch norm is of a subclass that may train in another way."""
+    """Whether a batch norm is of a declared subclass, which may train in another way."""
     return getattr(type(layer), "call", None) not in (*_CALLS, None) and type(layer) in _DECLARED
 
 
 def is_batch_norm(layer: object) -> TypeGuard[AnyBatchNorm]:
-    """Whether `layer` computes batch normalisation at inference (see `why_not_a_batch_norm`)."""
+    """Whether `layer` is known to compute batch normalisation at inference."""
     return isinstance(layer, AnyBatchNorm) and why_not_a_batch_norm(layer) is None
 
 
 def why_not_a_batch_norm(layer: AnyBatchNorm) -> str | None:
-    """Why a batch norm, or a subclass of one, does not compute what it does; `None` if it does.
+    """Why an instance of a batch norm class may not compute batch normalisation; `None` if it does.
 
-    A subclass with a `call` of its own may compute anything, unless it was declared. A subclass of ours
-    sets `not_a_batch_norm_because` to the reason why it is no batch norm, or to `None`.
-    `as_batch_norm()` then makes the `BatchNorm` of the same arguments and order of weights, and
-    `ignores_mask` says that masked positions count in its statistics.
+    A subclass with a `call` of its own may compute anything, unless it was declared. This package's own
+    subclasses (Keras 1's layer, in `compat`) have three attributes: `not_a_batch_norm_because` is the
+    reason, or `None`; `as_batch_norm()` returns an equal `BatchNorm` with its weights in the same
+    order; `ignores_mask` says that masked positions count in the statistics.
     """
     kind = type(layer)
     if kind in _DECLARED:
@@ -84,7 +87,7 @@ def why_not_a_batch_norm(layer: AnyBatchNorm) -> str | None:
 
 
 def undeclared_because(kind: type) -> str:
-    """The reason why a subclass that was not declared is no batch norm."""
+    """The reason for a subclass with a `call` of its own that was not declared."""
     return (
         f"{kind.__name__} has a call() of its own, which may compute anything; if it is batch norm at "
         f"inference, declare it: tfbn.batch_norm_at_inference({kind.__name__})"
@@ -92,11 +95,11 @@ def undeclared_because(kind: type) -> str:
 
 
 def layer_paths(model: keras.layers.Layer) -> dict[str, keras.layers.Layer]:
-    """Every layer inside `model`, once, by the names on the way to it: `{"block/conv": layer}`.
+    """Every layer inside `model`, once, by its path: `{"block/conv": layer}`.
 
-    The model's own name is no part of a path. Nested models, layers that are attributes of other
-    layers or sit in their lists and dictionaries, and wrapped layers are all found. Where two
-    layers would have one path, the later ones get `_1`, `_2`, …
+    A path joins the names of the layers around a layer and its own name, without that of `model`. Layers
+    inside nested models, wrappers, and attributes, lists and dictionaries of other layers are all found.
+    Where layers would have the same path, the later ones get `_1`, `_2`, …
     """
     found: dict[str, keras.layers.Layer] = {}
     for path, layer in _walk(model, "", {id(model)}):
@@ -113,8 +116,8 @@ def batch_norms(model: keras.layers.Layer, inside: bool = True) -> dict[str, Any
 
     Args:
         model: a layer or model.
-        inside: also those that a layer says it has inside: a layer around TF1 code names them in
-            `batch_norms_inside`, objects with the statistics and parameters of a batch norm.
+        inside: whether to include those in a layer's `batch_norms_inside`. There a layer around TF1 code
+            lists, by name, objects with the statistics and parameters of batch norms.
     """
     if is_batch_norm(model):
         return {model.name: model}
@@ -124,12 +127,12 @@ def batch_norms(model: keras.layers.Layer, inside: bool = True) -> dict[str, Any
             found[path] = layer
         if inside:
             inner = getattr(layer, "batch_norms_inside", {})
-            found |= {f"{path}/{name}": one for name, one in inner.items()}
+            found |= {f"{path}/{name}": batch_norm for name, batch_norm in inner.items()}
     return found
 
 
 def excluded_batch_norms(model: keras.layers.Layer) -> dict[str, tuple[AnyBatchNorm, str]]:
-    """The layers, by path, that derive from a batch norm and are none, and the reason."""
+    """The layers, by path, of subclasses of batch norms that are not taken for batch norms, and why."""
     derived = [pair for pair in layer_paths(model).items() if isinstance(pair[1], AnyBatchNorm)]
     return {
         path: (layer, why) for path, layer in derived if (why := why_not_a_batch_norm(layer)) is not None

@@ -207,13 +207,16 @@ def _check_keras_file(path: Path, name: str, overwrite: bool) -> None:
 
 
 def _arrays(path: Path) -> dict[str, Any] | Any:
-    """What an NPZ file holds; the array itself if it is the only one."""
+    """The arrays of an NPZ file by name, or its only array."""
     arrays = read(path, "Write it by numpy.savez('x.npz', x=x).")
     return next(iter(arrays.values())) if len(arrays) == 1 else arrays
 
 
 def _compared(model: keras.Model, folded: keras.Model, samples: Any, dtype: str | None) -> str:
-    """How far a folded model is from the model, in words; without samples it need not run on any."""
+    """How far a folded model is from the model, in words.
+
+    A model that cannot be run on random samples is not compared, unless samples were given.
+    """
     try:
         found = compare(model, folded, samples, rounded=dtype is not None)
     except ValueError as error:
@@ -236,7 +239,7 @@ def _check_finite(model: keras.Model) -> None:
 
 def _load(path: Path, modules: tuple[str, ...]) -> keras.Model:
     if modules and "" not in sys.path:
-        sys.path.insert(0, "")  # as for `python -m`: a module may lie in this folder
+        sys.path.insert(0, "")  # as `python -m` does: the module may be in the current folder
     for module in modules:
         try:
             importlib.import_module(module)
@@ -268,15 +271,16 @@ def _load(path: Path, modules: tuple[str, ...]) -> keras.Model:
 
 @contextmanager
 def _one_line_errors(options: bool = False) -> Iterator[None]:
-    """Answer whatever goes wrong in the block with one line and exit status 1.
+    """Report any error in the block in one line, with exit status 1.
 
     Args:
-        options: whether arguments in the message, `backend='theano'`, are the command's options.
+        options: whether to write arguments in the message, `backend='theano'`, as the command's
+            options.
     """
     try:
         yield
     except Exception as error:
-        # Not `one_line`, which would cut a remedy of ours behind what it quotes.
+        # Not `one_line`, which would cut off the remedy at the end of a long message of ours.
         message = " ".join(str(error).split()) or type(error).__name__
         raise click.ClickException(as_options(message) if options else message) from error
 
@@ -288,6 +292,6 @@ def _upgrade_table(legacy: LegacyReport) -> Table:
     table = Table(title=f"{count} batch norm{'s' * (count > 1)}, written by {by}{turned}")
     for column in ("batch norm", "mode", "held a", "became"):
         table.add_column(column, overflow="fold")
-    for one in legacy.batch_norms:
-        table.add_row(one.path, str(one.mode), one.stored, one.became)
+    for entry in legacy.batch_norms:
+        table.add_row(entry.path, str(entry.mode), entry.stored, entry.became)
     return table

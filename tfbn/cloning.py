@@ -1,7 +1,7 @@
 """Rebuild a model layer by layer, replacing some layers and leaving some out.
 
-The given model and its layers are never touched, and everything that is not replaced carries its whole
-state over.
+The given model and its layers are not changed. Layers that are not replaced are copied with their whole
+state. Only a model with a *readable graph* can be rebuilt (see `has_readable_graph`).
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from .messages import no_model
 
 
 class CloneAction(Enum):
-    """What a rebuild can do with a layer besides putting a given one in its place."""
+    """What a rebuild does with a layer that it does not replace by another."""
 
     COPY = "copy it with its state"
-    SKIP = "leave it out: what went in goes on"
+    SKIP = "leave it out: its input takes the place of its output"
 
 
-# What Keras calls an input that was given no name, before and after saving: a counter, another in each
-# process, on which no client should depend.
+# How Keras names an input without a name, before and after saving. The number depends on what else the
+# process has made, so no client should rely on it.
 AUTOMATIC_NAME = re.compile(r"(keras_tensor|input_layer)(_\d+)?")
 
 Choice = Callable[[keras.layers.Layer], "keras.layers.Layer | CloneAction"]
 
 
 def check_built(model: object, function: str, purpose: str) -> None:
-    """Refuse what `function` cannot take: no Keras model, or one without weights to `purpose`."""
+    """Raise an error unless `model` is a built Keras model, which has weights to `purpose`."""
     if not isinstance(model, keras.Model):
         raise TypeError(f"{function} needs a keras.Model, {no_model(model)}")
     if not model.built:
@@ -45,23 +45,23 @@ def check_built(model: object, function: str, purpose: str) -> None:
 
 
 def has_readable_graph(model: object) -> bool:
-    """Whether `model` is a Sequential or Functional model that runs just the graph it shows.
+    """Whether `model` is a Sequential or Functional model that computes exactly the graph it declares.
 
-    A model with a `call` of its own is opaque, also when it was made from inputs and outputs.
+    A model with a `call` of its own may compute anything, even one made from inputs and outputs.
     """
     if not isinstance(model, keras.Model) or not model.built:
         return False
     if isinstance(model, keras.Sequential):
         try:
             return type(model).call is keras.Sequential.call and bool(model.inputs)
-        except (AttributeError, ValueError):  # what Keras' versions raise where none are declared
+        except (AttributeError, ValueError):  # no inputs are declared; Keras' versions raise either
             return False
     functional = functional_class()
     return isinstance(model, functional) and type(model).call is functional.call
 
 
 def goes_by_steps(layer: object) -> bool:
-    """Whether a layer is TimeDistributed, or a class of it that says that it does no more."""
+    """Whether a layer is TimeDistributed, or a subclass that declares that it computes the same."""
     own = type(layer) is keras.layers.TimeDistributed
     return own or getattr(layer, "applies_its_layer_to_each_step", False)
 
@@ -70,7 +70,7 @@ def goes_by_steps(layer: object) -> bool:
 def functional_class() -> type[keras.Model]:
     """The class behind `keras.Model(inputs, outputs)`, which has no public name."""
     x = keras.Input((1,), name="tfbn_probe")
-    # Of a layer, for Keras 3.10 to 3.14 make no model whose input feeds nothing.
+    # With a layer, because Keras 3.10 to 3.14 refuse a model whose output is its input.
     return type(keras.Model(x, keras.layers.Identity()(x), name="tfbn_probe"))
 
 
@@ -85,13 +85,14 @@ def rebuild(
     """A new model with the layers that `choose` picks.
 
     Args:
-        model: an open model (see `has_readable_graph`). Open models inside it are rebuilt likewise.
-        choose: called once for each layer that is not an open model; returns a new layer, whose
-            weights stay as they are and which is frozen or not as the old one is, or a `CloneAction`.
+        model: a model with a readable graph. Such models inside it are rebuilt likewise.
+        choose: called once for each layer that is no such model; returns a new layer or a `CloneAction`.
+            The weights of a new layer are not touched; it is frozen if the old one is.
         adapt: changes the configuration of each layer that is copied.
 
     Returns:
-        The new model, uncompiled, and the new layer for each layer kept, by `id` of the old one.
+        The new, uncompiled model, and the new layer for each layer that was not left out, by the `id` of
+        the old one.
 
     Raises:
         ValueError: a layer cannot be made anew from its configuration.
@@ -105,7 +106,7 @@ def rebuild(
         if id(layer) not in clones:
             if has_readable_graph(layer):
                 around.append(layer)
-                clones[id(layer)] = _rebuild_open(layer, clone)
+                clones[id(layer)] = _rebuild_graph(layer, clone)
             else:
                 clones[id(layer)] = make(layer)
         return clones[id(layer)]
@@ -142,7 +143,7 @@ def rebuild(
 
 
 def declared_inputs(model: keras.Model) -> Any:
-    """The symbolic inputs of an open model, structured as it takes them."""
+    """The symbolic inputs of a model with a readable graph, in the structure that it is called with."""
     return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
 
 
@@ -152,20 +153,20 @@ def as_functional(model: keras.Model) -> keras.Model:
     return keras.Model(declared_inputs(model), outputs, name=model.name)
 
 
-def _rebuild_open(model: keras.Model, clone: Callable[[Any], Any]) -> keras.Model:
-    """An open model of the new layers.
+def _rebuild_graph(model: keras.Model, clone: Callable[[Any], Any]) -> keras.Model:
+    """The model's graph over the layers that `clone` returns.
 
-    An input that goes out as it came in passes an Identity, called as the first layer left out there:
-    Keras 3.10 to 3.14 refuse a model whose input feeds nothing.
+    Where all layers between an input and an output are left out, an Identity with the first one's name
+    takes their place: Keras 3.10 to 3.14 refuse a model whose output is its input.
     """
     if isinstance(model, keras.Sequential):
         layers = [new for layer in model.layers if (new := clone(layer)) is not CloneAction.SKIP]
         layers = layers or [keras.layers.Identity(name=model.layers[0].name)]
         return keras.Sequential([input_like(model, declared_inputs(model)), *layers], name=model.name)
 
-    inputs = tf.nest.map_structure(lambda one: input_like(model, one), model.input)
-    at_inputs = {id(one) for one in tf.nest.flatten(inputs)}
-    # By what an Identity and a cast make: that itself, and what they are of.
+    inputs = tf.nest.map_structure(lambda tensor: input_like(model, tensor), model.input)
+    at_inputs = {id(tensor) for tensor in tf.nest.flatten(inputs)}
+    # By `id` of an output of an Identity or a cast: that output, and the input.
     identities: dict[int, tuple[Any, Any]] = {}
     casts: dict[int, tuple[Any, Any]] = {}
 
@@ -178,18 +179,18 @@ def _rebuild_open(model: keras.Model, clone: Callable[[Any], Any]) -> keras.Mode
             out = keras.layers.Identity(name=name)(tensor)
             identities[id(out)] = out, tensor
             return out
-        # An Identity is for outputs alone, and a layer that casts what it is given does so again.
+        # Only outputs of the model need an Identity, and a layer that casts its inputs needs no cast.
         before = identities | casts if _casts_inputs(layer) else identities
         if before:
             args, kwargs = tf.nest.map_structure(
-                lambda one: before.get(id(one), (one, one))[1], (args, kwargs)
+                lambda leaf: before.get(id(leaf), (leaf, leaf))[1], (args, kwargs)
             )
         out = layer(*args, **kwargs)
         if _is_layers_cast(layer, out, *args):
             casts[id(out)] = out, args[0]
         return out
 
-    # Uncompiled first: clone_model would make a second optimizer, with a slot for every weight.
+    # Of an uncompiled model, or clone_model makes a second optimizer, with slots for all weights.
     return keras.models.clone_model(
         as_functional(model),
         input_tensors=inputs,
@@ -200,26 +201,28 @@ def _rebuild_open(model: keras.Model, clone: Callable[[Any], Any]) -> keras.Mode
 
 @cache
 def cast_before_layers() -> type | None:
-    """The operation by which Keras 3.8 and 3.9 cast what a layer is given; `None` where layers do it.
+    """The class of operation by which Keras 3.8 and 3.9 cast the inputs of a layer; `None` in others.
 
-    It stands in the graph before the layer, with the type that the layer had then.
+    There it is a node in the graph before the layer; elsewhere the layer casts when it is called.
     """
     x = keras.Input((1,), dtype="float32", name="tfbn_probe")
     model = keras.Model(x, keras.layers.Identity(dtype="float16")(x), name="tfbn_probe")
-    between = [one for one in model.operations if not isinstance(one, keras.layers.Layer)]
+    between = [
+        operation for operation in model.operations if not isinstance(operation, keras.layers.Layer)
+    ]
     return type(between[0]) if between else None
 
 
 def _is_layers_cast(operation: Any, out: Any, *args: Any) -> bool:
-    """Whether a call is a cast such as layers make: from one floating-point type to another."""
+    """Whether a call is such a cast: from one floating-point type to another."""
     cast = cast_before_layers()
     if cast is None or type(operation) is not cast:
         return False
-    return bool(args) and all(tf.as_dtype(one.dtype).is_floating for one in (args[0], out))
+    return bool(args) and all(tf.as_dtype(tensor.dtype).is_floating for tensor in (args[0], out))
 
 
 def _casts_inputs(layer: Any) -> bool:
-    """Whether a layer casts what it is given to its own type; Functional models leave that to theirs."""
+    """Whether a layer casts its inputs to its own type; Functional models leave that to their layers."""
     return (
         isinstance(layer, keras.layers.Layer)
         and layer.autocast
@@ -230,7 +233,7 @@ def _casts_inputs(layer: Any) -> bool:
 def input_like(
     model: keras.Model, tensor: keras.KerasTensor, shape: tuple[int | None, ...] | None = None
 ) -> keras.KerasTensor:
-    """A new symbolic input: sparse, optional and named as the model's, perhaps of another shape."""
+    """A new symbolic input like one of the model's (name, type, sparse, optional), perhaps reshaped."""
     shape = tensor.shape if shape is None else shape
     for layer in model.layers:
         if isinstance(layer, keras.layers.InputLayer) and layer.output is tensor:

@@ -16,7 +16,7 @@ from .layer import BatchNorm
 from .messages import join_some
 from .renorm import BatchRenorm
 
-# What both layers call the same.
+# The arguments that have the same name in both layers.
 SHARED: tuple[str, ...] = (
     "name",
     "trainable",
@@ -38,50 +38,50 @@ def convert(
     to: type[keras.layers.Layer] | None = None,
     data_format: str | None = None,
 ) -> keras.Model:
-    """A copy of a model with other batch norms, or made channels last, or both.
+    """A copy of a model with other batch norms, or with every layer channels last, or both.
 
-    `to`: weights, names, initialisers, regularisers, constraints, frozen flags and precision are carried
-    over, in nested models too; a batch norm that is one already, and every other layer, is copied with
-    its weights, and so is one inside a layer around TF1 code. Ours stores the biased variance as Keras 3
-    does, so that training goes on as before. Keras 1's layer of mode 0 (`compat.BatchNormalization`) is
-    replaced too.
+    `to` replaces batch norms, in nested models too. Weights, names, initialisers, regularisers,
+    constraints, frozen flags and precision are carried over. Batch norms that are of the class already,
+    those inside a layer around TF1 code, and all other layers are copied with their weights. Keras 1's
+    layer of mode 0 (`compat.BatchNormalization`) is replaced, too. `tfbn.BatchNorm` stores the biased
+    variance as Keras 3 does, so that training goes on as before.
 
-    `data_format="channels_last"`: every channels-first layer becomes channels last, for processors on
-    which TensorFlow has no channels-first kernels, and because such models fold completely. Inputs and
-    outputs keep their layout, and layers their names and weights (those with an axis for several of a
-    tensor's, as PReLU's, are transposed with it). A Permute stands where tensors come in and go out, and
-    before what reads them in their old order, as Flatten does; one that was there becomes an Identity.
-    An activation that depends on the order of axes, as softmax, becomes a layer behind its convolution.
+    `data_format="channels_last"` makes every channels-first layer channels last: some processors have no
+    channels-first kernels in TensorFlow, and channels-last models fold completely. Inputs and outputs
+    keep their layout, layers their names and weights; weights with several axes of the tensor, as those
+    of PReLU, are transposed with it. Permute layers are added at inputs, at outputs, and before layers
+    that read a sample in order, as Flatten does. A Permute that the model had becomes an Identity. An
+    activation that depends on the order of axes, as softmax, becomes a layer after its convolution.
 
     * Where an image is as wide as a layer has channels, Keras adds that layer's bias along the wrong
-      axis; channels last, it goes to the channels. Where that is known, and the bias is not 0, the model
-      is refused; images of unknown size may be so wide.
-    * The order of the layers may change, and with it that of `get_weights()` and of a weights file: load
-      those into the given model and convert it, or copy variables by `path`.
+      axis; channels last, it is added to the channels. A model in which that is known to happen with a
+      bias that is not 0 is refused. In images of unknown size it cannot be known.
+    * The order of layers may change, and with it that of `get_weights()` and of a weights file. Load
+      weights into the given model and then convert it, or copy variables by their `path`.
     * Losses by name of the output work on the returned model. Once it is saved and loaded, Keras names
-      such an output by the layer that was added behind it: compile it anew then. Keys of a dictionary of
-      outputs stay.
+      such an output after the layer that was added behind it: compile the model anew then. Keys of a
+      dictionary of outputs stay.
 
     Args:
         model: a built Sequential or Functional model. Neither it nor its optimizer is changed.
-        to: `tfbn.BatchNorm` (it becomes `tfbn.BatchRenorm` where Keras' layer has `renorm=True`), or
-            `keras.layers.BatchNormalization` to undo it: a model converted back loads without tfbn.
-            `None` is `tfbn.BatchNorm`; with a `data_format`, the batch norms that are there.
-        data_format: "channels_last", or `None` for that of each layer.
+        to: `tfbn.BatchNorm` (`tfbn.BatchRenorm` for Keras' layers with `renorm=True`), or
+            `keras.layers.BatchNormalization` for a model that loads without tfbn. `None` is
+            `tfbn.BatchNorm`; with a `data_format`, batch norms are not replaced then.
+        data_format: "channels_last", or `None` to leave that of each layer.
 
     Returns:
-        A new model that shares nothing with the given one. It is not compiled: its optimizer would need
-        slots of its own for new weights. Compile it as the given one was.
+        A new model that shares nothing with the given model. It is not compiled, because an optimizer
+        belongs to the weights of its model: compile it as the given model was.
 
     Warns:
-        UserWarning: subclasses of batch norms, which stay as they are.
+        UserWarning: there are subclasses of batch norms, which are copied unchanged.
 
     Raises:
-        TypeError: not a plain Sequential or Functional model, nested ones too; `to` is neither class.
-        ValueError: not built; a batch norm inside a layer whose graph cannot be read; one that the
-            other class cannot express (`unbiased=True`, several axes, in Keras before 3.14
-            `BatchRenorm`); another `data_format`; a layer that cannot be made
-            channels last, by name.
+        TypeError: the model, or a nested one, is no plain Sequential or Functional model; `to` is
+            neither class.
+        ValueError: the model is not built; a batch norm is inside a layer whose graph cannot be read, or
+            the other class cannot express it (`unbiased=True`; several axes; in Keras before 3.14
+            `BatchRenorm`); `data_format` is another; a layer cannot be made channels last.
     """
     _check(model, to, data_format)
     if data_format is None:
@@ -126,7 +126,7 @@ def _with_batch_norms(model: keras.Model, to: type[keras.layers.Layer]) -> keras
 
 
 def _subclasses(model: keras.Model) -> dict[int, str]:
-    """The paths of subclasses of batch norms, by `id`, but for Keras 1's, which say what they are."""
+    """The paths, by `id`, of subclasses of batch norms; not Keras 1's, which are translated."""
     known = (BatchNorm, BatchRenorm, keras.layers.BatchNormalization)
     return {
         id(layer): path
@@ -138,10 +138,10 @@ def _subclasses(model: keras.Model) -> dict[int, str]:
 
 
 def _translated(layer: AnyBatchNorm) -> dict[str, Any]:
-    """The arguments that make the other class's layer equal to this one."""
+    """The arguments with which the other class makes an equal layer."""
     config = configuration(layer)
     shared = {name: config[name] for name in SHARED if name in config}
-    # The objects themselves, for not every function can be written into a configuration.
+    # As objects, for not every function can be serialised.
     shared |= {name: getattr(layer, name) for name in SHARED if name.endswith(OBJECTS)}
     shared |= {name: bool(config[name]) for name in ("center", "scale")}
     if isinstance(layer, BatchNorm):
@@ -186,11 +186,11 @@ def _check(model: keras.Model, to: object, data_format: object) -> None:
         )
     check_built(model, "convert", "carry over")
     plain = (keras.Sequential, keras.Model, functional_class())
-    for one in [model, *layer_paths(model).values()]:
-        if has_readable_graph(one) and type(one) not in plain:
+    for layer in [model, *layer_paths(model).values()]:
+        if has_readable_graph(layer) and type(layer) not in plain:
             raise TypeError(
-                f"The model {one.name!r} is a {type(one).__name__}, whose training may be its own and "
-                "would be lost in a copy. Change its layers in the code of the class."
+                f"The model {layer.name!r} is a {type(layer).__name__}, whose training may be its own "
+                "and would be lost in a copy. Change its layers in the code of the class."
             )
     if not has_readable_graph(model):
         raise TypeError(

@@ -1,4 +1,4 @@
-"""One layer made anew, and its whole state carried over."""
+"""Copy one layer: make it anew from its configuration, and carry over its whole state."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from .messages import one_line
 
 TRANSPOSED = tuple(getattr(keras.layers, f"Conv{rank}DTranspose") for rank in (1, 2, 3))
 
-
-# Attributes of layers that may hold the user's own functions or objects, by names or how these end, and
-# what stands there while Keras writes the configuration: it could not write down all of them, nor read
-# them again.
+# Attributes of layers that may hold functions or objects of the user's, by their names or the endings of
+# these, and what replaces them while Keras writes a layer's configuration. Keras could not serialise all
+# such functions and objects, or not read them again.
 STAND_INS = {
     "function": keras.activations.linear,
     "activation": keras.activations.linear,
@@ -30,10 +29,13 @@ STAND_INS = {
 
 
 def like(layer: Any, config: dict[str, Any], policy: Any = None) -> Any:
-    """A layer of the same class from a configuration, and what some of Keras' versions leave out.
+    """A new layer of the same class from a configuration.
+
+    What some versions of Keras leave out of configurations (policy, activity regulariser, output
+    padding) is taken from `layer`.
 
     Args:
-        policy: of a class whose configuration does not say it; `None` for the layer's own.
+        policy: the dtype policy where the configuration has none; `None` for the layer's own.
     """
     if type(layer) is keras.layers.Lambda:
         return keras.layers.Lambda(**config)
@@ -49,7 +51,7 @@ def like(layer: Any, config: dict[str, Any], policy: Any = None) -> Any:
 
 @contextmanager
 def _default_policy(policy: Any, needed: bool) -> Iterator[None]:
-    """For a class of the user's whose configuration has no dtype, and for the layers that it makes."""
+    """Make `policy` the default if `needed`, as by a class that has no dtype in its configuration."""
     before = keras.config.dtype_policy()
     try:
         if needed:
@@ -62,39 +64,42 @@ def _default_policy(policy: Any, needed: bool) -> Iterator[None]:
 def _pad_alike(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
     if isinstance(old, TRANSPOSED):
         new.output_padding = old.output_padding
-    for pair in zip(sublayers(old), sublayers(new)):  # noqa: B905 (whether they are as many is seen later)
+    for pair in zip(sublayers(old), sublayers(new)):  # noqa: B905 (copy_state compares their numbers)
         _pad_alike(*pair)
 
 
 def configuration(layer: Any) -> dict[str, Any]:
-    """A layer's configuration, to make another from in this process: the user's functions are in it.
+    """A layer's configuration for a copy in the same process: the user's functions are in it as objects.
 
-    Layers as activations, which Keras cannot read before 3.15, are copied. A layer that holds functions
-    in another way has a `live_config()`, which its `from_config` reads.
+    Activations that are layers are copied, for Keras before 3.15 cannot read them. A layer that holds
+    functions elsewhere defines `live_config()`, whose result its `from_config` accepts.
     """
     if type(layer) is keras.layers.Lambda:
         return keras.layers.Layer.get_config(layer) | {
             "function": layer.function,
             "mask": layer.mask,
             "arguments": dict(layer.arguments),
-            "output_shape": vars(layer)["_output_shape"],  # Keras gives it to its own configuration only
+            "output_shape": vars(layer)["_output_shape"],  # get_config() alone has it
         }
     if hasattr(layer, "live_config"):
         return layer.live_config()
     with stood_in([layer]) as (own,):
         config = layer.get_config()
-    if isinstance(layer, keras.layers.Lambda):  # a subclass: `copy_layer` sees to its function
+    if isinstance(layer, keras.layers.Lambda):  # a subclass, whose function `copy_layer` sets
         return config
     if own.keys() - config.keys() - {"activity_regularizer"}:
-        return layer.get_config()  # a class of the user's that has them under other names
-    return config | {name: _for_another(value) for name, value in own.items() if name in config}
+        return layer.get_config()  # a user's class that calls its arguments otherwise
+    return config | {name: _copy_if_layer(value) for name, value in own.items() if name in config}
 
 
 @contextmanager
 def stood_in(layers: Iterable[Any]) -> Iterator[list[dict[str, Any]]]:
-    """Something of Keras' in place of the user's own objects in layers; yields these, by attribute."""
+    """Put stand-ins of Keras' in place of the user's objects in layers; yields these by attribute."""
     layers = list(layers)
-    own = [{name: one for name, one in vars(layer).items() if _is_users(name, one)} for layer in layers]
+    own = [
+        {name: value for name, value in vars(layer).items() if _is_users(name, value)}
+        for layer in layers
+    ]
     try:
         for layer, found in zip(layers, own, strict=True):
             vars(layer).update({name: STAND_INS[_kind(name)] for name in found})
@@ -105,13 +110,13 @@ def stood_in(layers: Iterable[Any]) -> Iterator[list[dict[str, Any]]]:
 
 
 def _kind(name: str) -> str:
-    """The key of `STAND_INS` that an attribute is of; `""` for none."""
+    """The key of `STAND_INS` that an attribute belongs to; `""` if to none."""
     ending = f"_{name.rpartition('_')[2]}"
     return name if name in STAND_INS else ending if ending in STAND_INS else ""
 
 
 def _is_users(name: str, value: Any) -> bool:
-    """Whether an attribute of a layer is a function or an object that is not of Keras' own."""
+    """Whether an attribute in `STAND_INS` holds a function or an object that is not Keras' own."""
     if not _kind(name) or not callable(value):
         return False
     if isinstance(value, keras.layers.Layer):
@@ -120,25 +125,28 @@ def _is_users(name: str, value: Any) -> bool:
     return not str(own.__module__).startswith("keras.")
 
 
-def _for_another(value: Any) -> Any:
+def _copy_if_layer(value: Any) -> Any:
     return like(value, configuration(value)) if isinstance(value, keras.layers.Layer) else value
 
 
 def copy_layer(layer: Any, adapt: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
-    """A layer, or Keras operation, made anew from its adapted configuration, without state.
+    """A copy of a layer, or of a Keras operation, from its configuration, without its state.
+
+    Args:
+        adapt: changes the configuration.
 
     Raises:
-        ValueError: that fails.
+        ValueError: the class cannot be made from its configuration.
     """
     try:
         config = adapt(configuration(layer))
         if not isinstance(layer, keras.layers.Layer):
             return like(layer, config)
         if isinstance(layer, keras.layers.Lambda) and type(layer) is not keras.layers.Lambda:
-            # The function is already alive in this process: nothing foreign is unmarshalled.
+            # Safe: the configuration comes from this process, where the function runs already.
             new = type(layer).from_config(config, safe_mode=False)
-            told = {name: one for name, one in vars(layer).items() if name.startswith("_fn_expects")}
-            vars(new).update({"function": layer.function} | told)
+            flags = {name: flag for name, flag in vars(layer).items() if name.startswith("_fn_expects")}
+            vars(new).update({"function": layer.function} | flags)
             return new
         return like(layer, config, adapt({"dtype": layer.dtype_policy.name})["dtype"])
     except Exception as error:  # the class may be anybody's
@@ -152,12 +160,12 @@ def copy_layer(layer: Any, adapt: Callable[[dict[str, Any]], dict[str, Any]]) ->
 def copy_state(
     old: keras.layers.Layer, new: keras.layers.Layer, axes: tuple[int, ...] | None = None
 ) -> None:
-    """Weights, assets and frozen flags of a layer and of all layers inside it.
+    """Copy the weights, assets and frozen flags of a layer and of all layers inside it.
 
     Args:
-        axes: transposes the layer's own weights, as `np.transpose` does.
+        axes: how to transpose the layer's own weights, as in `np.transpose`; `None` leaves them.
     """
-    copy_flags(old, new)  # outermost first: a layer's flag sets that of everything inside it
+    copy_flags(old, new)  # before the layers inside, whose flags this sets, too
     if getattr(old, "lora_enabled", False) or getattr(old, "quantization_mode", None):
         _copy_adapted(old, new)
     else:
@@ -182,7 +190,7 @@ def copy_state(
 
 
 def _copy_adapted(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
-    """Variable by variable: Keras would save the sum of a kernel and its adapter, quantized anew."""
+    """Copy each variable: Keras would save the sum of kernel and adapter, and quantize it anew."""
     if hasattr(old, "lora_alpha"):
         new.lora_alpha = old.lora_alpha
     values = {variable.name: variable for variable in old.variables}
@@ -191,7 +199,7 @@ def _copy_adapted(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
 
 
 def copy_flags(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
-    """Whether a layer is frozen, and each of its weights, for one may be so alone."""
+    """Copy whether the layer is frozen, and whether each of its weights is, which may differ."""
     new.trainable = old.trainable
-    for old_weight, new_weight in zip(old.weights, new.weights):  # noqa: B905 (a bias that folding made)
+    for old_weight, new_weight in zip(old.weights, new.weights):  # noqa: B905 (folding may have added a bias)
         new_weight.trainable = old_weight.trainable

@@ -3,7 +3,7 @@
 Algorithm 1 and Algorithm 2, lines 10 and 11, of Ioffe & Szegedy (arXiv 1502.03167v3). Everywhere here:
 
 * `axis` names the *channel* axes, the ones that keep statistics of their own; all others are
-  averaged over. An integer or a sequence of integers, negative ones counted from the end.
+  averaged over. It is an integer or a sequence of integers; negative ones count from the end.
 * A *per-channel* tensor has the shape of those axes in ascending order: `[channels]` for one axis,
   `[height, channels]` for axes 1 and 3 of `[batch, height, width, channels]`.
 * Variances are biased (divided by the count) unless a name says otherwise.
@@ -65,23 +65,22 @@ def batch_moments(x: TensorLike, axis: Axis = -1) -> Moments:
 def count_values(x: TensorLike, axis: Axis = -1) -> tf.Tensor:
     """How many values of `x` each channel has: a scalar of `x`'s type, or float32 if that is wider.
 
-    A constant where the shape is known.
+    The scalar is a constant where the shape is known.
     """
     x = _widen(x)
     shape = x.shape.as_list()  # TF1's behaviour has no plain numbers in x.shape
-    sizes = [(one, shape[one]) for one in reduction_axes(axis, x.shape.rank)]
+    sizes = [(number, shape[number]) for number in reduction_axes(axis, x.shape.rank)]
     count = tf.constant(float(math.prod(size for _, size in sizes if size is not None)), x.dtype)
-    for one, size in sizes:
+    for number, size in sizes:
         if size is None:
-            count *= tf.cast(tf.shape(x)[one], x.dtype)
+            count *= tf.cast(tf.shape(x)[number], x.dtype)
     return count
 
 
 def weighted_moments(x: TensorLike, weights: TensorLike, axis: Axis = -1) -> Moments:
     """Mean and biased variance of weighted values, e.g. of those that a mask leaves.
 
-    A value of weight 0 takes no part, not even when it is NaN or infinite; nor does one whose weight is
-    negative or NaN.
+    A value whose weight is 0, negative or NaN is left out, even where the value is NaN or infinite.
 
     Args:
         x: tensor of known rank.
@@ -122,8 +121,8 @@ def fit_leading_axes(weights: tf.Tensor, x: tf.Tensor) -> bool:
         rank is not None
         and rank <= x.shape.rank
         and all(
-            one in (1, None) or size in (one, None)
-            for one, size in zip(weights.shape.as_list(), x.shape.as_list(), strict=False)
+            own in (1, None) or size in (own, None)
+            for own, size in zip(weights.shape.as_list(), x.shape.as_list(), strict=False)
         )
     )
 
@@ -131,9 +130,9 @@ def fit_leading_axes(weights: tf.Tensor, x: tf.Tensor) -> bool:
 def combine_moments(parts: Moments) -> Moments:
     """The moments of several sets of values together, from the moments of each.
 
-    Sets weigh by their counts, and the spread of their means is part of the variance: the result is
-    what `batch_moments` gives on all values at once (Chan, Golub & LeVeque, 1979). An empty
-    set changes nothing.
+    Each set weighs as much as it has values, and the variance of the sets' means is added to the mean
+    of their variances: the result is what `batch_moments` gives for all values at once (Chan, Golub &
+    LeVeque, 1979). An empty set changes nothing.
 
     Args:
         parts: moments stacked along a new first axis: mean and variance `[sets, …channels]`, count
@@ -149,15 +148,16 @@ def combine_moments(parts: Moments) -> Moments:
     count = tf.broadcast_to(count, tf.shape(mean))
     total = tf.reduce_sum(count, 0)
     share = tf.math.divide_no_nan(count, total)
-    # Relative to the first mean: with means far from 0 and close together no digit is lost.
+    # Averaged relative to the first mean: means that are large and close together lose no digits.
     reference = mean[0]
-    combined = reference + tf.reduce_sum(share * (mean - reference), 0)
-    spread = tf.reduce_sum(share * (variance + tf.square(mean - combined)), 0)
-    return Moments(combined, spread, total)
+    combined_mean = reference + tf.reduce_sum(share * (mean - reference), 0)
+    squares = tf.square(mean - combined_mean)
+    combined_variance = tf.reduce_sum(share * (variance + squares), 0)
+    return Moments(combined_mean, combined_variance, total)
 
 
 def unbiased_variance(moments: Moments) -> tf.Tensor:
-    """The variance times m/(m−1), m the count (Algorithm 2, line 10); as it is where m ≤ 1."""
+    """The variance times m/(m−1), m being the count (Algorithm 2, line 10); unchanged where m ≤ 1."""
     count = tf.cast(moments.count, moments.variance.dtype)
     freedom = tf.where(count > 1, count - 1, 1)
     return moments.variance * tf.where(count > 1, count / freedom, 1)
@@ -174,7 +174,7 @@ def normalize(
 ) -> tf.Tensor:
     """`gamma · (x − mean) / sqrt(variance + epsilon) + beta` (Algorithm 1, lines 3 and 4).
 
-    The mean is subtracted first: folded into the offset it would cost digits when it is large.
+    The mean is subtracted first. As part of the offset, a large mean would cancel and cost digits.
 
     Args:
         x: tensor of known rank.
@@ -201,8 +201,9 @@ def normalize(
 def update_moving_average(moving: TensorLike, value: TensorLike, decay: float) -> tf.Tensor:
     """`decay · moving + (1 − decay) · value`: the decay, in [0, 1], weighs the old value.
 
-    A step from the nearer one towards the other: the moving average of a constant is that constant,
-    and decays of 0 and 1 give the value and the old value as they are, whatever the other is.
+    Computed as a step from whichever of the two weighs more towards the other. So the moving average of
+    a constant is that constant exactly, a decay of 0 gives exactly the value, and a decay of 1 exactly
+    the old value.
     """
     moving = _widen(moving)
     value = tf.cast(value, moving.dtype)
@@ -219,13 +220,13 @@ def scale_and_offset(
     epsilon: float = 1e-3,
     dtype: tf.DType | str = "float64",
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The affine transform `scale · x + offset` that a BN is at inference (Algorithm 2, line 11).
+    """The affine map `scale · x + offset` that a batch norm is at inference (Algorithm 2, line 11).
 
     Args:
         mean, variance, beta, gamma: per channel; `None` leaves beta (0) or gamma (1) out.
         epsilon: added to the variance.
-        dtype: type of the arithmetic and of the result; float64 unless told, for folding is done
-            once and rounded once.
+        dtype: type of the arithmetic and of the result. Folding computes in float64 and rounds once,
+            at the end.
 
     Returns:
         scale = gamma / sqrt(variance + epsilon) and offset = beta − scale · mean, per channel.
@@ -238,12 +239,12 @@ def scale_and_offset(
 
 
 def broadcast_along(per_channel: tf.Tensor, axis: Axis, rank: int) -> tf.Tensor:
-    """A per-channel tensor shaped so that it broadcasts along its axes of a tensor of `rank`."""
+    """A per-channel tensor reshaped so that it broadcasts against a tensor of `rank`."""
     axes = channel_axes(axis, rank)
     if axes == (rank - 1,):
         return per_channel
     sizes = iter(tf.unstack(tf.shape(per_channel), num=len(axes)))
-    return tf.reshape(per_channel, [next(sizes) if own in axes else 1 for own in range(rank)])
+    return tf.reshape(per_channel, [next(sizes) if number in axes else 1 for number in range(rank)])
 
 
 def fold_into_kernel(
@@ -258,9 +259,9 @@ def fold_into_kernel(
     Args:
         kernel: weights of a linear layer.
         bias: `[channels]`, or `None` for a layer without one.
-        scale, offset: `[channels]`, the transform of the layer's output channels.
-        axis: the kernel's axes that count the output channels. Several axes count them together,
-            the last one fastest: `(-2, -1)` for a depthwise kernel `[h, w, in, multiplier]`.
+        scale, offset: `[channels]`, the affine map of the layer's output channels.
+        axis: the output-channel axis of the kernel. Where several axes hold the output channels, in
+            row-major order, all of them: `(-2, -1)` for a depthwise kernel `[h, w, in, multiplier]`.
 
     Returns:
         The new kernel, of `kernel`'s shape and type, and the new bias, `[channels]`, of the same

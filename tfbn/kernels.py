@@ -1,23 +1,26 @@
 """Which TensorFlow kernel computes Algorithm 1 and inference: the one place where that is decided.
 
-`FusedBatchNormV3` computes a training batch in one pass forward and one backward, with oneDNN several
-times as fast as the formulas of `functional`, without it as fast or up to three times
-(docs/benchmarks.md). They are used instead where
+TensorFlow's `FusedBatchNormV3` computes a training batch in one pass forward and one backward. With
+oneDNN it is several times as fast as the formulas of `functional`, without oneDNN once to three times
+(docs/benchmarks.md). The formulas are used instead where
 
-* the input is float64, or has several channel axes: the kernel has neither;
+* the input is float64 or has several channel axes: the kernel supports neither;
 * epsilon is below 1.001e-5 and there is a GPU: older cuDNN kernels refuse it;
-* a channel has more than 131 072 values, where the kernel's sums, one value after another, err by 1e-5;
+* a channel has more than 131 072 values: the kernel adds them one after another and errs by 1e-5;
 * the batch is empty: the kernel's second derivative is NaN;
-* XLA compiles: its own expansion of the kernel computes E[x²] − E[x]², 3.4 times off at a mean of 1e3
-  and a deviation of 1 (tensorflow #118701). The formulas are fused by XLA itself, and lose nothing.
-  A tf.function that was traced outside XLA first and is then called inside keeps the kernel.
+* XLA compiles: XLA's version of the kernel computes E[x²] − E[x]², which is off by a factor of 3.4 at
+  a mean of 1e3 and a deviation of 1 (tensorflow #118701). XLA fuses the formulas by itself, without
+  such a loss. (A tf.function that was first traced outside XLA and is then called from inside keeps
+  the kernel.)
 
-Values far from 0 are centred before the kernel sees them: with N values of mean μ and deviation σ its
-sums keep no digit of the variance from N·μ/σ = 2**24 on (131 072 values at mean 1e4: 90 times off). A
-sample of the batch tells. Centring happens inside `tf.cond`, so well-scaled inputs pay nothing.
-Normalisation is shift-invariant, so its gradient is the identity.
+Inputs whose mean is large beside their deviation are centred before the kernel sees them. With N values
+of mean μ and deviation σ a channel, the variance that the kernel computes has no correct digit from
+N·μ/σ = 2**24 on (it is 90 times off for 131 072 values of mean 1e4 and deviation 1). A sample of the
+batch decides. Centring happens inside `tf.cond`, so well-scaled inputs pay nothing. Normalisation is
+shift-invariant, so the gradient of centring is the identity.
 
-Masked and synchronized moments are not of one whole local batch: the layer takes them from `functional`.
+The kernel computes the moments of one whole local batch. Masked and synchronized moments are not that:
+the layer takes them from `functional`.
 """
 
 from __future__ import annotations
@@ -33,9 +36,10 @@ from .axes import Axis, channel_axes
 from .functional import Moments, TensorLike
 
 FUSED_TYPES = (tf.float32, tf.float16, tf.bfloat16)
-MOST_FUSED_VALUES = 2**17  # a channel
-FAR = 2.0**22  # of N·μ/σ; below it the variance errs by 1e-5 at most
-NEVER_FAR = 1600  # values; they reach 2**24 at 10 000 deviations
+MOST_FUSED_VALUES = 2**17  # in a channel
+CANCELLATION_LIMIT = 2.0**22  # of N·μ/σ; below it the variance errs by 1e-5 at most
+# Values in a channel; with no more, N·μ/σ reaches 2**24 only where the mean is 10 000 deviations off 0.
+CANCELLATION_FREE_COUNT = 1600
 SAMPLE = 32  # values of a channel
 LEAST_FUSED_EPSILON = 1.001e-5  # CUDNN_BN_MIN_EPSILON, with room for rounding
 
@@ -47,7 +51,7 @@ def normalize_batch(
 
     Args:
         x: floating-point tensor of known rank.
-        beta, gamma: per channel; `None` leaves one out.
+        beta, gamma: per channel; `None` leaves beta or gamma out.
         epsilon: added to the variance.
         axis: channel axes of `x`.
 
@@ -61,14 +65,15 @@ def normalize_batch(
         mean, variance, _ = moments
         return functional.normalize(x, mean, variance, beta, gamma, epsilon, axis), moments
     exact = None
-    if known is None or known > NEVER_FAR:
-        x, centred, exact = _centred(x, count, axis)
+    if known is None or known > CANCELLATION_FREE_COUNT:
+        x, centred, exact = _centre(x, count, axis)
     if known is None and gamma is not None:
-        # Cuts the NaN that an empty batch has as second derivative.
+        # So that the second derivative at an empty batch, which is NaN, reaches no gamma.
         gamma = tf.where(count > 0, gamma, 1)
     empty = tf.zeros([0])
     y, mean, variance = _fused(x, beta, gamma, empty, empty, epsilon, axis, is_training=True)
-    # The kernel corrects the variance by N/(N−1); for a single value it answers 0 or NaN, by device.
+    # The kernel returns the unbiased variance; for a single value that is 0 or NaN, depending on the
+    # device.
     biased = variance * ((count - 1) / tf.maximum(count, 1))
     biased = tf.where(count > 1, tf.maximum(biased, 0), mean - mean)  # 0, or NaN of a NaN
     if exact is not None:
@@ -77,7 +82,7 @@ def normalize_batch(
     return y, Moments(mean, biased, count)
 
 
-def normalize(
+def normalize_at_inference(
     x: tf.Tensor,
     mean: TensorLike,
     variance: TensorLike,
@@ -86,9 +91,9 @@ def normalize(
     epsilon: float,
     axis: Axis,
 ) -> tf.Tensor:
-    """Inference: `functional.normalize` by the fastest kernel.
+    """Inference: `functional.normalize`, computed by the fastest kernel.
 
-    Gradients reach `x`, beta and gamma; the mean and variance are taken as constants.
+    Gradients reach `x`, beta and gamma; mean and variance are constants.
     """
     mean, variance = tf.stop_gradient(mean), tf.stop_gradient(variance)
     if not _fused_can(x, epsilon, axis):
@@ -107,15 +112,15 @@ def _fused(
     axis: Axis,
     **arguments: Any,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The kernel on a tensor of any rank, seen as images with the channels last or, on a GPU, second."""
+    """The kernel on a tensor of any rank, reshaped to images: channels last or, on a GPU, first."""
     (channel,) = channel_axes(axis, x.shape.rank)
     shape, size = tf.shape(x), x.shape.as_list()[channel]
     if channel < x.shape.rank - 1 and not _has_gpu():
-        # On the CPU the kernel transposes likewise, more slowly: forward and backward 2.2 to 2.9 times.
-        last = [*(one for one in range(x.shape.rank) if one != channel), channel]
-        turned = _fused(tf.transpose(x, last), beta, gamma, mean, variance, epsilon, -1, **arguments)
-        back = [last.index(one) for one in range(x.shape.rank)]
-        return tf.transpose(turned[0], back), *turned[1:]
+        # On the CPU the kernel would transpose, too, 2.2 to 2.9 times more slowly forward and backward.
+        order = [*(number for number in range(x.shape.rank) if number != channel), channel]
+        x = tf.transpose(x, order)
+        y, *moments = _fused(x, beta, gamma, mean, variance, epsilon, -1, **arguments)
+        return tf.transpose(y, [order.index(number) for number in range(len(order))]), *moments
     images, layout = x, "NHWC"
     if channel == x.shape.rank - 1 and x.shape.rank != 4:
         images = tf.reshape(x, [-1, 1, 1, size])
@@ -140,19 +145,21 @@ def _fused(
     return y, *moments
 
 
-def _centred(x: tf.Tensor, count: tf.Tensor, axis: Axis) -> tuple[tf.Tensor, tf.Tensor, Moments]:
-    """`x` less its mean if the kernel would lose digits, `x` itself otherwise.
+def _centre(x: tf.Tensor, count: tf.Tensor, axis: Axis) -> tuple[tf.Tensor, tf.Tensor, Moments]:
+    """`x` without its mean if the kernel would lose digits, `x` itself otherwise.
 
     Returns:
-        That tensor, whether the mean was taken off, and the moments of `x` if it was (zeros if not).
+        That tensor; whether the mean was subtracted; the moments of `x` if it was, zeros if not.
     """
-    channels = [x.shape.as_list()[one] for one in channel_axes(axis, x.shape.rank)]
+    channels = [x.shape.as_list()[number] for number in channel_axes(axis, x.shape.rank)]
     if tf.get_static_value(count) is None:
-        far = tf.cond(count > NEVER_FAR, lambda: _far_from_zero(x, count, axis), lambda: False)
+        losing = tf.cond(
+            count > CANCELLATION_FREE_COUNT, lambda: _loses_digits(x, count, axis), lambda: False
+        )
     else:
-        far = _far_from_zero(x, count, axis)
-    # Shorter types would round the deviations, and gain nothing where the mean is near 0.
-    centred = far | (count > MOST_FUSED_VALUES) if x.dtype == tf.float32 else far
+        losing = _loses_digits(x, count, axis)
+    # Shorter types would round the deviations, for no gain where the mean is near 0.
+    centred = losing | (count > MOST_FUSED_VALUES) if x.dtype == tf.float32 else losing
 
     def less_mean(x: tf.Tensor) -> tuple[tf.Tensor, ...]:
         moments = functional.batch_moments(x, axis)
@@ -173,24 +180,26 @@ def _centred(x: tf.Tensor, count: tf.Tensor, axis: Axis) -> tuple[tf.Tensor, tf.
     return x, centred, Moments(mean, variance, count)
 
 
-def _far_from_zero(x: tf.Tensor, count: tf.Tensor, axis: Axis) -> tf.Tensor:
-    """Whether a channel's N·μ/σ is too large for the kernel, judged by a sample of the batch."""
+def _loses_digits(x: tf.Tensor, count: tf.Tensor, axis: Axis) -> tf.Tensor:
+    """Whether N·μ/σ of any channel is too large for the kernel, judged by a sample of the batch."""
     (channel,) = channel_axes(axis, x.shape.rank)
     after = tf.reduce_prod(tf.shape(x)[channel + 1 :])
     sample = tf.reshape(tf.stop_gradient(x), [-1, x.shape.as_list()[channel], after])
-    # Gathering a few rows is a handful of copies, ten times as fast as a strided slice.
+    # Gathering a few rows is ten times as fast as a strided slice.
     last = channel == x.shape.rank - 1
-    for one, wanted in ((0, SAMPLE if last else SAMPLE // 4), *([] if last else [(2, SAMPLE // 4)])):
-        size = tf.shape(sample, tf.int64)[one]
-        sample = tf.gather(sample, tf.range(wanted, dtype=tf.int64) * size // wanted, axis=one)
+    sizes = {0: SAMPLE} if last else {0: SAMPLE // 4, 2: SAMPLE // 4}
+    for number, wanted in sizes.items():
+        size = tf.shape(sample, tf.int64)[number]
+        sample = tf.gather(sample, tf.range(wanted, dtype=tf.int64) * size // wanted, axis=number)
     sample = tf.cast(sample, tf.float32)
     mean = tf.reduce_mean(sample, [0, 2], keepdims=True)
     variance = tf.reduce_mean(tf.math.squared_difference(sample, mean), [0, 2])
-    return tf.reduce_any(tf.square(tf.squeeze(mean, [0, 2])) > tf.square(FAR / count) * variance)
+    limit = tf.square(CANCELLATION_LIMIT / count) * variance
+    return tf.reduce_any(tf.square(tf.squeeze(mean, [0, 2])) > limit)
 
 
 def _fused_can(x: tf.Tensor, epsilon: float, axis: Axis) -> bool:
-    """Whether the kernel takes such an input, however many values there are."""
+    """Whether the kernel supports such an input, apart from its number of values."""
     one_axis = len(channel_axes(axis, x.shape.rank)) == 1
     wide_enough = epsilon >= LEAST_FUSED_EPSILON or not _has_gpu()
     return one_axis and x.dtype in FUSED_TYPES and wide_enough and not inside_xla()
@@ -203,8 +212,8 @@ def _has_gpu() -> bool:
 def inside_xla() -> bool:
     """Whether the graph being built is to be compiled by XLA, or may be by its auto-clustering.
 
-    Private TensorFlow API, used here only: nothing public tells. Where it is gone the answer is yes:
-    slower, and right. `tests/test_kernels.py` fails by name then.
+    Private TensorFlow API, used here only: no public one tells. Where it no longer exists, the answer is
+    yes, which is slower and correct, and `tests/test_kernels.py` fails by name.
     """
     try:
         from tensorflow.python.ops.control_flow_util import (  # noqa: PLC0415

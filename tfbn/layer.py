@@ -1,4 +1,4 @@
-"""The Keras layer: the state that Algorithm 1 trains and Algorithm 2 uses."""
+"""The Keras layer `BatchNorm`: variables, and what is computed in training, at inference and frozen."""
 
 from __future__ import annotations
 
@@ -19,31 +19,38 @@ from .functional import Moments
 class BatchNorm(keras.layers.Layer):
     """Batch normalisation (Ioffe & Szegedy, arXiv 1502.03167v3).
 
-    In training each channel is normalised with the mean and biased variance of the batch
-    (Algorithm 1), and the moving statistics take a step towards them:
-    `moving = decay · moving + (1 − decay) · batch`. At inference the moving statistics normalise
-    (Algorithm 2, line 11). With `trainable = False` the layer is frozen: it runs as at inference
-    whatever `training` says, and nothing in it changes, as in Keras. Gradients at inference reach the
-    inputs, beta and gamma; the moving statistics are constants.
+    **Training** (`training=True`): each channel is normalised with the mean and the biased variance of
+    the batch (Algorithm 1). The moving statistics are then updated:
+    `moving = decay · moving + (1 − decay) · batch`. Gradients reach the inputs through the batch's
+    mean and variance, too.
 
-    Statistics are at least float32 whatever the input's type. An empty batch, or a mask that leaves
-    nothing, changes no statistic. NaN in a training batch makes the output of its channel and that
-    channel's moving statistics NaN, as in Keras; under a mask it reaches its own output only.
+    **Inference** (`training=False`): each channel is normalised with the moving mean and variance
+    (Algorithm 2, line 11), which are not changed. Gradients reach the inputs, beta and gamma; the moving
+    statistics are constants.
 
-    Where a batch runs through the layer twice, as under `tf.recompute_grad` and `keras.RematScope`,
-    the moving statistics take two steps, as those of Keras' layer do: with `decay=decay**0.5` they end
-    where one step would.
+    **Frozen** (`trainable = False`): the layer runs as at inference, whatever `training` says, and none
+    of its variables changes, as in Keras.
+
+    Statistics are float32, or float64 if the layer's variables are. A training batch without any value
+    (an empty one, or one that is masked entirely) updates nothing. NaN in a training batch makes the
+    channel's outputs and moving statistics NaN, as in Keras; at a masked position it affects the output
+    at that position only.
+
+    `tf.recompute_grad` and `keras.RematScope` run a training batch through the layer twice, and the
+    moving statistics are updated twice, as those of Keras' layer are; `decay=decay**0.5` makes up for
+    that.
 
     Args:
-        axis: the channel axis, or a sequence of axes that keep statistics together. Negative axes
-            count from the end; 1 for channels-first images.
+        axis: the channel axis, 1 for channels-first images. Or a sequence of axes: each combination of
+            their indices has statistics of its own. Negative axes count from the end.
         decay: weight of the old value in the moving average, in [0, 1]. Keras calls it momentum.
         epsilon: added to the variance, not negative.
         center: whether there is an offset, `beta`.
         scale: whether there is a factor, `gamma`.
-        unbiased: store the batch's variance times m/(m−1), m values a channel, as the paper and
-            Keras 2's fused path did, instead of the biased one of Keras 1 and Keras 3. Where
-            m = 1 the biased one is stored. The batch itself is always normalised by the biased one.
+        unbiased: the moving variance is an average of unbiased variances (the batch's variance times
+            m/(m−1) for m values a channel; unchanged for m = 1), as in the paper and in Keras 2's fused
+            path. Otherwise it is one of biased variances, as in Keras 1 and Keras 3. In training, the
+            batch is always normalised with its biased variance.
         synchronized: under `tf.distribute`, use the moments of all replicas' batches together
             instead of each replica's own.
         beta_initializer, gamma_initializer, moving_mean_initializer, moving_variance_initializer:
@@ -55,8 +62,8 @@ class BatchNorm(keras.layers.Layer):
         inputs: real tensor with any number of axes (integers are taken as float32); the sizes of the
             channel axes must be known, and stay what they were when the layer was built.
         training: batch statistics if true, moving ones otherwise.
-        mask: for the leading axes of `inputs`, e.g. `[batch, time]`; false where a position is
-            to be ignored by the statistics. The output is normalised everywhere.
+        mask: booleans for the leading axes of `inputs`, e.g. `[batch, time]`; the statistics ignore
+            positions where it is false. The output is normalised at all positions.
 
     Returns:
         A tensor of the inputs' shape in the layer's compute dtype.
@@ -117,7 +124,7 @@ class BatchNorm(keras.layers.Layer):
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         axes = channel_axes(self.axis, len(input_shape))
-        shape = tuple(input_shape[one] for one in axes)
+        shape = tuple(input_shape[axis] for axis in axes)
         if None in shape:
             raise ValueError(
                 f"{self.name!r} needs to know the size of axis {self.axis!r} to create its weights, "
@@ -157,7 +164,7 @@ class BatchNorm(keras.layers.Layer):
             name=variance_name, initializer=self.moving_variance_initializer, **statistic
         )
         self.input_spec = keras.layers.InputSpec(
-            ndim=len(input_shape), axes={one: input_shape[one] for one in axes}
+            ndim=len(input_shape), axes={axis: input_shape[axis] for axis in axes}
         )
         self.built = True
 
@@ -167,7 +174,9 @@ class BatchNorm(keras.layers.Layer):
         affine = (self.beta, self.gamma, self.epsilon, self.axis)
         if not (training and self.trainable):
             mean, variance = self.moving_mean, self.moving_variance
-            outputs = _apart(mask, inputs, lambda x: kernels.normalize(x, mean, variance, *affine))
+            outputs = _with_mask(
+                mask, inputs, lambda x: kernels.normalize_at_inference(x, mean, variance, *affine)
+            )
         elif mask is None and not self.synchronized:
             outputs, moments = kernels.normalize_batch(inputs, *affine)
             self._update(moments)
@@ -181,10 +190,10 @@ class BatchNorm(keras.layers.Layer):
         self, inputs: tf.Tensor, mask: tf.Tensor | None, moments: Moments, beta: Any, gamma: Any
     ) -> tf.Tensor:
         affine = (moments.mean, moments.variance, beta, gamma, self.epsilon, self.axis)
-        return _apart(mask, inputs, lambda x: functional.normalize(x, *affine))
+        return _with_mask(mask, inputs, lambda x: functional.normalize(x, *affine))
 
     def _shared_moments(self, inputs: tf.Tensor, mask: tf.Tensor | None) -> Moments:
-        """Moments of the positions that a mask leaves, over all replicas if synchronized."""
+        """Moments of the positions that are not masked, of all replicas together if synchronized."""
         if mask is None:
             moments = functional.batch_moments(inputs, self.axis)
         else:
@@ -199,7 +208,7 @@ class BatchNorm(keras.layers.Layer):
     def _step(
         self, moving: keras.Variable, value: tf.Tensor, count: tf.Tensor, decay: float | None = None
     ) -> None:
-        """A step of a moving average; none where no value was seen."""
+        """Update a moving average, but where a channel had no values."""
         old = tf.convert_to_tensor(moving)
         decay = self.decay if decay is None else decay
         moving.assign(tf.where(count > 0, functional.update_moving_average(old, value, decay), old))
@@ -230,25 +239,25 @@ class BatchNorm(keras.layers.Layer):
         }
 
 
-def _apart(
-    mask: tf.Tensor | None, inputs: tf.Tensor, normalize: Callable[[tf.Tensor], tf.Tensor]
+def _with_mask(
+    mask: tf.Tensor | None, inputs: tf.Tensor, function: Callable[[tf.Tensor], tf.Tensor]
 ) -> tf.Tensor:
-    """`normalize(inputs)`, where NaN and infinity under a mask reach no gradient.
+    """`function(inputs)`; NaN and infinity at masked positions reach no gradient.
 
     The gradients of beta and gamma are sums over all positions, and 0 times NaN is NaN.
     """
-    outputs = normalize(inputs)
+    outputs = function(inputs)
     mask = None if mask is None else tf.cast(mask, tf.bool)
     if mask is None or not functional.fit_leading_axes(mask, inputs):
         return outputs
     for _ in range(inputs.shape.rank - mask.shape.rank):
         mask = mask[..., tf.newaxis]
     used = mask | tf.math.is_finite(outputs)
-    return tf.where(used, normalize(tf.where(used, inputs, 0)), tf.stop_gradient(outputs))
+    return tf.where(used, function(tf.where(used, inputs, 0)), tf.stop_gradient(outputs))
 
 
 def _across_replicas(moments: Moments) -> Moments:
-    """The moments of all replicas' batches together: one collective, no difference of squares."""
+    """The moments of all replicas' batches together: one all-gather, no E[x²] − E[x]²."""
     replica = tf.distribute.get_replica_context()
     if replica is None or replica.num_replicas_in_sync == 1:
         return moments

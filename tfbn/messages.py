@@ -1,4 +1,4 @@
-"""What other libraries' errors say, fit to be quoted in ours."""
+"""Parts of error messages: other libraries' errors, quoted; what was given instead of a model."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 LONGEST = 240  # characters of a quotation
 
-# Bold print and the list of all arguments (Keras' layers), a class's whole configuration (Keras'
-# loading), and which kernel it was (TensorFlow).
+# What quotations leave out: bold print, lists of all arguments and whole configurations (Keras), and
+# names of functions and kernels (TensorFlow).
 NOISE = re.compile(
     r"\x1b\[\d*m|\{\{function_node [^}]*\}\} ?|\[Op:\w+\]"
     r"|Arguments received by .*|Full object config: .*",
@@ -19,7 +19,7 @@ NOISE = re.compile(
 
 
 def other_file(path: Any) -> str | None:
-    """What a file or folder of TensorFlow's is that holds no Keras model, and what to do with it."""
+    """Which other file of TensorFlow's a path is, and what to do with it; `None` if it is none."""
     path = os.fsdecode(path)
     path = os.path.dirname(path) if os.path.basename(path) == "saved_model.pb" else path
     if os.path.isfile(os.path.join(path, "saved_model.pb")):
@@ -47,11 +47,11 @@ def other_file(path: Any) -> str | None:
 
 
 def no_model(value: Any) -> str:
-    """What was given in place of a Keras 3 model, and what to do with it."""
+    """What was received instead of a Keras 3 model, and what to do with it."""
     kind = type(value)
     received = f"received {kind.__name__}"
     if kind.__module__.startswith("tf_keras.") or any(
-        one.__module__.startswith("tf_keras.") for one in kind.__mro__
+        base.__module__.startswith("tf_keras.") for base in kind.__mro__
     ):
         return (
             f"{received} of tf_keras, which is Keras 2. Save it, model.save('old.keras'), and load that "
@@ -74,14 +74,14 @@ def no_model(value: Any) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """The error's message in one line, cut where it is long; its class where it has none."""
-    # What Keras puts around it, when it reads a model, is longer than what it says.
+    """The error's message in one line, shortened if it is long; the name of its class if it is empty."""
+    # Keras' text around the error of a layer that cannot be loaded is longer than the error.
     text = str(error).rpartition("Exception encountered: ")[2]
     line = " ".join(NOISE.sub("", text).split()) or type(error).__name__
     return line if len(line) <= LONGEST else f"{line[:LONGEST].rstrip()} …"
 
 
 def join_some(names: Sequence[str], separator: str = ", ", most: int = 10) -> str:
-    """The first of a list, for a message, and how many more there are."""
+    """The first `most` names, joined for a message, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return separator.join(names[:most]) + more

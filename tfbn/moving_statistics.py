@@ -15,8 +15,8 @@ from .messages import join_some
 def never_updated(mean: Any, variance: Any, beta: Any = None, gamma: Any = None) -> bool:
     """Whether a batch norm was trained and its moving statistics were not.
 
-    They are exactly 0 and 1 still, while beta or gamma have left 0 and 1: the update operations of TF1
-    code were never run, or a training loop of one's own left out `training=True`.
+    That is so where the moving statistics still are exactly 0 and 1, and beta or gamma no longer are:
+    the update operations of TF1 code were not run, or a custom training loop left out `training=True`.
 
     Args:
         mean, variance, beta, gamma: per channel; `None` where there is no beta or gamma.
@@ -29,11 +29,11 @@ def never_updated(mean: Any, variance: Any, beta: Any = None, gamma: Any = None)
 
 
 def warn_if_never_updated(layers: Mapping[str, AnyBatchNorm], stacklevel: int = 2) -> bool:
-    """Warn of batch norms that `never_updated` tells of, and say whether there were any.
+    """Warn of the batch norms for which `never_updated` holds; return whether there are any.
 
     Args:
-        layers: by path.
-        stacklevel: of the warning, counted from the caller.
+        layers: batch norms by path.
+        stacklevel: that of the warning, counted from the caller.
     """
     found = [
         path

@@ -1,4 +1,4 @@
-"""Reports as tables in a terminal, and messages in the words of the command."""
+"""Reports as tables for the terminal; messages with options of the command instead of arguments."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .export import ExportReport
 from .folding import FoldReport
 from .messages import join_some
 
-# What messages for Python call an argument of `export` or `upgrade`.
+# Arguments of `export` and `upgrade` as messages for Python name them.
 ARGUMENT = re.compile(
     r"\b(samples|weights|keras_version|backend|data_format|custom_objects|fold|freeze|overwrite)="
     r"(?:'([^']*)'|\{[^}]*\}|(True|False)\b)?"

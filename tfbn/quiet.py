@@ -1,4 +1,4 @@
-"""The command `tfbn` answers in a line or a table, which TensorFlow's start would bury."""
+"""Keep what TensorFlow prints at its start from burying the answer of the command `tfbn`."""
 
 import os
 import sys
@@ -11,10 +11,10 @@ def is_command() -> bool:
 
 
 def import_tensorflow() -> None:
-    """Import TensorFlow without what its libraries write to stderr.
+    """Import TensorFlow without the lines that its libraries write to stderr.
 
-    They do so before they read any log level, so the file descriptor itself is turned away. If the
-    import fails, what was written is shown.
+    They write before they read any log level, so the file descriptor itself is redirected. If the
+    import fails, the lines are shown.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     stderr = os.dup(2)

@@ -1,4 +1,4 @@
-"""Batch renormalisation: batch norm for small or uneven batches (Ioffe, arXiv 1702.03275)."""
+"""Batch renormalisation, for small batches or samples that depend on each other (arXiv 1702.03275)."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from .layer import BatchNorm
 
 @keras.saving.register_keras_serializable(package="tfbn")
 class BatchRenorm(BatchNorm):
-    """Batch norm whose training output is corrected towards averages over past batches.
+    """Batch renormalisation (Ioffe, arXiv 1702.03275): training outputs close to those at inference.
 
-    In training a batch is normalised to x̂ with its own moments as in `BatchNorm`, and the output is
-    `gamma · (r · x̂ + d) + beta` with `r = σ_batch / σ` and `d = (μ_batch − μ) / σ`, clipped, through
-    which no gradient flows (Algorithm 1 of arXiv 1702.03275). μ and σ are averages of their own,
-    `renorm_mean` and `renorm_stddev`, that take a step after each batch. At inference, and in
-    everything else, the layer is a `BatchNorm`; its moving variance comes from a moving average of the
-    standard deviation `sqrt(variance + epsilon)`, `moving_stddev`. State and arithmetic are those
-    of `keras.layers.BatchNormalization(renorm=True)`.
+    **Training.** The batch is normalised to x̂ with its own moments, as in `BatchNorm`. The output is
+    `gamma · (r · x̂ + d) + beta` with `r = σ_batch / σ` and `d = (μ_batch − μ) / σ`, both clipped to
+    their bounds and treated as constants by the gradient (Algorithm 1). μ and σ are moving averages,
+    `renorm_mean` and `renorm_stddev`, which are updated after each batch with `renorm_decay`.
 
-    Start with r and d confined (rmin = rmax = 1, dmax = 0 is `BatchNorm`) and widen them.
+    **Inference** and **frozen**: as `BatchNorm`. The moving variance is computed from `moving_stddev`, a
+    moving average of the standard deviation `sqrt(variance + epsilon)`.
+
+    State and arithmetic are those of `keras.layers.BatchNormalization(renorm=True)`. Start training with
+    tight bounds (rmin = rmax = 1 and dmax = 0 make the layer a `BatchNorm`) and widen them.
 
     Args:
-        *args, **kwargs: of `BatchNorm`.
+        *args, **kwargs: arguments of `BatchNorm`.
         renorm_decay: weight of the old value in `renorm_mean` and `renorm_stddev`, in [0, 1].
         rmin, rmax: bounds of r, not negative; `None` for no bound.
         dmax: bound of |d|, not negative; `None` for no bound.
@@ -63,17 +64,23 @@ class BatchRenorm(BatchNorm):
         def root(initializer: Any) -> Any:
             return lambda shape, dtype=None: tf.sqrt(initializer(shape, dtype=dtype))
 
-        again = keras.initializers.get(keras.initializers.serialize(self.moving_variance_initializer))
-        mean = keras.initializers.get(keras.initializers.serialize(self.moving_mean_initializer))
+        def again(initializer: Any) -> Any:
+            return keras.initializers.get(keras.initializers.serialize(initializer))
+
+        mean, variance = again(self.moving_mean_initializer), again(self.moving_variance_initializer)
         statistic = {
             "shape": self.moving_mean.shape,
             "dtype": self.moving_mean.dtype,
             "trainable": False,
             "autocast": False,
         }
-        self.moving_stddev = self.add_weight(name="moving_stddev", initializer=root(again), **statistic)
+        self.moving_stddev = self.add_weight(
+            name="moving_stddev", initializer=root(variance), **statistic
+        )
         self.renorm_mean = self.add_weight(name="renorm_mean", initializer=mean, **statistic)
-        self.renorm_stddev = self.add_weight(name="renorm_stddev", initializer=root(again), **statistic)
+        self.renorm_stddev = self.add_weight(
+            name="renorm_stddev", initializer=root(variance), **statistic
+        )
 
     def call(
         self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
@@ -87,9 +94,9 @@ class BatchRenorm(BatchNorm):
         return tf.cast(outputs, self.compute_dtype)
 
     def _corrected(self, moments: Moments) -> tuple[tf.Tensor, tf.Tensor]:
-        """The beta and gamma that apply r and d before the layer's own."""
+        """Beta and gamma that apply r and d first, and then the layer's own beta and gamma."""
         dtype = moments.mean.dtype
-        mean, stddev = (tf.cast(one, dtype) for one in (self.renorm_mean, self.renorm_stddev))
+        mean, stddev = tf.cast(self.renorm_mean, dtype), tf.cast(self.renorm_stddev, dtype)
         r, d = correction(moments, mean, stddev, self.epsilon, self.rmin, self.rmax, self.dmax)
         gamma = tf.ones_like(r) if self.gamma is None else tf.cast(self.gamma, dtype)
         beta = tf.zeros_like(d) if self.beta is None else tf.cast(self.beta, dtype)
@@ -123,12 +130,12 @@ def correction(
     rmax: Any = None,
     dmax: Any = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The corrections r and d of a batch (arXiv 1702.03275, Algorithm 1); no gradient passes them.
+    """The corrections r and d of a batch (arXiv 1702.03275, Algorithm 1), without gradients.
 
     Args:
-        moments: of the batch.
+        moments: those of the batch.
         mean, stddev: the averages over past batches, per channel.
-        epsilon: added to the batch's variance; its root is the least `stddev` divided by.
+        epsilon: added to the batch's variance; `stddev` is taken to be at least its square root.
         rmin, rmax, dmax: bounds of r and |d|; `None` for no bound.
     """
     stddev = tf.maximum(stddev, epsilon**0.5)

@@ -8,20 +8,20 @@ BLOCK = 128  # values added up in their own type before float64 takes over
 
 
 def blocked_sum(x: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
-    """Sum over `axes`: a block of the innermost in `x`'s type, the blocks and the rest in float64.
+    """Sum over `axes`, in `x`'s type. Blocks of the last axis are added up in it, all else in float64.
 
-    TensorFlow adds a column of 100 000 float32 values one after the other, and errs by 1e-5 to 1e-4;
-    XLA does so over several axes at once, but does not join sums of different types. This way the
-    error is that of one block, 1e-7, at the price of the one sum.
+    TensorFlow adds a column of 100 000 float32 values one after the other, with a relative error of 1e-5
+    to 1e-4. Here the error is that of one block, 1e-7, and the cost that of one sum. XLA merges
+    consecutive sums into one over several axes, with the same loss, but not sums of different types.
     """
     dtype = x.dtype
-    for number, one in enumerate(sorted(axes, reverse=True)):
-        x = tf.reduce_sum(x, one) if number else _sum_blocks(x, one)
+    for number, axis in enumerate(sorted(axes, reverse=True)):
+        x = tf.reduce_sum(x, axis) if number else _sum_blocks(x, axis)
     return tf.cast(x, dtype)
 
 
 def _sum_blocks(x: tf.Tensor, axis: int) -> tf.Tensor:
-    """Sum over one axis, as float64: of its blocks where it is longer than one."""
+    """Sum over one axis, as float64; block by block where the axis is longer than a block."""
     size = x.shape.as_list()[axis]
     if size is not None and size <= BLOCK:
         return tf.cast(tf.reduce_sum(x, axis), tf.float64)

@@ -1,8 +1,8 @@
-"""Channels first and channels last: a model turned from the one to the other, and what can run here.
+"""Rebuild a channels-first model as a channels-last one, and tell what this machine can run.
 
-`layouts` is the arithmetic of axes, `rules` says how a layer follows its tensors when these are
-transposed, `tables` which layer follows which rule, `turning` rebuilds a model by them. `support`
-tells what TensorFlow has no kernel for on this machine.
+`layouts` is the arithmetic of axes, `rules` says how a layer changes when its tensors are transposed,
+`tables` which class of layers follows which rule, and `turning` rebuilds a model by them. `support`
+tells which layers TensorFlow has no kernel for on this machine.
 """
 
 from .support import channels_first, check_kernels, explained, misplaced_biases

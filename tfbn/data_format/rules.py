@@ -1,7 +1,8 @@
-"""How a layer, or Keras operation, follows its tensors when these are transposed.
+"""How a layer, or a Keras operation, changes when its tensors are transposed.
 
-A rule says in which layout a call takes its tensors, what changes in the layer's configuration, and
-in which layout the results are. `tables` says which rule is whose.
+A rule takes the layer and the shapes and layouts of the input tensors. It returns in which layouts the
+call takes them, what changes in the layer's configuration, and which layouts the outputs have. `tables`
+says which class follows which rule.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ L = keras.layers
 
 
 class CannotTurnError(Exception):
-    """Why a layer cannot be made channels last."""
+    """A layer cannot be made channels last, for the reason given."""
 
 
 @dataclass(frozen=True)
 class Given:
-    """A tensor that a call takes: its shape in the original model, and the layout it is held in."""
+    """An input tensor of a call: its shape in the original model, and the layout it is held in."""
 
     shape: Shape
     layout: Layout
@@ -36,16 +37,16 @@ class Given:
 
 @dataclass(frozen=True)
 class Turned:
-    """What becomes of a call.
+    """How a call is done in the new model.
 
     Attributes:
-        inputs: the layout that it takes each of its tensors in.
-        output: the layout of a result, by its rank.
-        config: arguments of the layer's configuration that change.
-        weights: the order of the axes of its weights; `None` if they stay as they are.
-        activation: the layer's own, where that must run apart, on the tensor as it was.
-        layer: the new layer, where it is not made from the configuration; `None` elsewhere.
-        inside: the layer within a wrapper and what becomes of it.
+        inputs: the layout in which it takes each input tensor.
+        output: the layout of an output tensor, by its rank.
+        config: arguments that change in the layer's configuration.
+        weights: how to transpose the layer's weights; `None` if they stay as they are.
+        activation: the layer's activation, if it must run in a layer of its own, on the original layout.
+        layer: the new layer, if it is not made from the configuration; `None` otherwise.
+        inside: the layer inside a wrapper, and how that is called.
     """
 
     inputs: tuple[Layout, ...]
@@ -61,25 +62,26 @@ Rule = Callable[[Any, list[Given]], Turned]
 
 
 def as_it_was(layer: Any, given: list[Given]) -> Turned:
-    """Every tensor in its original layout."""
-    return Turned(tuple(natural(one.rank) for one in given))
+    """The call takes every tensor in its original layout."""
+    return Turned(tuple(natural(tensor.rank) for tensor in given))
 
 
 def spatial(layer: Any, given: list[Given]) -> Turned:
-    """A layer with a `data_format`: its first tensor has channels, and states have them likewise."""
+    """A layer with a `data_format`: it becomes channels last, as do its image tensor and its states."""
     if layer.data_format != "channels_first":
         return as_it_was(layer, given)
     is_layer = isinstance(layer, L.Layer)
-    rank = max(one.rank for one in given) if is_layer else given[0].rank  # states have less
-    channel = 2 if "ConvLSTM" in type(layer).__name__ else 1  # behind the steps
+    # States have one axis less.
+    rank = max(tensor.rank for tensor in given) if is_layer else given[0].rank
+    channel = 2 if "ConvLSTM" in type(layer).__name__ else 1  # after the axis of time
 
-    def turned(other: int) -> Layout:
-        """A tensor of another rank has lost the steps, or (pooled, flattened) has two axes."""
+    def layout_of(other: int) -> Layout:
+        """A tensor of another rank has no axis of time; one of two axes was pooled or flattened."""
         return channels_last(other, channel - max(0, rank - other)) if other > 2 else natural(other)
 
     inputs = [
-        turned(one.rank) if is_layer or not number else natural(one.rank)
-        for number, one in enumerate(given)
+        layout_of(tensor.rank) if is_layer or not number else natural(tensor.rank)
+        for number, tensor in enumerate(given)
     ]
     config: dict[str, Any] = {"data_format": "channels_last"}
     split = None
@@ -91,25 +93,25 @@ def spatial(layer: Any, given: list[Given]) -> Turned:
             raise CannotTurnError(f"its {name} may depend on the order of axes")
         split = function
         config |= {name: "linear", "activity_regularizer": None}
-    return Turned(tuple(inputs), turned, config, activation=split)
+    return Turned(tuple(inputs), layout_of, config, activation=split)
 
 
 def flatten(layer: Any, given: list[Given]) -> Turned:
-    """Flatten reads channels last whatever it is given; as it was given them if not told otherwise."""
+    """A channels-first Flatten moves the channels to the end and then reads in order, as others do."""
     if layer.data_format == "channels_first":
         return spatial(layer, given)
     return in_order(layer, given)
 
 
 def in_order(layer: Any, given: list[Given]) -> Turned:
-    """A layer that reads the elements of a sample one after the other."""
-    (one,) = given
-    alike = reads_alike(one.shape, one.layout)
-    return Turned((one.layout if alike else natural(one.rank),))
+    """A layer that reads the elements of a sample in their order in memory."""
+    (tensor,) = given
+    alike = reads_alike(tensor.shape, tensor.layout)
+    return Turned((tensor.layout if alike else natural(tensor.rank),))
 
 
 def elementwise(layer: Any, given: list[Given]) -> Turned:
-    """The same for each element, whatever its place; several tensors are broadcast together."""
+    """The same function of each element; several tensors are broadcast together."""
     layout = _common(given)
     config = {}
     if (noise := getattr(layer, "noise_shape", None)) is not None:
@@ -119,11 +121,11 @@ def elementwise(layer: Any, given: list[Given]) -> Turned:
 
 
 def with_scalars(*names: str) -> Rule:
-    """Elementwise, if the operation's own numbers of these names are single ones."""
+    """Elementwise, if the operation's arguments of these names are scalars."""
 
     def rule(operation: Any, given: list[Given]) -> Turned:
-        single = all(not np.ndim(getattr(operation, name)) for name in names)
-        return (elementwise if single else as_it_was)(operation, given)
+        scalars = all(not np.ndim(getattr(operation, name)) for name in names)
+        return (elementwise if scalars else as_it_was)(operation, given)
 
     return rule
 
@@ -133,7 +135,7 @@ def activation(layer: Any, given: list[Given]) -> Turned:
 
 
 def along_axis(layer: Any, given: list[Given]) -> Turned:
-    """An `axis` says which axes are treated apart; those of the weights are in the tensor's order."""
+    """A layer with an `axis`, or several; the axes of its weights are in the tensor's order."""
     layout, axes = _common(given), layer.axis
     if axes is None or layout == natural(len(layout)):
         return Turned((layout,) * len(given), _kept(layout))
@@ -148,7 +150,7 @@ def along_axis(layer: Any, given: list[Given]) -> Turned:
 
 
 def one_axis(layer: Any, given: list[Given]) -> Turned:
-    """As `along_axis`, for a layer whose weights of several axes cannot be told; it lists one, too."""
+    """As `along_axis`, but for one axis only: the order of its weights is not known for several."""
     axes = [layer.axis] if isinstance(layer.axis, int) else list(layer.axis or ())
     layout = given[0].layout
     if len(axes) != 1 or layout == natural(len(layout)):
@@ -157,16 +159,16 @@ def one_axis(layer: Any, given: list[Given]) -> Turned:
 
 
 def reduction(operation: Any, given: list[Given]) -> Turned:
-    """Sums, means and extrema over `axis`; those that are left keep their order."""
+    """Sums, means and extrema over `axis`; the remaining axes keep their order."""
     layout, axes = _common(given), operation.axis
     if axes is None:
         return Turned((layout,), natural)
     listed = [axes] if isinstance(axes, (int, np.integer)) else list(axes)
-    gone = {axis % len(layout) for axis in listed}
-    config = {"axis": sorted(layout.index(axis) for axis in gone)}
+    reduced = {axis % len(layout) for axis in listed}
+    config = {"axis": sorted(layout.index(axis) for axis in reduced)}
     if operation.keepdims:
         return Turned((layout,), _kept(layout), config)
-    left = [axis for axis in layout if axis not in gone]
+    left = [axis for axis in layout if axis not in reduced]
     if left[:1] != [0]:
         return as_it_was(operation, given)
     ranks = sorted(left)
@@ -174,7 +176,7 @@ def reduction(operation: Any, given: list[Given]) -> Turned:
 
 
 def parametric(layer: Any, given: list[Given]) -> Turned:
-    """An activation with a weight for each place of a sample but along `shared_axes`."""
+    """An activation with a weight for each element of a sample, but shared along `shared_axes`."""
     layout = given[0].layout
     shared = layer.shared_axes
     if _constrains_an_axis(layer):
@@ -185,7 +187,7 @@ def parametric(layer: Any, given: list[Given]) -> Turned:
 
 
 def permute(layer: Any, given: list[Given]) -> Turned:
-    """A transposition is not done but noted; the layer stays as one that does nothing."""
+    """Permute becomes an Identity: the layout of its output says what it did."""
     if layer.activity_regularizer is not None:
         return as_it_was(layer, given)
     layout = given[0].layout
@@ -197,36 +199,38 @@ def permute(layer: Any, given: list[Given]) -> Turned:
 
 
 def _common(given: list[Given]) -> Layout:
-    """One layout for several tensors: as the first one that has been transposed."""
-    ranks = {one.rank for one in given}
+    """One layout for several tensors of one rank: that of the first that is transposed."""
+    ranks = {tensor.rank for tensor in given}
     if len(ranks) > 1:
-        raise NotAlikeError
+        raise DifferentRanksError
     rank = ranks.pop()
-    return next((one.layout for one in given if one.layout != natural(rank)), natural(rank))
+    layouts = [tensor.layout for tensor in given]
+    return next((layout for layout in layouts if layout != natural(rank)), natural(rank))
 
 
 def _kept(layout: Layout) -> Callable[[int], Layout]:
     return lambda rank: layout
 
 
-class NotAlikeError(Exception):
-    """Tensors of several ranks, which are broadcast by their last axes."""
+class DifferentRanksError(Exception):
+    """The tensors are of several ranks: broadcasting aligns their last axes."""
 
 
 def _constrains_an_axis(layer: Any) -> bool:
-    """Whether a constraint has an axis of a weight, which would be another one."""
-    constraints = [one for one in vars(layer).values() if isinstance(one, keras.constraints.Constraint)]
-    return any(getattr(one, "axis", None) is not None for one in constraints)
+    """Whether a constraint names an axis of a weight, which would not be transposed with it."""
+    values = vars(layer).values()
+    constraints = [value for value in values if isinstance(value, keras.constraints.Constraint)]
+    return any(getattr(constraint, "axis", None) is not None for constraint in constraints)
 
 
 def ignores_axes(function: Callable[[Any], Any]) -> bool:
-    """Whether an activation gives the same on a transposed tensor, seen on one of random numbers."""
+    """Whether an activation commutes with transposition, judged on a tensor of random numbers."""
     if isinstance(function, L.Layer):
         return type(function) in (L.ReLU, L.LeakyReLU, L.ELU)
     x = np.random.default_rng(0).normal(0, 3, (2, 3, 4, 5)).astype("float32")
     axes = (3, 1, 0, 2)
     try:
-        plain, turned = np.asarray(function(x)), np.asarray(function(x.transpose(axes)))
-    except Exception:  # of a user's function, on a shape that it was not made for: not known to
+        plain, permuted = np.asarray(function(x)), np.asarray(function(x.transpose(axes)))
+    except Exception:  # a user's function may not take this shape: then it is not known to
         return False
-    return plain.shape == x.shape and bool(np.allclose(plain.transpose(axes), turned, 1e-5, 1e-6))
+    return plain.shape == x.shape and bool(np.allclose(plain.transpose(axes), permuted, 1e-5, 1e-6))

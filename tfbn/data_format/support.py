@@ -1,4 +1,4 @@
-"""What is channels first in a model, and what this machine's TensorFlow has no kernel for."""
+"""Which layers are channels first, and which of them TensorFlow has no kernel for on this machine."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ..batch_norms import layer_paths
 from ..cloning import has_readable_graph
 from ..messages import join_some
 
-# Layers that may lack a kernel, by the axes of what they take besides images: samples and channels, and
-# steps. Which do, depends on processor, type, TensorFlow and Keras.
+# Layers that may lack a kernel, and how many axes besides those of images their inputs have: batch and
+# channels, and time. Whether a kernel is lacking depends on processor, type, TensorFlow and Keras.
 _KINDS = {
     "Conv{}D": 2,
     "Conv{}DTranspose": 2,
@@ -45,25 +45,25 @@ def channels_first(model: keras.layers.Layer) -> list[str]:
     models = [one for one in (model, *layers.values()) if has_readable_graph(one)]
     operations = [
         (operation.name, operation)
-        for one in models
-        if not isinstance(one, keras.Sequential)  # which has none
-        for operation in one.operations
+        for inner in models
+        if not isinstance(inner, keras.Sequential)  # which has no operations
+        for operation in inner.operations
         if not isinstance(operation, keras.layers.Layer)
     ]
     return [
-        f"{path!r} ({type(one).__name__})"
-        for path, one in (*layers.items(), *operations)
-        if getattr(one, "data_format", None) == "channels_first"
+        f"{path!r} ({type(operation).__name__})"
+        for path, operation in (*layers.items(), *operations)
+        if getattr(operation, "data_format", None) == "channels_first"
     ]
 
 
 def misplaced_biases(model: keras.layers.Layer) -> list[str]:
-    """The paths of the layers of which `bias_misplaced` holds, where their output has one shape."""
+    """The paths of the layers for which `bias_misplaced` holds, among those with one output shape."""
     found = []
     for path, layer in layer_paths(model).items():
         try:
             shape = tuple(layer.output.shape)
-        except (AttributeError, ValueError):  # called on several tensors, on lists, or never on such
+        except (AttributeError, ValueError):  # several calls, several outputs, or none
             continue
         if bias_misplaced(layer, shape):
             found.append(repr(path))
@@ -71,18 +71,18 @@ def misplaced_biases(model: keras.layers.Layer) -> list[str]:
 
 
 def bias_misplaced(operation: Any, shape: tuple[int | None, ...]) -> bool:
-    """Whether Keras adds a bias that is not 0 along the last axis, as long as the channels' one is.
+    """Whether Keras adds a bias other than 0 along the last axis instead of the channel axis.
 
     Args:
-        operation: a layer, one at each step (TimeDistributed) too, or a Keras operation.
-        shape: of its output.
+        operation: a layer, a TimeDistributed layer, or a Keras operation.
+        shape: that of its output.
     """
     stepwise = type(operation) is keras.layers.TimeDistributed
     layer = operation.layer if stepwise else operation
     if getattr(layer, "data_format", None) != "channels_first" or not _has_bias(layer):
         return False
     shape = shape[1:] if stepwise else shape
-    by_tensorflow = "ConvLSTM" in type(layer).__name__  # whose cell adds it where it belongs
+    by_tensorflow = "ConvLSTM" in type(layer).__name__  # adds it to the channels
     return bias_is_misplaced(shape) and not by_tensorflow
 
 
@@ -94,10 +94,10 @@ def check_kernels(model: keras.layers.Layer, convertible: bool = True) -> None:
     """Refuse a model with channels-first layers that TensorFlow cannot run on this machine.
 
     Args:
-        convertible: whether to name `tfbn.convert` as a remedy, which takes open models only.
+        convertible: whether to name `tfbn.convert` as a remedy, if the model's graph is readable.
 
     Raises:
-        RuntimeError: there are such; it names them and the remedies.
+        RuntimeError: there are such layers; it names them and the remedies.
     """
     lacking = {path: layer for path, layer in layer_paths(model).items() if _lacks_kernel(layer)}
     if lacking:
@@ -107,9 +107,9 @@ def check_kernels(model: keras.layers.Layer, convertible: bool = True) -> None:
 
 
 def explained(error: Exception) -> str | None:
-    """Our words for TensorFlow's error that a channels-first kernel is missing; `None` for others.
+    """TensorFlow's error about a missing channels-first kernel, explained; `None` for other errors.
 
-    For what `check_kernels` cannot see: functions of TensorFlow in a layer of the user's own.
+    For what `check_kernels` does not see: TensorFlow functions in a layer of the user's.
     """
     if not isinstance(error, tf.errors.OpError) or "NHWC" not in str(error):
         return None
@@ -117,7 +117,7 @@ def explained(error: Exception) -> str | None:
 
 
 def _message(what: str, dtypes: set[str], remedy: str) -> str:
-    # oneDNN has no float64; where it runs already, turning it on is no remedy.
+    # oneDNN is no remedy for float64, which it does not support, nor where it is in use already.
     helps = "float64" not in dtypes and not has_kernel(keras.layers.Conv2D, "float32")
     switch = "set the environment variable TF_ENABLE_ONEDNN_OPTS=1 before TensorFlow is imported"
     return (
@@ -130,25 +130,26 @@ def _lacks_kernel(layer: Any) -> bool:
     kind: Any = next((kind for kind in RANKS if isinstance(layer, kind)), None)
     if kind is None or layer.data_format != "channels_first" or getattr(layer, "groups", 1) > 1:
         return False
-    if type(layer).call is not kind.call:  # a subclass that may do it otherwise
+    if type(layer).call is not kind.call:  # a subclass that may compute it in another way
         return False
     return not has_kernel(kind, layer.compute_dtype)
 
 
 @cache
 def has_kernel(kind: type[keras.layers.Layer], dtype: str) -> bool:
-    """Whether this machine runs such a layer channels first, if it does channels last."""
+    """Whether this machine runs such a layer channels first, or does not even run it channels last."""
     return _runs(kind, dtype, "channels_first") or not _runs(kind, dtype, "channels_last")
 
 
 def _runs(kind: type[keras.layers.Layer], dtype: str, data_format: str) -> bool:
-    """Whether the smallest layer runs, by running it.
+    """Whether such a layer runs, by running the smallest one.
 
-    A name and zeros: neither Keras' numbering of layers nor its random numbers go on by this.
+    It is given a name and zeros as weights, so that neither Keras' numbering of layers nor its random
+    numbers change.
     """
     known = inspect.signature(kind).parameters
     kernels = ("kernel", "recurrent", "depthwise", "pointwise")
-    zeros = {name: "zeros" for name in known if name in [f"{one}_initializer" for one in kernels]}
+    zeros = {name: "zeros" for name in known if name in [f"{kernel}_initializer" for kernel in kernels]}
     layer = kind(1, 1, data_format=data_format, dtype=dtype, name="tfbn_probe", **zeros)
     try:
         layer(tf.zeros([1] * RANKS[kind], dtype))

@@ -1,6 +1,7 @@
 """Which class of layers, and which Keras operation, follows which rule.
 
-What has no rule is given its tensors as they were; only what is channels first itself must have one.
+A class without a rule is given its tensors in their original layout. Channels-first layers of Keras' own
+follow `spatial`; a channels-first layer of another class cannot be made channels last.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from ..layer import BatchNorm
 from ..renorm import BatchRenorm
 from .layouts import Layout, natural
 from .rules import (
+    DifferentRanksError,
     Given,
-    NotAlikeError,
     Rule,
     Turned,
     activation,
@@ -38,17 +39,17 @@ L = keras.layers
 
 
 def time_distributed(layer: Any, given: list[Given]) -> Turned:
-    """The layer within, without the axis of steps; a model within is turned as a whole."""
-    if has_readable_graph(layer.layer):
+    """TimeDistributed: the rule of the layer inside, without the axis of time."""
+    if has_readable_graph(layer.layer):  # a model is rebuilt as a whole
         return as_it_was(layer, given)
-    one = given[0]
-    rule = rule_of(layer.layer)
-    steps_first = one.layout[1:2] == (1,)
-    held = one.layout if steps_first else natural(one.rank)
-    inner = Given((one.shape[0], *one.shape[2:]), tuple(axis and axis - 1 for axis in _without(held)))
-    turned = rule(layer.layer, [inner])
+    sequence = given[0]
+    time_first = sequence.layout[1:2] == (1,)
+    held = sequence.layout if time_first else natural(sequence.rank)
+    shape = (sequence.shape[0], *sequence.shape[2:])
+    step = Given(shape, tuple(axis and axis - 1 for axis in _without_time(held)))
+    turned = rule_of(layer.layer)(layer.layer, [step])
     if turned.activation is not None or turned.layer is not None or turned.inside is not None:
-        return as_it_was(layer, given)  # more than one layer at each step
+        return as_it_was(layer, given)  # it would take several layers at each step
 
     def outside(layout: Layout) -> Layout:
         return (0, 1, *(axis + 1 for axis in layout[1:]))
@@ -60,7 +61,7 @@ def time_distributed(layer: Any, given: list[Given]) -> Turned:
     )
 
 
-def _without(layout: Layout) -> Layout:
+def _without_time(layout: Layout) -> Layout:
     return tuple(axis for axis in layout if axis != 1)
 
 
@@ -117,25 +118,25 @@ _REDUCTIONS = ("mean", "sum", "max", "min")
 
 
 def rule_of(operation: Any) -> Rule:
-    """The rule of a layer or Keras operation; of exactly its class, for a subclass may do otherwise."""
+    """The rule of exactly the class of a layer or Keras operation: a subclass may compute anything."""
     kind = type(operation)
     rule = RULES.get(kind) or _operations().get(kind)
     if rule is not None:
         return partial(_or_as_it_was, rule)
-    keras_own = kind.__module__.partition(".")[0] == "keras"
-    return spatial if keras_own and hasattr(operation, "data_format") else as_it_was
+    by_keras = kind.__module__.partition(".")[0] == "keras"
+    return spatial if by_keras and hasattr(operation, "data_format") else as_it_was
 
 
 def _or_as_it_was(rule: Rule, layer: Any, given: list[Given]) -> Turned:
     try:
         return rule(layer, given)
-    except NotAlikeError:
+    except DifferentRanksError:
         return as_it_was(layer, given)
 
 
 @cache
 def _operations() -> Mapping[type, Rule]:
-    """The rules of Keras operations by their classes, which have no public names: a call shows them."""
+    """The rules of Keras operations by their classes, which have no public names: a call tells them."""
     x = keras.Input((2,), name="tfbn_probe")
     class_of, ops = partial(operation_class, x), keras.ops
     rules: dict[type, Rule] = {class_of(getattr(ops, name)(x)): elementwise for name in _ELEMENTWISE}

@@ -1,4 +1,4 @@
-"""The tensors of a model that is being turned: the layout of each, and Permutes between layouts."""
+"""The tensors of the new model: the layout of each, and Permute layers between layouts."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ class HeldTensors:
     """Symbolic tensors of the new model, by identity.
 
     Args:
-        names: of the layers of the original model, which no new layer may have.
+        names: those of the original model's layers, which no new layer may have.
     """
 
     def __init__(self, names: set[str]) -> None:
         self._names = names
-        # By `id`, with the tensors, which keeps them alive and the identities theirs.
+        # By `id` of the tensor, which is kept with it: the `id` of a deleted one could be used again.
         self._held: dict[int, tuple[keras.KerasTensor, Layout, str]] = {}
         self._permuted: dict[tuple[int, Layout], keras.KerasTensor] = {}
 
     def hold(self, tensor: keras.KerasTensor, layout: Layout, source: str) -> keras.KerasTensor:
-        """Note the layout of a new tensor, and the name of what made it."""
+        """Note the layout of a new tensor, and the name of the layer that made it."""
         self._held[id(tensor)] = tensor, layout, source
         return tensor
 
@@ -39,7 +39,7 @@ class HeldTensors:
         return self.in_layout(tensor, natural(len(tensor.shape)))
 
     def in_layout(self, tensor: keras.KerasTensor, wanted: Layout) -> keras.KerasTensor:
-        """The tensor itself, or one Permute of it for all that want it so.
+        """The tensor itself, or permuted, by one Permute layer for all that want this layout.
 
         Raises:
             ValueError: it has a mask along an axis that moves.
@@ -58,7 +58,7 @@ class HeldTensors:
     ) -> keras.layers.Layer:
         form = "channels_first" if wanted == natural(len(wanted)) else "channels_last"
         name = self.new_name(f"{source}_{form}")
-        # Of the tensor's own type, for another policy would cast it.
+        # Of the tensor's type, or the layer would cast it.
         dtype = tensor.dtype if "float" in tensor.dtype else None
         if not is_masked(tensor):
             return keras.layers.Permute(axes[1:], name=name, dtype=dtype)
@@ -67,9 +67,9 @@ class HeldTensors:
                 f"The output of {source!r} has a mask along an axis that would move, so that the model "
                 "cannot be made channels last. Apply the mask behind the channels-first layers."
             )
-        # Which hands the mask on, as a Permute does not.
-        within = keras.layers.Permute([axis - 1 for axis in axes[2:]], dtype=dtype)
-        return keras.layers.TimeDistributed(within, name=name, dtype=dtype)
+        # TimeDistributed hands the mask on; Permute does not.
+        step = keras.layers.Permute([axis - 1 for axis in axes[2:]], dtype=dtype)
+        return keras.layers.TimeDistributed(step, name=name, dtype=dtype)
 
     def new_name(self, wanted: str) -> str:
         """A name that no layer has yet."""
@@ -82,7 +82,7 @@ class HeldTensors:
 
 
 class _MaskProbe(keras.layers.Layer):
-    """Sees whether a tensor carries a mask: Keras hands it to a layer whose `call` takes one."""
+    """Tells whether a tensor has a mask: Keras hands it to a layer whose `call` takes one."""
 
     masked = False
 

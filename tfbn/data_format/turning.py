@@ -1,8 +1,9 @@
-"""A model turned from channels first to channels last.
+"""Rebuild a channels-first model as a channels-last one.
 
-The model is called anew, layer by layer. Each tensor is held in a layout of its own (see `layouts`):
-inputs as they were, what a channels-first layer makes channels last. A rule says in which layout a
-layer takes its tensors; where they are held in another, a Permute goes between.
+The model is called again on new inputs, layer by layer. Each new tensor is held in some layout (see
+`layouts`): inputs in their original layout, outputs of formerly channels-first layers channels last. A
+rule says in which layouts a layer takes its tensors. Where one is held in another layout, a Permute
+layer is put between.
 """
 
 from __future__ import annotations
@@ -29,18 +30,18 @@ L = keras.layers
 
 
 def to_channels_last(model: keras.Model, *, check_biases: bool = True) -> keras.Model:
-    """A copy of an open model with every layer channels last, that takes and gives what it did.
+    """A copy of a model with every layer channels last, and with the same inputs and outputs.
 
     Args:
-        model: an open model (see `tfbn.cloning.is_open`). It is not changed.
-        check_biases: refuse a model in which Keras adds a bias along another axis than the
-            channels', for channels last it would not.
+        model: one with a readable graph (see `tfbn.cloning.has_readable_graph`). It is not changed.
+        check_biases: whether to refuse a model in which Keras adds a bias along another axis than the
+            channels', which the channels-last model does not.
 
     Returns:
         A new, uncompiled model that shares nothing with the given one.
 
     Raises:
-        ValueError: a layer cannot be made channels last, or not be copied.
+        ValueError: a layer cannot be made channels last, or cannot be copied.
     """
     turning = _Turning(model)
     new = turning.whole(model)
@@ -58,11 +59,12 @@ def to_channels_last(model: keras.Model, *, check_biases: bool = True) -> keras.
             "goes to the channels, so that the model would predict something else. Set these biases to "
             "0 and train on."
         )
-    for one, other in zip(new.outputs, model.outputs, strict=True):
-        if tuple(one.shape) != tuple(other.shape):
+    for output, original in zip(new.outputs, model.outputs, strict=True):
+        if tuple(output.shape) != tuple(original.shape):
             raise ValueError(
                 f"The model {model.name!r} cannot be made channels last: an output of the shape "
-                f"{other.shape} would have the shape {one.shape}. Please report this with the model."
+                f"{original.shape} would have the shape {output.shape}. Please report this with the "
+                "model."
             )
     turning.copy_states()
     if not isinstance(model, keras.Sequential):
@@ -71,7 +73,7 @@ def to_channels_last(model: keras.Model, *, check_biases: bool = True) -> keras.
 
 
 class _Turning:
-    """One model being turned.
+    """The rebuilding of one model.
 
     Attributes:
         misplaced: the layers whose bias Keras adds along the last axis instead of the channels'.
@@ -79,15 +81,15 @@ class _Turning:
 
     def __init__(self, model: keras.Model) -> None:
         self.misplaced: list[str] = []
-        self._tensors = HeldTensors({one.name for one in layer_paths(model).values()})
+        self._tensors = HeldTensors({layer.name for layer in layer_paths(model).values()})
         self._called: dict[int, tuple[Any, Turned]] = {}
         self._models: list[tuple[keras.Model, keras.Model]] = []
         self._copied: list[tuple[Any, Any, tuple[int, ...] | None]] = []
-        # The layouts of what a model within gives, by its `id`.
+        # The layouts of the outputs of nested models, by `id` of the model.
         self._results: dict[int, list[Layout]] = {}
 
     def whole(self, model: keras.Model) -> keras.Model:
-        """The model turned, with inputs and outputs as they were."""
+        """The new model, with inputs and outputs in their original layouts."""
         ranks = [len(tensor.shape) for tensor in model.inputs]
         return self._rebuilt(model, [natural(rank) for rank in ranks], border=True)[0]
 
@@ -103,7 +105,7 @@ class _Turning:
         """A new model that takes its inputs in the given layouts, and the layouts of its outputs.
 
         Args:
-            border: whether the outputs are as they were.
+            border: whether the outputs are put into their original layouts.
         """
         place = len(self._models)
         given = iter(layouts)
@@ -113,7 +115,7 @@ class _Turning:
         if isinstance(model, keras.Sequential):
             outputs = inputs
             for layer in model.layers:
-                # A Sequential model's own layers have its name in the paths of their variables.
+                # In a Sequential model, the paths of variables begin with the model's name.
                 with nullcontext() if has_readable_graph(layer) else keras.name_scope(model.name):
                     outputs = self.call(layer, outputs)
         else:
@@ -137,7 +139,7 @@ class _Turning:
         return self._tensors.hold(new, layout, source)
 
     def call(self, operation: Any, *args: Any, **kwargs: Any) -> Any:
-        """Call the new layer that stands for a layer, or Keras operation, on new tensors."""
+        """Call the new layer of a layer, or of a Keras operation, on new tensors."""
         mask = kwargs.pop("mask", None)
         leaves = keras.tree.flatten((args, kwargs))
         tensors = [leaf for leaf in leaves if isinstance(leaf, keras.KerasTensor)]
@@ -151,7 +153,9 @@ class _Turning:
         args, kwargs = keras.tree.map_structure(held, (args, kwargs))
         if mask is not None:
             kwargs["mask"] = keras.tree.map_structure(
-                lambda one: self._tensors.as_it_was(one) if isinstance(one, keras.KerasTensor) else one,
+                lambda leaf: (
+                    self._tensors.as_it_was(leaf) if isinstance(leaf, keras.KerasTensor) else leaf
+                ),
                 mask,
             )
         outputs = new(*args, **kwargs)
@@ -178,13 +182,13 @@ class _Turning:
     def _turned(
         self, operation: Any, tensors: list[keras.KerasTensor], fixed: int, args: Any
     ) -> tuple[Any, Turned]:
-        """The new layer, and how it takes its tensors: as in its first call.
+        """The new layer, made at the first call, and how to call it.
 
         Args:
-            fixed: how many of the first axes must stay.
+            fixed: how many of the first axes must keep their places.
         """
         given = [self._tensors.given(tensor) for tensor in tensors]
-        ranks = [one.rank for one in given]
+        ranks = [tensor.rank for tensor in given]
         if id(operation) not in self._called:
             if has_readable_graph(operation):
                 found = self._nested(operation, given, args)
@@ -197,8 +201,8 @@ class _Turning:
                         f"The layer {operation.name!r} ({kind}) cannot be made channels last: {reason}. "
                         "Change it in the code of the model."
                     ) from None
-                moved = any(one[:fixed] != natural(len(one))[:fixed] for one in turned.inputs)
-                # A Permute loses masks; what would stand for it does not.
+                moved = any(layout[:fixed] != natural(len(layout))[:fixed] for layout in turned.inputs)
+                # A Permute loses masks, and an Identity in its place would not.
                 if moved or (turned.layer is not None and is_masked(tensors[0])):
                     turned = as_it_was(operation, given)
                 found = self._made(operation, turned), turned
@@ -207,7 +211,8 @@ class _Turning:
         if ranks == [len(layout) for layout in turned.inputs]:
             return new, turned
         layouts = set(turned.inputs)
-        if len(layouts) == 1 and {len(layout) for layout in layouts} == set(ranks):  # more of a kind
+        # Another number of tensors than in the first call.
+        if len(layouts) == 1 and {len(layout) for layout in layouts} == set(ranks):
             return new, replace(turned, inputs=(*layouts,) * len(ranks))
         if all(layout == natural(len(layout)) for layout in turned.inputs):
             return new, as_it_was(operation, given)
@@ -217,16 +222,20 @@ class _Turning:
         )
 
     def _nested(self, model: keras.Model, given: list[Given], args: Any) -> tuple[keras.Model, Turned]:
-        """A model within: it takes its tensors as they are held, those of one rank in one layout."""
-        fits = [len(one.shape) for one in model.inputs] == [one.rank for one in given]
-        if len(given) > 1 and fits:  # in another structure they may be in another order
+        """A nested model: it takes its tensors as they are held, those of one rank in one layout."""
+        fits = [len(tensor.shape) for tensor in model.inputs] == [tensor.rank for tensor in given]
+        if len(given) > 1 and fits:  # in another structure the order may differ
             try:
                 keras.tree.assert_same_structure(args[0], model.input)
             except (ValueError, TypeError, IndexError):
                 fits = False
-        moved = {one.rank: one.layout for one in given if fits and one.layout != natural(one.rank)}
-        layouts = [moved.get(one.rank, natural(one.rank)) for one in given]
-        inside = layouts if fits else [natural(len(one.shape)) for one in model.inputs]
+        moved = {
+            tensor.rank: tensor.layout
+            for tensor in given
+            if fits and tensor.layout != natural(tensor.rank)
+        }
+        layouts = [moved.get(tensor.rank, natural(tensor.rank)) for tensor in given]
+        inside = layouts if fits else [natural(len(tensor.shape)) for tensor in model.inputs]
         new, self._results[id(model)] = self._rebuilt(model, inside)
         return new, Turned(tuple(layouts))
 
@@ -234,9 +243,8 @@ class _Turning:
         if turned.layer is not None:
             return turned.layer
         if type(operation) is L.TimeDistributed:
-            within = operation.layer
             place = len(self._models)
-            inner = self._within(*(turned.inside or (within, Turned(()))))
+            inner = self._inside_time_distributed(*(turned.inside or (operation.layer, Turned(()))))
             new = L.TimeDistributed(
                 inner,
                 name=operation.name,
@@ -250,19 +258,22 @@ class _Turning:
             self._copied.append((operation, new, turned.weights))
         return new
 
-    def _within(self, layer: Any, turned: Turned) -> Any:
-        """The new layer, or model, inside a TimeDistributed; it may be called without that, too."""
+    def _inside_time_distributed(self, layer: Any, turned: Turned) -> Any:
+        """The new layer, or model, inside a TimeDistributed layer; it may be called by itself, too."""
         if id(layer) not in self._called:
             if has_readable_graph(layer):
-                ranks = [len(one.shape) for one in layer.inputs]
+                ranks = [len(tensor.shape) for tensor in layer.inputs]
                 made = self.whole(layer), Turned(tuple(natural(rank) for rank in ranks))
-                self._results[id(layer)] = [natural(len(one.shape)) for one in layer.outputs]
+                self._results[id(layer)] = [natural(len(tensor.shape)) for tensor in layer.outputs]
             else:
                 made = self._made(layer, turned), turned
             self._called[id(layer)] = made
         new, known = self._called[id(layer)]
-        open_inside = has_readable_graph(layer) and any(one != natural(len(one)) for one in known.inputs)
-        if open_inside or (not has_readable_graph(layer) and known.config != turned.config):
+        if has_readable_graph(layer):
+            alike = all(layout == natural(len(layout)) for layout in known.inputs)
+        else:
+            alike = known.config == turned.config
+        if not alike:
             raise ValueError(
                 f"The layer {layer.name!r} cannot be made channels last, because it is called at each "
                 "step and by itself, on tensors that are laid out otherwise. Make it a layer for each."
@@ -271,11 +282,11 @@ class _Turning:
 
 
 def _fixed(leaves: list[Any], mask: Any) -> int:
-    """How many of the first axes must stay: those of masks that Keras records; all for constants."""
+    """How many of the first axes must keep their places: those of masks; all, beside constants."""
     symbolic = keras.KerasTensor
     if any(
         np.ndim(leaf) for leaf in leaves if hasattr(leaf, "shape") and not isinstance(leaf, symbolic)
     ):
         return sys.maxsize
-    masks = [one for one in keras.tree.flatten(mask) if isinstance(one, symbolic)]
-    return max((len(one.shape) for one in masks), default=0)
+    masks = [leaf for leaf in keras.tree.flatten(mask) if isinstance(leaf, symbolic)]
+    return max((len(leaf.shape) for leaf in masks), default=0)
