@@ -136,7 +136,7 @@ def compare_models(
         ValueError: as `tfbn.export`.
         ExportError: it computes something else.
     """
-    expected = servables.from_keras(model, samples, at_inference=True)
+    expected = servables.from_keras(model, samples, at_inference=True, any_batch_size=False)
     found = servables.in_place_of(expected, folded)
     if not expected.is_stateful:
         check_repeatable(expected, found.rtol)

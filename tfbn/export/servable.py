@@ -21,7 +21,7 @@ from ..compare import is_finite, is_number, max_abs, wide
 from ..data_format import check_kernels, explained, misplaced_biases
 from ..folding.graph import Graph
 from ..messages import join_some, one_line
-from ..population.measure import input_shape
+from ..population.data_pass import input_shape
 from ..population.observe import running_in_training, warn_if_far
 from ..population.untouched import untouched
 from . import samples as sampling
@@ -53,7 +53,8 @@ class Servable:
         owner: what holds the variables that `call` reads.
         run: the function, to be run.
         specs: a named `tf.TensorSpec` with a free batch size for each input, structured as the inputs.
-        batches: samples and outputs to hold others against: all samples, and the first one alone.
+        batches: samples and outputs to hold others against: all samples, and where the batch size is
+            free the first one alone.
         sensitivity: how far the outputs move, relative to their size, when the inputs move by their
             last digit; `None` where no input is a floating-point number.
         compute_dtypes: the types in which its layers compute.
@@ -134,12 +135,14 @@ def from_keras(
     samples: Any = None,
     input_names: Sequence[str] | None = None,
     at_inference: bool = False,
+    any_batch_size: bool = True,
 ) -> Servable:
     """Examine a built Keras model: name its inputs, and run it on samples.
 
     Args:
         samples, input_names: as `tfbn.export` takes them.
         at_inference: whether layers that the model calls with training=True run as at inference, too.
+        any_batch_size: whether it must run on a single sample, too.
 
     Raises:
         ValueError: it does not run on the samples, gives values that are not finite, or none can be
@@ -155,7 +158,8 @@ def from_keras(
     # Layers of augmentation train unless told, so that Keras' own export of them is random.
     training = None if in_training else False
     run = partial(_run, model, training)
-    batches = tuple(Batch(part, run(part)) for part in (inputs, sampling.first(inputs)))
+    parts = [inputs, sampling.first(inputs)] if any_batch_size else [inputs]
+    batches = tuple(Batch(part, run(part)) for part in parts)
     for batch in batches:
         check_finite(batch)
     layers = layer_paths(model)

@@ -49,7 +49,7 @@ def has_functions(model: keras.Model) -> bool:
                 yield value
 
     function = tf.types.experimental.PolymorphicFunction
-    return any(isinstance(one, function) for layer in _layers(model) for one in attributes(layer))
+    return any(isinstance(value, function) for layer in _layers(model) for value in attributes(layer))
 
 
 def _layers(model: keras.Model) -> list[keras.layers.Layer]:
