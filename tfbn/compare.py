@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
+
+NamedArrays: TypeAlias = dict[str, np.ndarray]
 
 
 class Difference(NamedTuple):
@@ -42,9 +43,7 @@ def difference(found: np.ndarray, expected: np.ndarray, largest: float | None = 
     return Difference(float("inf") if np.isnan(absolute) else absolute, largest)
 
 
-def largest_difference(
-    found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]
-) -> tuple[str, float]:
+def largest_difference(found: NamedArrays, expected: NamedArrays) -> tuple[str, float]:
     """The array in which two sets of arrays differ most, relative to its size, and by how much.
 
     Arrays that hold no numbers do not count.

@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from ..compare import difference, largest_difference, max_abs
+from ..compare import NamedArrays, difference, largest_difference, max_abs
 from ..messages import join_some
-from . import servable as servables
 from .report import ExportError
-from .servable import Batch, Servable
-from .tolerance import OF_ANOTHER_PRECISION, Outputs
+from .servable import Batch, Servable, check_finite, from_keras, in_place_of
+from .tolerance import OF_ANOTHER_PRECISION
 
 
 def check_repeatable(servable: Servable, rtol: float) -> None:
@@ -36,7 +35,7 @@ def check_repeatable(servable: Servable, rtol: float) -> None:
 
 
 def check_reloaded(
-    reloaded: Callable[[dict[str, np.ndarray]], Outputs],
+    reloaded: Callable[[NamedArrays], NamedArrays],
     servable: Servable,
     atol: float,
     rtol: float,
@@ -76,8 +75,8 @@ def check_reloaded(
 
 
 def check_close(
-    found: Outputs,
-    expected: Outputs,
+    found: NamedArrays,
+    expected: NamedArrays,
     sizes: dict[str, float],
     atol: float,
     rtol: float,
@@ -136,13 +135,13 @@ def compare_models(
         ValueError: as `tfbn.export`.
         ExportError: it computes something else.
     """
-    expected = servables.from_keras(model, samples, at_inference=True, any_batch_size=False)
-    found = servables.in_place_of(expected, folded)
+    expected = from_keras(model, samples, at_inference=True, any_batch_size=False)
+    found = in_place_of(expected, folded)
     if not expected.is_stateful:
         check_repeatable(expected, found.rtol)
     inputs, outputs = expected.batches[0]
     batch = Batch(inputs, found.run(inputs))
-    servables.check_finite(batch)
+    check_finite(batch)
     name, relative = largest_difference(batch.outputs, outputs)
     allowed = max(found.rtol, OF_ANOTHER_PRECISION) if rounded else found.rtol
     if not relative <= allowed:

@@ -13,10 +13,11 @@ from .. import folding
 from ..batch_norms import batch_norms
 from ..files.atomic import staged
 from ..moving_statistics import warn_if_never_updated
-from . import checks, freezing, servable
+from . import checks, freezing
 from .formats.format import Format
 from .formats.savedmodel import SavedModel
 from .report import ExportReport
+from .servable import check_model, from_keras, in_place_of
 
 
 def export(
@@ -87,17 +88,17 @@ def export(
     """
     file_format: Format = SavedModel(freeze)
     target = file_format.check_target(path, overwrite)
-    servable.check_model(model)
+    check_model(model)
     _check_arguments(model, atol, rtol, freeze)
     # A layer around TF1 code warns by itself.
     warn_if_never_updated(batch_norms(model, inside=False))
     with staged(target, overwrite) as staging_path:
         folded, fold_report = folding.fold(model) if fold else (model, None)
-        given = servable.from_keras(model, samples, input_names)
+        given = from_keras(model, samples, input_names)
         checks.check_repeatable(given, given.rtol)
         if fold_report is not None and (kept := _kept_to_train(fold_report, given.in_training)):
             folded, fold_report = model, kept
-        reason = file_format.write(servable.in_place_of(given, folded), staging_path)
+        reason = file_format.write(in_place_of(given, folded), staging_path)
         reloaded = file_format.reload(staging_path)
         absolute, relative = checks.check_reloaded(
             reloaded.run, given, atol, given.rtol if rtol is None else rtol, file_format.name

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from ..batch_norms import layer_paths
 from ..cloning import check_built, declared_inputs, has_readable_graph
-from ..compare import is_finite, is_number, max_abs, wide
+from ..compare import NamedArrays, is_finite, is_number, max_abs, wide
 from ..data_format import check_kernels, explained, misplaced_biases
 from ..folding.graph import Graph
 from ..messages import join_some, one_line
@@ -26,20 +26,20 @@ from ..population.observe import running_in_training, warn_if_far
 from ..population.untouched import untouched
 from . import samples as sampling
 from . import signature
-from .tolerance import Outputs, allowed, sensitivity_of
+from .tolerance import allowed, sensitivity_of
 
 
 class Batch(NamedTuple):
     """Samples, structured as the model's inputs, and its outputs for them by name."""
 
     inputs: Any
-    outputs: Outputs
+    outputs: NamedArrays
 
 
 class Run(Protocol):
     """Computes outputs, by name, from arrays that are structured as the model's inputs."""
 
-    def __call__(self, inputs: Any, times: int = 1) -> Outputs:
+    def __call__(self, inputs: Any, times: int = 1) -> NamedArrays:
         """The outputs of the last of several runs; the variables are as they were after them."""
 
 
@@ -87,7 +87,7 @@ class Servable:
         """The number of samples."""
         return len(tf.nest.flatten(self.batches[0].inputs)[0])
 
-    def by_name(self, inputs: Any) -> dict[str, np.ndarray]:
+    def by_name(self, inputs: Any) -> NamedArrays:
         """Inputs that are structured as the model's by the signature's names."""
         pairs = zip(tf.nest.flatten(self.specs), tf.nest.flatten(inputs), strict=True)
         return {spec.name: array for spec, array in pairs}
@@ -229,7 +229,7 @@ def _sample_inputs(
     return sampling.draw(declared)
 
 
-def _run(model: keras.Model, training: bool | None, inputs: Any, times: int = 1) -> Outputs:
+def _run(model: keras.Model, training: bool | None, inputs: Any, times: int = 1) -> NamedArrays:
     """See `Run`. `training=None` lets layers run as in training that the model calls so."""
     try:
         with untouched(model):

@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ..compare import is_finite, largest_difference
-
-Outputs = dict[str, np.ndarray]
+from ..compare import NamedArrays, is_finite, largest_difference
 
 # What rounding does to a deep network's outputs, relative to the largest of them, by the coarsest
 # type that a layer computes in: its unit roundoff times 100 (float32) or about 20 (the short types).
@@ -37,7 +35,7 @@ def allowed(dtypes: Iterable[str], sensitivity: float | None) -> float:
     return max(usual, min(BEYOND_SENSITIVITY * (sensitivity or 0.0), MOST_ALLOWED))
 
 
-def sensitivity_of(run: Callable[[Any], Outputs], inputs: Any, outputs: Outputs) -> float | None:
+def sensitivity_of(run: Callable[[Any], NamedArrays], inputs: Any, outputs: NamedArrays) -> float | None:
     """How far the outputs move, relative to their size, when the inputs move by their last digit.
 
     What rounding does inside the model moves them alike. The largest of three draws, but for those that

@@ -7,11 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-import numpy as np
-
+from ...compare import NamedArrays
 from ..report import SpecsByName
 from ..servable import Servable
-from ..tolerance import Outputs
 
 
 class Reloaded(NamedTuple):
@@ -22,7 +20,7 @@ class Reloaded(NamedTuple):
         inputs, outputs: shape and type of what goes in and out, by name.
     """
 
-    run: Callable[[dict[str, np.ndarray]], Outputs]
+    run: Callable[[NamedArrays], NamedArrays]
     inputs: SpecsByName
     outputs: SpecsByName
 

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
+from ...compare import NamedArrays
 from ...messages import one_line
 from .. import freezing, signature
 from ..report import ExportError
 from ..servable import Servable
-from ..tolerance import Outputs
 from .format import Reloaded
 
 # The signature that is written and reloaded.
@@ -66,7 +65,7 @@ class SavedModel:
     def reload(self, path: Path) -> Reloaded:
         loaded = tf.saved_model.load(str(path)).signatures[SIGNATURE]
 
-        def run(arrays: dict[str, np.ndarray]) -> Outputs:
+        def run(arrays: NamedArrays) -> NamedArrays:
             try:
                 outputs = loaded(**{name: tf.constant(array) for name, array in arrays.items()})
             except Exception as error:  # any operation of the graph may fail
