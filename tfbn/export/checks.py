@@ -22,7 +22,7 @@ def check_repeatable(servable: Servable, rtol: float) -> None:
         ValueError: a second run on the same inputs gives others.
     """
     inputs, outputs = servable.batches[0]
-    # Each first run would start with the same seeds.
+    # Every first run starts with the same seeds, so that only a second one can differ.
     name, relative = largest_difference(servable.run(inputs, times=2), outputs)
     if relative > rtol:
         drawing = servable.random_layers

@@ -28,7 +28,7 @@ def untouched(model: keras.Model) -> Iterator[None]:
 
 @contextmanager
 def functions_run_eagerly(when: bool) -> Iterator[None]:
-    """A `tf.function` that is traced meanwhile would keep what stands in for its layers: none is."""
+    """With `when`, no `tf.function` is traced meanwhile: its trace would keep the stand-ins."""
     before = tf.config.functions_run_eagerly()
     tf.config.run_functions_eagerly(before or when)
     try:
