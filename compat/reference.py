@@ -10,8 +10,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from .. import compare
 from ..cloning import declared_inputs
 from ..export import samples
+from ..files import npz
 
 HOW = "In the old Keras: numpy.savez('ref.npz', x=x, y=model.predict(x))"
 
@@ -38,7 +40,7 @@ class Reference:
         """
         inputs = declared_inputs(model)
         tensors = {"x": tf.nest.flatten(inputs), "y": model.outputs}
-        arrays = samples.read(path, HOW)
+        arrays = npz.read(path, HOW)
         names = {letter: _names(letter, len(each), arrays) for letter, each in tensors.items()}
         if any(name not in arrays for each in names.values() for name in each):
             asked = ", ".join((*names["x"], *names["y"]))
@@ -52,7 +54,7 @@ class Reference:
             for name, tensor in zip(names[letter], each, strict=True):
                 _check(path, name, arrays[name], tensor, count)
         x = tf.nest.pack_sequence_as(inputs, [arrays[name] for name in names["x"]])
-        return cls(samples.check(model, x), [arrays[name] for name in names["y"]])
+        return cls(samples.arrange(inputs, x), [arrays[name] for name in names["y"]])
 
     def difference(self, model: keras.Model, batch_size: int | None = None) -> float:
         """How far a model's predictions are from `y`, as the function `difference` says."""
@@ -72,14 +74,8 @@ def predictions(model: keras.Model, x: Any, batch_size: int | None = None) -> li
 
 def difference(found: list[np.ndarray], expected: list[np.ndarray]) -> float:
     """The largest over the outputs, relative to each one's largest finite value; NaN equals NaN."""
-    largest = 0.0
-    for one, other in zip(found, expected, strict=True):
-        same = (one == other) | (np.isnan(one) & np.isnan(other))
-        with np.errstate(invalid="ignore"):  # inf − inf
-            apart = np.where(same, 0, np.abs(one - other)).max(initial=0)
-        size = np.abs(other[np.isfinite(other)]).max(initial=0)
-        largest = max(largest, float("inf") if np.isnan(apart) else float(apart / (size or 1)))
-    return largest
+    pairs = zip(found, expected, strict=True)
+    return max((compare.difference(output, wanted).relative for output, wanted in pairs), default=0.0)
 
 
 def _rows(x: Any, start: int, stop: int) -> Any:

@@ -11,9 +11,10 @@ import keras
 import numpy as np
 
 from ..batch_norms import layer_paths
+from ..cloning import declared_inputs
 from ..data_format import check_kernels
 from ..export import samples
-from ..export.staging import staged
+from ..files.atomic import staged
 from ..population.untouched import untouched
 from .legacy import InTraining, LegacyReport, load
 from .reference import Reference, difference, predictions
@@ -102,7 +103,7 @@ def upgrade(
                 f"allowed is {rtol:.2g}. Is it the reference of this model, and are the weights, the "
                 "Keras version and the backend right, as far as they were given? Nothing was written."
             )
-    x = samples.draw(model) if known is None else known.x
+    x = samples.draw(declared_inputs(model)) if known is None else known.x
     with staged(Path(new), overwrite) as staging:
         model.save(staging)
         written = keras.models.load_model(staging, custom_objects=arguments.get("custom_objects"))

@@ -1,6 +1,6 @@
-"""A process that stages directories, to be killed and raced: `staging` alone, without TensorFlow.
+"""A process that stages directories, to be killed and raced: `files.atomic` alone, without TensorFlow.
 
-python staging_child.py staging.py TARGET MODE STEP CONTENT…
+python staging_child.py atomic.py TARGET MODE STEP CONTENT…
 """
 
 import importlib.util
@@ -35,14 +35,14 @@ def die_before(step):
 
 def main(module, target, mode, step, *contents):
     """Stage each content; with mode "two steps" as where two directories cannot be swapped."""
-    spec = importlib.util.spec_from_file_location("staging", module)
-    staging = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(staging)
+    spec = importlib.util.spec_from_file_location("atomic", module)
+    atomic = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(atomic)
     if mode == "two steps":
-        staging._exchange = lambda one, other: False
+        atomic._exchange = lambda path, other: False
     die_before(int(step))
     for content in contents:
-        with staging.staged(Path(target), overwrite=mode != "keep") as new:
+        with atomic.staged(Path(target), overwrite=mode != "keep") as new:
             write(new, content)
             if mode == "keep":
                 print("ready", flush=True)

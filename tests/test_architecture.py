@@ -15,7 +15,7 @@ pytestmark = pytest.mark.checkout
 
 # Each part of the package may import those before it in this list, and nothing after it.
 ORDER = [
-    "quiet|messages|axes|sums|arguments",
+    "quiet|messages|axes|sums|arguments|files|compare",
     "functional",
     "kernels",
     "layer",

@@ -14,7 +14,9 @@ import tensorflow as tf
 import reference
 import tfbn
 from networks import chain, randomize, relative_difference
-from tfbn.export import comparison, savedmodel, staging
+from tfbn.export import checks
+from tfbn.export.formats.savedmodel import SavedModel
+from tfbn.files import atomic
 
 L = keras.layers
 # Of models with random statistics, on samples of any kind.
@@ -153,10 +155,10 @@ def test_strings_and_complex_numbers_are_compared(tmp_path):
     assert tfbn.export(keras.Model(inputs, words), tmp_path / "m").difference == 0
     imaginary = {"o": np.array([1 + 5j])}, {"o": np.array([1 + 0j])}
     with pytest.raises(tfbn.ExportError, match="differs from the model's by 5,"):
-        comparison.difference(*imaginary, {"o": 1.0}, 0, 1e-5)
+        checks.check_close(*imaginary, {"o": 1.0}, 0, 1e-5)
     strings = {"o": np.array([b"a"], object)}, {"o": np.array([b"b"], object)}
     with pytest.raises(tfbn.ExportError, match="'s o differs"):
-        comparison.difference(*strings, {"o": 0.0}, 0, 1e-5)
+        checks.check_close(*strings, {"o": 0.0}, 0, 1e-5)
 
 
 def test_mixed_precision_has_its_own_tolerance(tmp_path):
@@ -278,7 +280,7 @@ def disk_full(*arguments, **keywords):
     raise OSError(28, "No space left on device")
 
 
-def disk_full_after_some_files(model, path, *rest):
+def disk_full_after_some_files(writer, servable, path):
     path.mkdir()
     (path / "saved_model.pb").write_bytes(b"half")
     disk_full()
@@ -291,9 +293,9 @@ def disk_full_after_some_files(model, path, *rest):
         for existing in (False, True)
         for rest in (
             (tfbn.folding, "fold", wrong_fold, tfbn.ExportError),
-            (comparison, "serve", interrupted, KeyboardInterrupt),
-            (savedmodel, "_write", disk_full_after_some_files, OSError),
-            (staging, "_replace", disk_full, OSError),
+            (SavedModel, "reload", interrupted, KeyboardInterrupt),
+            (SavedModel, "write", disk_full_after_some_files, OSError),
+            (atomic, "_replace", disk_full, OSError),
         )
     ],
 )

@@ -11,7 +11,7 @@ import tensorflow as tf
 import reference
 import tfbn
 from networks import chain, randomize
-from tfbn.export import ExportError, comparison
+from tfbn.export import ExportError, tolerance
 
 L = keras.layers
 
@@ -35,7 +35,7 @@ def test_rounding_in_a_sensitive_model_is_no_difference(deep, tmp_path):
     report = tfbn.export(deep, tmp_path / "out")
     assert report.relative_difference > 1e-5  # more than is allowed of others
     assert report.sensitivity > 1e-6
-    assert report.relative_difference <= comparison.BEYOND_SENSITIVITY * report.sensitivity
+    assert report.relative_difference <= tolerance.BEYOND_SENSITIVITY * report.sensitivity
     assert f"outputs move by {report.sensitivity:.2g} relative when its inputs do" in str(report)
 
 

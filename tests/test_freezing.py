@@ -293,14 +293,14 @@ def test_losses_are_there_as_in_the_model(tmp_path):
 
 def test_large_weights_stay_variables(model, tmp_path, monkeypatch):
     bytes_ = 4 * tfbn.fold(model)[0].count_params()
-    monkeypatch.setattr(freezing, "AUTOMATIC_BYTES", bytes_)
+    monkeypatch.setattr(freezing, "FREEZE_UP_TO_BYTES", bytes_)
     assert tfbn.export(model, tmp_path / "a").frozen
-    monkeypatch.setattr(freezing, "AUTOMATIC_BYTES", bytes_ - 1)
+    monkeypatch.setattr(freezing, "FREEZE_UP_TO_BYTES", bytes_ - 1)
     report = tfbn.export(model, tmp_path / "b")
     message = "they are 0 MB, above 0 MB; freeze=True makes them constants all the same"
     assert report.reason_for_variables == message
     assert tfbn.export(model, tmp_path / "c", freeze=True).frozen
-    monkeypatch.setattr(freezing, "POSSIBLE_BYTES", bytes_ - 1)
+    monkeypatch.setattr(freezing, "GRAPHDEF_LIMIT_BYTES", bytes_ - 1)
     assert tfbn.export(model, tmp_path / "d").reason_for_variables == "they are 0 MB, above 0 MB"
     monkeypatch.setattr(tfbn.folding, "fold", None)  # before any work
     with pytest.raises(ValueError, match=r"are 0\.0 GB, .* holds at most 0\.0 GB of constants\. Leave"):
@@ -314,7 +314,7 @@ def test_how_large_constants_may_be():
         weights = [
             SimpleNamespace(shape=one, dtype=dtype) for one in ((size // 2000, 1000), (size // 2,))
         ]
-        return freezing.reason_for_variables(SimpleNamespace(name="m", variables=weights), freeze)
+        return freezing.unfrozen_because(SimpleNamespace(name="m", variables=weights), freeze)
 
     for dtype in ("float16", "float32", "float64"):
         assert reason(40, dtype) == reason(2000, dtype, freeze=True) == ""

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import staging_child
-from tfbn.export import staging
+from tfbn.files import atomic
 
 pytestmark = pytest.mark.once
 
@@ -40,13 +40,13 @@ def contents(target):
 
 
 def child(target, mode, *contents, step=0):
-    command = [sys.executable, staging_child.__file__, staging.__file__, target, mode, step, *contents]
+    command = [sys.executable, staging_child.__file__, atomic.__file__, target, mode, step, *contents]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(list(map(str, command)), text=True, **pipes)
 
 
 def stage_nothing(target):
-    with pytest.raises(InterruptedError), staging.staged(target):
+    with pytest.raises(InterruptedError), atomic.staged(target):
         raise InterruptedError
 
 
@@ -127,7 +127,7 @@ def test_what_comes_in_the_last_moment_is_replaced_only_if_it_may(overwrite, tmp
     allowed = (
         nullcontext() if overwrite else pytest.raises(FileExistsError, match="m exists now, written")
     )
-    with allowed, staging.staged(target, overwrite=overwrite) as new:
+    with allowed, atomic.staged(target, overwrite=overwrite) as new:
         staging_child.write(new, "n")
     assert contents(target) == ("n" if overwrite else "o")
     assert os.listdir(tmp_path) == ["m"]
@@ -139,7 +139,7 @@ def test_the_staging_folders_of_living_processes_and_strangers_stay(tmp_path):
         (tmp_path / name).mkdir()
     (tmp_path / ".m.tfbn-a_file__").write_text("")
     before = sorted(os.listdir(tmp_path))
-    with staging.staged(target) as outer:
+    with atomic.staged(target) as outer:
         stage_nothing(target)
         staging_child.write(outer, "n")
     assert contents(target) == "n"
@@ -152,8 +152,8 @@ def test_a_file_system_without_locks_is_written_and_not_cleaned(tmp_path, monkey
 
     left = tmp_path / ".m.tfbn-abcdefgh"
     left.mkdir()
-    monkeypatch.setattr(staging.fcntl, "flock", no_locks)
-    with staging.staged(tmp_path / "m") as new:
+    monkeypatch.setattr(atomic.fcntl, "flock", no_locks)
+    with atomic.staged(tmp_path / "m") as new:
         staging_child.write(new, "n")
     assert contents(tmp_path / "m") == "n"
     assert sorted(os.listdir(tmp_path)) == [left.name, "m"]
@@ -170,17 +170,17 @@ def test_when_the_new_one_cannot_be_moved_in_the_old_one_comes_back(again, tmp_p
     rename = os.rename
 
     def full(source, destination):
-        if destination == target and (again or staging.NEW in Path(source).parts):
+        if destination == target and (again or atomic.NEW in Path(source).parts):
             raise OSError(errno.ENOSPC, "No space left on device")
         rename(source, destination)
 
-    monkeypatch.setattr(staging, "_exchange", lambda one, other: False)
+    monkeypatch.setattr(atomic, "_exchange", lambda path, other: False)
     monkeypatch.setattr(os, "rename", full)
     with (
         pytest.raises(
             OSError, match="m cannot be written: No space left .* at .*Choose another path|No"
         ),
-        staging.staged(target, overwrite=True) as new,
+        atomic.staged(target, overwrite=True) as new,
     ):
         staging_child.write(new, "n")
     assert contents(target) == (MISSING if again else "o")

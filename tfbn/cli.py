@@ -22,9 +22,9 @@ from .compat.legacy import LegacyReport, archive
 from .compat.upgrade import CLOSE, upgrade
 from .convert import convert
 from .export import export
-from .export.comparison import compare
-from .export.samples import read
-from .export.staging import staged
+from .export.checks import compare_models
+from .files import npz
+from .files.atomic import staged
 from .folding import fold
 from .folding.keras.precision import POLICIES, all_finite
 from .messages import one_line, other_file
@@ -208,7 +208,7 @@ def _check_keras_file(path: Path, name: str, overwrite: bool) -> None:
 
 def _arrays(path: Path) -> dict[str, Any] | Any:
     """The arrays of an NPZ file by name, or its only array."""
-    arrays = read(path, "Write it by numpy.savez('x.npz', x=x).")
+    arrays = npz.read(path, "Write it by numpy.savez('x.npz', x=x).")
     return next(iter(arrays.values())) if len(arrays) == 1 else arrays
 
 
@@ -218,7 +218,7 @@ def _compared(model: keras.Model, folded: keras.Model, samples: Any, dtype: str 
     A model that cannot be run on random samples is not compared, unless samples were given.
     """
     try:
-        found = compare(model, folded, samples, rounded=dtype is not None)
+        found = compare_models(model, folded, samples, rounded=dtype is not None)
     except ValueError as error:
         if samples is not None:
             raise

@@ -1,11 +1,12 @@
-"""SavedModels that are known to compute what the model computes.
+"""A model written in a format to serve, and checked against the model on sample inputs.
 
-`target` says where; `savedmodel` folds, writes and reloads; `signature` names what goes in and out;
-`freezing` makes the weights constants; `samples` makes the inputs to compare on, `comparison` compares;
-`staging` puts the result in place in one step; `report` says what was written.
+`export` is the list of steps. `servable` examines a model: from there on it is a function of named
+tensors; `samples` makes what to run it on, `signature` names what goes in and out. `formats` writes and
+reloads, with `freezing` where weights become constants. `checks` compares, by as much as `tolerance`
+allows; `report` says what was written.
 """
 
+from .export import export
 from .report import ExportError, ExportReport
-from .savedmodel import export
 
 __all__ = ["ExportError", "ExportReport", "export"]

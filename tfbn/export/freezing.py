@@ -14,26 +14,26 @@ import keras
 import tensorflow as tf
 
 from ..messages import join_some, one_line
+from .servable import Servable
 
 Call = Callable[[Any], Any]
 
 # Weights of up to so many bytes become constants unless told otherwise. To serve ResNet50, TensorFlow
 # 2.21 takes 16 times the size of its weights at first, 9 times from then on, and 2 seconds to start;
 # with variables it takes 3 times their size and half a second.
-AUTOMATIC_BYTES = 40_000_000
+FREEZE_UP_TO_BYTES = 40_000_000
 
 # A protocol buffer ends at 2 GiB, and the rest of the graph is in it too.
-POSSIBLE_BYTES = 2_000_000_000
+GRAPHDEF_LIMIT_BYTES = 2_000_000_000
 
 
 def archive(
-    model: keras.Model, call: Call, specification: Any, freeze: bool | None
+    servable: Servable, call: Call, freeze: bool | None
 ) -> tuple[keras.export.ExportArchive, str]:
     """What Keras writes as a SavedModel: `call`, traced, with what it needs.
 
     Args:
-        model: what `call` calls.
-        specification: of the argument of `call`.
+        call: the servable's, or one around it.
         freeze: as `tfbn.export` takes it.
 
     Returns:
@@ -42,43 +42,48 @@ def archive(
     Raises:
         ValueError: `freeze` is true, and they cannot be constants.
     """
-    with_variables, function = _traced(model, call, specification)
+    owner = servable.owner
+    with_variables, function = _traced(servable, call)
     for name in ("variables", "trainable_variables", "non_trainable_variables"):
-        with_variables.add_variable_collection(name, [one.value for one in getattr(model, name)])
-    reason = reason_for_variables(model, freeze)
+        variables = [variable.value for variable in getattr(owner, name)]
+        with_variables.add_variable_collection(name, variables)
+    reason = unfrozen_because(owner, freeze)
     if reason:
         return with_variables, reason
     try:
         # An inner tf.function caches its trace; after the export it would still hold our constants.
-        if any("PartitionedCall" in one for one in _operations(function.graph)):
+        if any("PartitionedCall" in kind for kind in _operations(function.graph)):
             raise ValueError("a layer calls a tf.function")
-        return _with_constants(model, call, specification), ""
+        return _with_constants(servable, call), ""
     except Exception as error:  # Layers that need variables may raise anything.
         reason = f"they cannot be constants: {one_line(error).rstrip('.')}"
         if freeze:
             raise ValueError(
-                f"With the weights of {model.name!r}, {reason}. Leave freeze= out."
+                f"With the weights of {servable.name!r}, {reason}. Leave freeze= out."
             ) from error
         return with_variables, reason
 
 
-def reason_for_variables(model: keras.Model, freeze: bool | None) -> str:
+def unfrozen_because(owner: Any, freeze: bool | None) -> str:
     """Why the size of the weights, or the caller, wants variables; `""` if neither does.
+
+    Args:
+        owner: what holds the weights, with a name.
 
     Raises:
         ValueError: `freeze` is true, and they are too large for that.
     """
-    size = sum(math.prod(one.shape) * tf.as_dtype(one.dtype).size for one in model.variables)
-    if freeze and size > POSSIBLE_BYTES:
+    size = sum(math.prod(weight.shape) * tf.as_dtype(weight.dtype).size for weight in owner.variables)
+    if freeze and size > GRAPHDEF_LIMIT_BYTES:
         raise ValueError(
-            f"The weights of {model.name!r} are {size / 1e9:.1f} GB, and a SavedModel's graph holds at "
-            f"most {POSSIBLE_BYTES / 1e9:.1f} GB of constants. Leave freeze= out."
+            f"The weights of {owner.name!r} are {size / 1e9:.1f} GB, and a SavedModel's graph holds at "
+            f"most {GRAPHDEF_LIMIT_BYTES / 1e9:.1f} GB of constants. Leave freeze= out."
         )
     if freeze is False:
         return "freeze=False"
-    if freeze is None and size > AUTOMATIC_BYTES:
-        told = "" if size > POSSIBLE_BYTES else "; freeze=True makes them constants all the same"
-        return f"they are {size / 1e6:.0f} MB, above {AUTOMATIC_BYTES / 1e6:.0f} MB{told}"
+    if freeze is None and size > FREEZE_UP_TO_BYTES:
+        told = "" if size > GRAPHDEF_LIMIT_BYTES else "; freeze=True makes them constants all the same"
+        return f"they are {size / 1e6:.0f} MB, above {FREEZE_UP_TO_BYTES / 1e6:.0f} MB{told}"
     return ""
 
 
@@ -94,8 +99,8 @@ class _Constants(keras.StatelessScope):
         super().add_update(update)
 
 
-def _with_constants(model: keras.Model, call: Call, specification: Any) -> keras.export.ExportArchive:
-    values = [(one, one.numpy()) for one in model.variables]
+def _with_constants(servable: Servable, call: Call) -> keras.export.ExportArchive:
+    values = [(variable, variable.numpy()) for variable in servable.owner.variables]
     written: list[str] = []
 
     def call_with_constants(inputs: Any) -> Any:
@@ -104,25 +109,23 @@ def _with_constants(model: keras.Model, call: Call, specification: Any) -> keras
         written.extend(scope.written)
         return outputs
 
-    archive, function = _traced(model, call_with_constants, specification)
+    archive, function = _traced(servable, call_with_constants)
     if written:
         raise ValueError(f"a call writes to {join_some(written)}")
     if function.variables:
-        names = [one.name for one in function.variables]
+        names = [variable.name for variable in function.variables]
         raise ValueError(f"a layer reads variables that are not Keras' own: {join_some(names)}")
     return archive
 
 
-def _traced(
-    model: keras.Model, call: Call, specification: Any
-) -> tuple[keras.export.ExportArchive, Any]:
+def _traced(servable: Servable, call: Call) -> tuple[keras.export.ExportArchive, Any]:
     """An archive of the call, and the call as a concrete function."""
     archive = keras.export.ExportArchive()
     # For its tables. Of a model as such, Keras would write each variable twice.
     tables = tf.Module()
-    tables.model = model
+    tables.model = servable.owner
     archive.track(tables)
-    function = archive.add_endpoint("serve", call, input_signature=[specification])
+    function = archive.add_endpoint("serve", call, input_signature=[servable.specs])
     return archive, function.get_concrete_function()
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from ..folding import FoldReport
 from ..messages import join_some
 
-# Of a spread: 100 times the difference that is usually allowed.
-HARDLY = 1e-3
+# Below this spread of the outputs a comparison shows little: 100 times the difference usually allowed.
+MIN_OUTPUT_VARIATION = 1e-3
 
-Specification = dict[str, tuple[tuple[int | None, ...], str]]
+# Shape and type of tensors by name.
+SpecsByName = dict[str, tuple[tuple[int | None, ...], str]]
 
 
 class ExportError(RuntimeError):
@@ -50,8 +51,8 @@ class ExportReport:
     samples: int
     spread: float | None
     reason_for_variables: str
-    inputs: Specification
-    outputs: Specification
+    inputs: SpecsByName
+    outputs: SpecsByName
 
     @property
     def frozen(self) -> bool:
@@ -66,7 +67,7 @@ class ExportReport:
     @property
     def doubts(self) -> str:
         """Why the comparison shows little; `""` if nothing is known against it."""
-        if self.spread is None or self.spread >= HARDLY:
+        if self.spread is None or self.spread >= MIN_OUTPUT_VARIATION:
             return ""
         return (
             f"the outputs hardly vary among the samples ({self.spread:.1g} relative), so that shows "

@@ -1,9 +1,8 @@
-"""Inputs to compare two models on."""
+"""Inputs to compare a model and what was made of it on: given ones checked, or drawn."""
 
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +10,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..cloning import declared_inputs, has_readable_graph
 from ..messages import join_some
 from . import signature
 
@@ -20,51 +18,46 @@ DRAWN_SIZE = 32
 DRAWN_BATCH = 4
 
 
-def read(path: str | os.PathLike[str], how: str) -> dict[str, np.ndarray]:
-    """The arrays of an `.npz` file by name.
+def arrange(declared: Any, samples: Any, input_names: Sequence[str] | None = None) -> Any:
+    """Given samples as arrays of the types that a model declares, structured as it declares.
 
     Args:
-        how: how such a file is written, for the error.
-
-    Raises:
-        ValueError: it is another file, or one that cannot be read.
-    """
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path} is no .npz file, or a damaged one. {how}")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} cannot be read as numbers: {error}") from error
-
-
-def check(model: keras.Model, samples: Any, input_names: Sequence[str] | None = None) -> Any:
-    """Given samples as arrays of the types that the model declares, structured as it declares.
-
-    A model that declares nothing gets them as they are, float64 as Keras' own float type.
+        declared: the model's inputs, which have names, shapes and types.
+        samples: structured so, or a dict by the signature's names.
+        input_names: the names of the signature, where they are chosen.
 
     Raises:
         ValueError: another structure than the model's, or other shapes; no sample, or not the same
             number in each.
     """
-    if has_readable_graph(model):
-        declared = declared_inputs(model)
-        specification = signature.specification(model, None, input_names)
-        names = [one.name for one in tf.nest.flatten(specification)]
-        arranged = _arranged(declared, names, _without_targets(declared, samples))
-        given = tf.nest.map_structure(_as_declared, declared, arranged)
-        _check_shapes(tf.nest.flatten(declared), names, tf.nest.flatten(given))
-    else:
-        given = tf.nest.map_structure(_in_float_type, samples)
-        names = [f"input {number}" for number in range(len(tf.nest.flatten(given)))]
-    sizes = [one.shape[0] if one.ndim else 0 for one in tf.nest.flatten(given)]
-    if len(set(sizes)) != 1 or 0 in sizes:
-        listed = ", ".join(f"{size} for {name}" for name, size in zip(names, sizes, strict=True))
+    names = [spec.name for spec in tf.nest.flatten(signature.input_specs(declared, input_names))]
+    arranged = _arranged(declared, names, _without_targets(declared, samples))
+    given = tf.nest.map_structure(_as_declared, declared, arranged)
+    _check_shapes(tf.nest.flatten(declared), names, tf.nest.flatten(given))
+    _check_counts(names, tf.nest.flatten(given))
+    return given
+
+
+def as_arrays(samples: Any) -> Any:
+    """Given samples as they are, for a model that declares nothing; float64 as Keras' own float type.
+
+    Raises:
+        ValueError: no sample, or not the same number in each.
+    """
+    given = tf.nest.map_structure(_in_float_type, samples)
+    arrays = tf.nest.flatten(given)
+    _check_counts([f"input {number}" for number in range(len(arrays))], arrays)
+    return given
+
+
+def _check_counts(names: list[str], arrays: list[np.ndarray]) -> None:
+    counts = [array.shape[0] if array.ndim else 0 for array in arrays]
+    if len(set(counts)) != 1 or 0 in counts:
+        listed = ", ".join(f"{count} for {name}" for name, count in zip(names, counts, strict=True))
         raise ValueError(
             "samples must hold the same number of samples for each input, at least one, received "
             f"{listed or 'none'}. Pass a small batch of the model's inputs."
         )
-    return given
 
 
 def _without_targets(declared: Any, samples: Any) -> Any:
@@ -76,7 +69,7 @@ def _without_targets(declared: Any, samples: Any) -> Any:
             f"samples are arrays, received a {type(samples).__name__}. Pass one batch of its inputs."
         )
     pair = isinstance(samples, (tuple, list)) and len(samples) in (2, 3)
-    if pair and not tf.nest.is_nested(declared) and all(hasattr(one, "shape") for one in samples):
+    if pair and not tf.nest.is_nested(declared) and all(hasattr(part, "shape") for part in samples):
         raise ValueError(
             f"samples are a {type(samples).__name__} of {len(samples)} arrays, and the model takes one "
             "input. Of (x, y) pass x alone."
@@ -138,21 +131,16 @@ def _kind(structure: Any) -> str:
     return "an array" if hasattr(structure, "shape") else f"a {type(structure).__name__}"
 
 
-def draw(model: keras.Model) -> Any:
-    """Four samples, or as many as are declared, to a model's inputs, the same ones each time.
+def draw(declared: Any) -> Any:
+    """Four samples, or as many as are declared, to the inputs of a model, the same ones each time.
 
     Standard normal numbers, 0 or 1 for integers and booleans, 32 for axes of unknown size.
 
     Raises:
-        ValueError: the model does not declare its inputs, or one is neither number nor boolean.
+        ValueError: an input is neither number nor boolean.
     """
-    if not has_readable_graph(model):
-        raise ValueError(
-            f"The inputs of {model.name!r} ({type(model).__name__}) are not declared, so no samples can "
-            "be drawn. Pass samples=, a small batch of its inputs."
-        )
     rng = np.random.default_rng(0)
-    return tf.nest.map_structure(lambda tensor: _draw(rng, tensor), declared_inputs(model))
+    return tf.nest.map_structure(lambda tensor: _draw(rng, tensor), declared)
 
 
 def _as_declared(tensor: keras.KerasTensor, sample: Any) -> np.ndarray:
@@ -167,7 +155,7 @@ def _in_float_type(sample: Any) -> np.ndarray:
 
 def first(samples: Any) -> Any:
     """The first sample alone, as a batch of one."""
-    return tf.nest.map_structure(lambda one: one[:1], samples)
+    return tf.nest.map_structure(lambda array: array[:1], samples)
 
 
 def _draw(rng: np.random.Generator, tensor: keras.KerasTensor) -> np.ndarray:

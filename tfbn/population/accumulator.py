@@ -121,7 +121,7 @@ class MomentAccumulator:
     def is_finite(self) -> tf.Tensor:
         """Whether all sums are finite, a boolean scalar."""
         sums = self._moments or ()
-        return tf.reduce_all([tf.reduce_all(tf.math.is_finite(one)) for one in sums])
+        return tf.reduce_all([tf.reduce_all(tf.math.is_finite(variable)) for variable in sums])
 
     @property
     def count(self) -> int:
@@ -151,7 +151,7 @@ def listening(accumulators: Iterable[MomentAccumulator]) -> Iterator[None]:
 @contextmanager
 def standing_in(model: keras.Model, accumulators: Mapping[str, MomentAccumulator]) -> Iterator[None]:
     """Each accumulator in its layer's place, on the instance; taken off at the end."""
-    calls = {one.layer: one.call for one in accumulators.values()}
+    calls = {accumulator.layer: accumulator.call for accumulator in accumulators.values()}
     replaced = calls | _cells_without_their_first_call(model, accumulators)
     try:
         for layer, call in replaced.items():
@@ -175,8 +175,8 @@ def _cells_without_their_first_call(
     for rnn in layer_paths(model).values():
         if not isinstance(rnn, keras.layers.RNN) or rnn.unroll or not isinstance(rnn.cell, keras.Layer):
             continue
-        inside = {id(one) for one in layer_paths(rnn.cell).values()}
-        measured = [one for one in accumulators.values() if id(one.layer) in inside]
+        inside = {id(layer) for layer in layer_paths(rnn.cell).values()}
+        measured = [each for each in accumulators.values() if id(each.layer) in inside]
         if measured:
             cell = cells.setdefault(rnn.cell, _FirstCallDiscarded(rnn.cell, measured))
             replaced |= {rnn: partial(cell.sequence, rnn.call), rnn.cell: cell.step}
@@ -195,7 +195,7 @@ class _FirstCallDiscarded:
         self._discards = False
 
     def sequence(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        self._outside = [one.paused for one in self._measured]
+        self._outside = [accumulator.paused for accumulator in self._measured]
         self._discards = True
         self._pause([True] * len(self._measured))
         try:
@@ -211,5 +211,5 @@ class _FirstCallDiscarded:
         return outputs
 
     def _pause(self, paused: list[bool]) -> None:
-        for one, value in zip(self._measured, paused, strict=True):
-            one.paused = value
+        for accumulator, value in zip(self._measured, paused, strict=True):
+            accumulator.paused = value

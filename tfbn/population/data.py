@@ -51,7 +51,7 @@ def readable(model: keras.Model, data: Any) -> tuple[Any, int | None]:
     elif isinstance(data, list) and all(isinstance(batch, tuple) for batch in data):
         data = iter(data)
     if isinstance(data, list):
-        data = _one_for_each_input(model, data)
+        data = _array_for_each_input(model, data)
     if isinstance(data, (dict, list, tuple)) or _is_array(data):
         return data, _size_to_cut(model, data)
     if isinstance(data, tf.distribute.DistributedDataset):
@@ -73,13 +73,19 @@ def preprocessed(model: keras.Model, batch: Any) -> Any:
     """
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
     # What a batch lacks of an optional input, Keras' datasets hold as an Optional.
-    x = tf.nest.map_structure(lambda one: None if isinstance(one, tf.experimental.Optional) else one, x)
+    x = tf.nest.map_structure(
+        lambda part: None if isinstance(part, tf.experimental.Optional) else part, x
+    )
     preprocess = getattr(model, "preprocess_samples", None)
     if preprocess is None:
         return x
     given = {"y": y, "sample_weight": sample_weight}
-    batch = preprocess(x, **{name: one for name, one in given.items() if one is not None})
+    batch = preprocess(x, **{name: value for name, value in given.items() if value is not None})
     return keras.utils.unpack_x_y_sample_weight(batch)[0] if isinstance(batch, tuple) else batch
+
+
+def _without_optional(tensor: Any) -> Any:
+    return None if isinstance(tensor, tf.experimental.Optional) else tensor
 
 
 def check_inputs(model: keras.Model, x: Any, number: int) -> None:
@@ -132,13 +138,13 @@ def check_size(model: keras.Model, declared: int | None, size: int, number: int)
 def declared_batch_size(model: keras.Model) -> int | None:
     """The batch size that a model's inputs have fixed; `None` where any is welcome."""
     inputs = model.inputs if has_readable_graph(model) else []
-    sizes = [one.shape[0] for one in inputs if len(one.shape) > 0]
+    sizes = [tensor.shape[0] for tensor in inputs if len(tensor.shape) > 0]
     return next((size for size in sizes if size is not None), None)
 
 
 def _size_to_cut(model: keras.Model, arrays: Any) -> int:
     declared = declared_batch_size(model)
-    sizes = [len(one) for one in tf.nest.flatten(arrays) if _is_array(one) and np.ndim(one)]
+    sizes = [len(array) for array in tf.nest.flatten(arrays) if _is_array(array) and np.ndim(array)]
     if len(set(sizes)) > 1:
         raise ValueError(
             f"data has arrays of {', '.join(map(str, sizes))} samples. Give each input as many as the "
@@ -180,7 +186,7 @@ def _inputs(batch: Any) -> Any:
     return tuple(x) if isinstance(x, list) and any(map(_is_array, x)) else x
 
 
-def _one_for_each_input(model: keras.Model, arrays: list[Any]) -> Any:
+def _array_for_each_input(model: keras.Model, arrays: list[Any]) -> Any:
     if has_readable_graph(model) and len(arrays) != len(model.inputs):
         raise ValueError(
             f"data is a list of {len(arrays)} arrays, one for each input, and {model.name!r} has "

@@ -1,214 +1,106 @@
-"""One pass over the data through a model whose batch norms are stood in for."""
+"""The measurement: which batch norms are measured, what of, and why the others are left."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
-from types import SimpleNamespace
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from ..batch_norms import has_call_of_its_own, layer_paths
-from ..data_format import explained
-from ..messages import one_line
+from ..batch_norms import AnyBatchNorm, batch_norms, excluded_batch_norms
+from ..data_format import check_kernels
+from ..messages import join_some, no_model
 from . import data as reading
-from .accumulator import MomentAccumulator, listening, standing_in
-from .untouched import functions_run_eagerly, has_functions, untouched
+from .accumulator import MomentAccumulator
+from .data_pass import pass_over
+from .report import Measurement, PopulationStatistics
+
+FROZEN = "frozen (trainable = False)"
+AT_INFERENCE = "the model's own code runs it with training=False, in training too"
+NOT_CALLED = "training does not call it"
+NOT_REACHED = "no value of the data reached it"
 
 
-def measure(
-    model: keras.Model,
-    accumulators: Mapping[str, MomentAccumulator],
-    data: Any,
-    steps: int | None,
-    verbose: int | str,
+def measure(model: keras.Model, data: Any, steps: int | None, verbose: int | str) -> Measurement:
+    """Measure a model's batch norms in one pass; see `population_statistics`, also for what it raises.
+
+    Whatever happens, the variables of the model are as they were.
+    """
+    layers, not_measurable = _measurable(model)
+    check_kernels(model)
+    reading.check(data, steps)
+    accumulators = {path: MomentAccumulator(layer) for path, layer in layers.items()}
+    pass_over(model, accumulators, data, steps, verbose)
+    reasons = not_measurable | {
+        path: why
+        for path, accumulator in accumulators.items()
+        if (why := _unmeasured_because(accumulator)) is not None
+    }
+    order = [*batch_norms(model), *not_measurable]
+    measured = [path for path in accumulators if path not in reasons]
+    measurement = Measurement(
+        {path: PopulationStatistics(*accumulators[path].read()) for path in measured},
+        left={path: reasons[path] for path in order if path in reasons},
+        before={path: _moving_statistics(layers[path]) for path in measured},
+    )
+    _check_complete(model, measurement, accumulators)
+    return measurement
+
+
+def _check_complete(
+    model: keras.Model, measurement: Measurement, accumulators: dict[str, MomentAccumulator]
 ) -> None:
-    """Let all data through the model, and the accumulators sum up what reaches them."""
-    batches, batch_size = reading.readable(model, data)
-    measuring = MeasurementModel(model, accumulators)
-    eagerly = bool(getattr(model, "run_eagerly", False)) or _repeats_over_free_time(model, accumulators)
-    measuring.compile(run_eagerly=eagerly, jit_compile=False)
-    with (
-        untouched(model),
-        functions_run_eagerly(has_functions(model)),
-        standing_in(model, accumulators),
-        warnings.catch_warnings(),
-    ):
-        # Data that ends by itself is welcome here; too little of it is an error below.
-        warnings.filterwarnings("ignore", message="Your input ran out of data")
-        warnings.filterwarnings("ignore", message="Even though the `tf.config.experimental_run_func")
-        try:
-            measuring.evaluate(batches, batch_size=batch_size, steps=steps, verbose=verbose)
-        except tf.errors.OpError as error:
-            if (lacking := explained(error)) is not None:
-                raise RuntimeError(lacking) from error
-            raise
-    if measuring.batches == 0:
-        raise ValueError(reading.NO_BATCH)
-    if steps is not None and measuring.batches < steps:
+    """Refuse a measurement of nothing, and warn of batch norms that the data left out."""
+    left = measurement.left
+    if not measurement:
+        lines = [f"{path}: {reason}" for path, reason in left.items()]
         raise ValueError(
-            f"data ended after {measuring.batches} of steps={steps} batches. Pass more data, repeat it "
-            "(tf.data.Dataset.repeat), or lower steps."
+            f"None of the batch norms of {model.name!r} could be measured. {join_some(lines, '; ')}. "
+            "Pass more data, or call the model as training does."
         )
+    lacking = [path for path in accumulators if left.get(path) not in (None, AT_INFERENCE, NOT_CALLED)]
+    if lacking:
+        lines = [f"{path} ({left[path]})" for path in lacking]
+        warnings.warn(f"These batch norms were not measured: {join_some(lines)}.", stacklevel=4)
 
 
-class _OneProcess:
-    """What Keras asks of a strategy to read data; TensorFlow has its default one outside scopes only."""
-
-    def experimental_distribute_dataset(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
-        return dataset
-
-    def scope(self) -> Any:
-        return nullcontext()
-
-
-class MeasurementModel(keras.Model):
-    """Lets Keras' own `evaluate` read the data and draw the progress bar, for any kind of data.
-
-    Whatever the strategy, batches go through the model whole, as one process sends them.
-    """
-
-    def __init__(self, model: keras.Model, accumulators: Mapping[str, MomentAccumulator]) -> None:
-        super().__init__(name="population_pass")
-        # Out of Keras' sight: under another strategy than the model's it would make an optimizer for it.
-        self._of = SimpleNamespace(model=model, accumulators=dict(accumulators))
-        self.built = True  # under a strategy Keras would build it by a call that it does not have
-        self.batches = self.samples = 0
-        self._declared = reading.declared_batch_size(model)
-
-    def make_test_function(self, force: bool = False) -> None:
-        step = self._step
-        if not self.run_eagerly:
-            step = tf.function(step, reduce_retracing=True)
-
-        def measure_batch(iterator: Iterator[Any]) -> dict[str, Any]:
-            model = self._of.model
-            x = reading.preprocessed(model, next(iterator))
-            reading.check_inputs(model, x, self.batches + 1)
-            size = reading.size_of_batch(x)
-            reading.check_size(model, self._declared, size, self.batches + 1)
-            self.samples += size
-            if not model.built:
-                self._build(x)
-            if self.batches == 0 and _runs_batch_norms_itself(model, self._accumulators):
-                self._learn_how_training_calls(x)
-            finite = step(x).numpy()
-            self.batches += 1
-            for path, is_finite in zip(self._of.accumulators, finite, strict=True):
-                if not is_finite:
-                    raise ValueError(
-                        f"Batch {self.batches} gives the batch norm {path!r} NaN or infinite "
-                        "statistics. Look for NaN or very large values in that batch and in the "
-                        "weights of the layers before it. The model was not changed."
-                    )
-            return {"samples": self.samples}
-
-        self.test_function = measure_batch
-
-    @property
-    def distribute_strategy(self) -> Any:
-        """Keras asks it to cut batches up for replicas: here they stay whole."""
-        return _OneProcess()
-
-    @property
-    def _accumulators(self) -> list[MomentAccumulator]:
-        return list(self._of.accumulators.values())
-
-    def _step(self, x: Any) -> tf.Tensor:
-        for one in self._accumulators:
-            one.start_step()
-        self._of.model(x, training=False)
-        return tf.stack([one.is_finite() for one in self._accumulators])
-
-    def _build(self, x: Any) -> None:
-        """For batches of any size: a call on this one would declare its size in a Sequential model.
-
-        Keras may call the layers of a model to build it, in which case nothing counts.
-        """
-        for one in self._accumulators:
-            one.paused = True
-        model = self._of.model
-        if isinstance(model, keras.Sequential):
-            model.build((None, *x.shape[1:]))
-        elif self.run_eagerly:
-            model(x, training=False)
+def _measurable(model: keras.Model) -> tuple[dict[str, AnyBatchNorm], dict[str, str]]:
+    """The batch norms that may be measured, and why the others are left, by path."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"model must be a keras.Model, {no_model(model)}")
+    found = batch_norms(model)
+    unlike = {path: why for path, (_, why) in excluded_batch_norms(model).items()}
+    trainable = {path: layer for path, layer in found.items() if layer.trainable}
+    if not trainable:
+        if found:
+            what = (
+                f"its {len(found)} are all frozen. Unfreeze those to be measured (layer.trainable = "
+                "True)."
+            )
+        elif unlike:
+            reasons = [f"{path} ({why})" for path, why in unlike.items()]
+            what = f"of {join_some(reasons)} none needs statistics, as far as is known."
         else:
-            specs = tf.nest.map_structure(
-                lambda one: tf.TensorSpec([None, *one.shape[1:]], one.dtype), x
-            )
-            tf.function(lambda x: model(x, training=False)).get_concrete_function(specs)
-        for one in self._accumulators:
-            one.paused = False
-
-    def _learn_how_training_calls(self, x: Any) -> None:
-        """Call the model as in training, without effect: a graph is only traced, not run."""
-        try:
-            flags = self._listened(x, training=True)
-        except Exception as error:  # the model's code may be for another kind of data there
-            warnings.warn(
-                "The model cannot be called with training=True, so that every batch norm is measured "
-                f"that inference reaches. It says: {one_line(error)}",
-                stacklevel=2,
-            )
-            return
-        mixed = [number for number, calls in enumerate(flags) if len(set(calls)) > 1]
-        at_inference = self._listened(x, training=False) if mixed else flags
-        for one, calls, others in zip(self._accumulators, flags, at_inference, strict=True):
-            # Calls are told apart by their order, if there are as many at inference.
-            one.in_training = calls if len(calls) == len(others) or not calls else [any(calls)]
-
-    def _listened(self, x: Any, training: bool) -> list[list[bool]]:
-        """For each accumulator and call, whether it uses the batch's statistics."""
-        try:
-            with listening(self._accumulators):
-                if self.run_eagerly or tf.config.functions_run_eagerly():
-                    self._of.model(x, training=training)
-                else:
-                    tf.function(lambda: self._of.model(x, training=training)).get_concrete_function()
-            return [one.in_training or [] for one in self._accumulators]
-        finally:
-            for one in self._accumulators:
-                one.in_training = None
+            what = "it has none. Were they folded away? Measure before folding."
+        raise ValueError(f"The model {model.name!r} has no batch norm to measure: {what}")
+    return trainable, dict.fromkeys(found.keys() - trainable.keys(), FROZEN) | unlike
 
 
-def _holders(model: keras.Model, accumulators: list[MomentAccumulator]) -> Iterator[keras.layers.Layer]:
-    """The layers, and the model, that have a measured batch norm inside."""
-    measured = {id(one.layer) for one in accumulators}
-    for layer in [model, *layer_paths(model).values()]:
-        inside = [*layer_paths(layer).values(), *getattr(layer, "batch_norms_inside", {}).values()]
-        if any(id(one) in measured for one in inside):
-            yield layer
+def _unmeasured_because(accumulator: MomentAccumulator) -> str | None:
+    """Why the statistics of a batch norm are not known after the pass; `None` if they are."""
+    if accumulator.in_training == []:
+        return NOT_CALLED
+    if not accumulator.used_in_training:
+        return AT_INFERENCE
+    if accumulator.count == 0:
+        return NOT_REACHED
+    if accumulator.count == 1:
+        return "it saw 1 value in a channel, and a variance needs two"
+    return None
 
 
-def _runs_batch_norms_itself(model: keras.Model, accumulators: list[MomentAccumulator]) -> bool:
-    """Whether code that is not Keras' decides with which `training` a batch norm is called."""
-    if any(has_call_of_its_own(one.layer) for one in accumulators):
-        return True
-    calls = (type(layer).call for layer in _holders(model, accumulators))
-    return any(not getattr(call, "__module__", "").startswith("keras.") for call in calls)
-
-
-def _repeats_over_free_time(model: keras.Model, accumulators: Mapping[str, MomentAccumulator]) -> bool:
-    """Whether TimeDistributed may meet a time axis of unknown size in a graph.
-
-    There it calls its layer once for all steps, vectorized, which is no step's batch.
-    """
-    try:
-        shapes = [one.shape[1:] for one in model.inputs]
-    except (AttributeError, ValueError):  # a model whose inputs are not declared
-        shapes = [(None,)]
-    holders = _holders(model, list(accumulators.values()))
-    by_steps = [one for one in holders if isinstance(one, keras.layers.TimeDistributed)]
-    shapes += [input_shape(layer) for layer in by_steps]
-    return bool(by_steps) and any(size is None for shape in shapes for size in shape)
-
-
-def input_shape(layer: keras.layers.Layer) -> tuple[int | None, ...]:
-    """Without the batch axis; as if unknown where a layer has none, or several."""
-    try:
-        return tuple(layer.input.shape[1:])
-    except (AttributeError, ValueError):
-        return (None,)
+def _moving_statistics(layer: AnyBatchNorm) -> tuple[np.ndarray, np.ndarray]:
+    mean, variance = tf.cast(layer.moving_mean, tf.float64), tf.cast(layer.moving_variance, tf.float64)
+    return mean.numpy(), variance.numpy()

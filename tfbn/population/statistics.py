@@ -1,26 +1,13 @@
-"""What the passes over the data measured, and its assignment."""
+"""Measured statistics for whoever wants to see or use them; the model keeps its own."""
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import keras
-import numpy as np
-import tensorflow as tf
 
-from ..batch_norms import AnyBatchNorm, batch_norms, excluded_batch_norms
-from ..data_format import check_kernels
-from ..messages import join_some, no_model
-from . import data as reading
-from .accumulator import MomentAccumulator
 from .measure import measure
-from .report import Measurement, PopulationStatistics
-
-FROZEN = "frozen (trainable = False)"
-AT_INFERENCE = "the model's own code runs it with training=False, in training too"
-NOT_CALLED = "training does not call it"
-NOT_REACHED = "no value of the data reached it"
+from .report import Measurement
 
 
 def population_statistics(
@@ -73,107 +60,4 @@ def population_statistics(
 
         The variables of the model are as they were, whether this succeeds or fails.
     """
-    layers, others = _measurable(model)
-    check_kernels(model)
-    reading.check(data, steps)
-    accumulators = {path: MomentAccumulator(layer) for path, layer in layers.items()}
-    measure(model, accumulators, data, steps, verbose)
-    reasons = {path: _why_not(one) for path, one in accumulators.items()}
-    measured = {path: one for path, one in accumulators.items() if reasons[path] is None}
-    reasons |= others
-    order = [*batch_norms(model), *others]
-    left = {path: why for path in order if (why := reasons[path]) is not None}
-    if not measured:
-        lines = [f"{path}: {reason}" for path, reason in left.items()]
-        raise ValueError(
-            f"None of the batch norms of {model.name!r} could be measured. {join_some(lines, '; ')}. "
-            "Pass more data, or call the model as training does."
-        )
-    lacking = [path for path in accumulators if left.get(path) not in (None, AT_INFERENCE, NOT_CALLED)]
-    if lacking:
-        lines = [f"{path} ({left[path]})" for path in lacking]
-        warnings.warn(f"These batch norms were not measured: {join_some(lines)}.", stacklevel=2)
-    return Measurement(
-        {path: PopulationStatistics(*one.read()) for path, one in measured.items()},
-        left,
-        {path: _moving_statistics(layers[path]) for path in measured},
-    )
-
-
-def recalibrate(
-    model: keras.Model, data: Any, steps: int | None = None, verbose: int | str = "auto"
-) -> Measurement:
-    """Replace the moving statistics of a model's batch norms by population statistics.
-
-    Measures as `population_statistics` does (see there for the arguments, the convention, which batch
-    norms are left out, and the errors) and then assigns each mean and variance. When anything fails,
-    the model is exactly as it was.
-
-    Returns:
-        What was assigned, as `population_statistics` returns it: `print` shows each batch norm before
-        and after, or why it was left.
-    """
-    measured = population_statistics(model, data, steps, verbose)
-    layers = batch_norms(model)
-    assignments = []
-    for path, statistics in measured.items():
-        layer = layers[path]
-        values = [
-            (layer.moving_mean, statistics.mean),
-            (layer.moving_variance, statistics.variance),
-        ]
-        if (stddev := getattr(layer, "moving_stddev", None)) is not None:
-            # Batch renormalisation derives the moving variance from it at the next training step.
-            values.append((stddev, np.sqrt(statistics.variance + layer.epsilon)))
-        for variable, value in values:
-            cast = tf.cast(value, variable.dtype)
-            if not np.isfinite(cast.numpy().astype("float64")).all():
-                raise ValueError(
-                    f"The population statistics of {path!r} do not fit its {variable.dtype} weights: "
-                    f"{value}. Scale the data, or build the layer with dtype='float32'. The "
-                    "model was not changed."
-                )
-            assignments.append((variable, cast))
-    for variable, value in assignments:
-        variable.assign(value)
-    return measured
-
-
-def _measurable(model: keras.Model) -> tuple[dict[str, AnyBatchNorm], dict[str, str]]:
-    """The batch norms that may be measured, and why the others are left, by path."""
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"model must be a keras.Model, {no_model(model)}")
-    found = batch_norms(model)
-    unlike = {path: why for path, (_, why) in excluded_batch_norms(model).items()}
-    trainable = {path: layer for path, layer in found.items() if layer.trainable}
-    if not trainable:
-        if found:
-            what = (
-                f"its {len(found)} are all frozen. Unfreeze those to be measured (layer.trainable = "
-                "True)."
-            )
-        elif unlike:
-            reasons = [f"{path} ({why})" for path, why in unlike.items()]
-            what = f"of {join_some(reasons)} none needs statistics, as far as is known."
-        else:
-            what = "it has none. Were they folded away? Measure before folding."
-        raise ValueError(f"The model {model.name!r} has no batch norm to measure: {what}")
-    return trainable, dict.fromkeys(found.keys() - trainable.keys(), FROZEN) | unlike
-
-
-def _why_not(accumulator: MomentAccumulator) -> str | None:
-    """Why the statistics of a batch norm are not known after the pass; `None` if they are."""
-    if accumulator.in_training == []:
-        return NOT_CALLED
-    if not accumulator.used_in_training:
-        return AT_INFERENCE
-    if accumulator.count == 0:
-        return NOT_REACHED
-    if accumulator.count == 1:
-        return "it saw 1 value in a channel, and a variance needs two"
-    return None
-
-
-def _moving_statistics(layer: AnyBatchNorm) -> tuple[np.ndarray, np.ndarray]:
-    mean, variance = (tf.cast(one, tf.float64) for one in (layer.moving_mean, layer.moving_variance))
-    return mean.numpy(), variance.numpy()
+    return measure(model, data, steps, verbose)

@@ -28,7 +28,7 @@ def untouched(model: keras.Model) -> Iterator[None]:
 
 @contextmanager
 def functions_run_eagerly(when: bool) -> Iterator[None]:
-    """A `tf.function` that is traced meanwhile would keep what stands in for its layers: none is."""
+    """With `when`, no `tf.function` is traced meanwhile: its trace would keep the stand-ins."""
     before = tf.config.functions_run_eagerly()
     tf.config.run_functions_eagerly(before or when)
     try:
@@ -49,7 +49,7 @@ def has_functions(model: keras.Model) -> bool:
                 yield value
 
     function = tf.types.experimental.PolymorphicFunction
-    return any(isinstance(one, function) for layer in _layers(model) for one in attributes(layer))
+    return any(isinstance(value, function) for layer in _layers(model) for value in attributes(layer))
 
 
 def _layers(model: keras.Model) -> list[keras.layers.Layer]:

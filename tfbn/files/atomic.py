@@ -1,7 +1,7 @@
 """Write beside the target, then rename: the target is the old one or the new one, never half of it.
 
 A staging folder `.NAME.tfbn-XXXXXXXX` beside the target is locked for as long as its process lives. So
-the next export to the same target knows those of killed processes, and removes them.
+the next process that writes to the same target knows those of killed processes, and removes them.
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ def staged(target: Path, overwrite: bool = False) -> Iterator[Path]:
     with _parents(target):
         with _clear_errors(target):
             _recover(target)
-            room, lock = _make_room(target)
+            staging_dir, lock = _make_staging_dir(target)
         try:
-            new = room / NEW / target.name
+            new = staging_dir / NEW / target.name
             new.parent.mkdir()
             yield new
             if target.exists() and not overwrite:
                 raise _taken(target)
             with _clear_errors(target):
-                _replace(new, target, room, overwrite)
+                _replace(new, target, staging_dir, overwrite)
         finally:
-            if not (room / OLD).exists():
+            if not (staging_dir / OLD).exists():
                 # What cannot be removed does not hide the block's own error; the next one tries again.
-                shutil.rmtree(room, ignore_errors=True)
+                shutil.rmtree(staging_dir, ignore_errors=True)
             if lock is not None:
                 os.close(lock)
 
@@ -74,7 +74,7 @@ def _clear_errors(target: Path) -> Iterator[None]:
     except FileExistsError:
         raise
     except OSError as error:
-        ancestor = next(one for one in target.parents if one.exists())
+        ancestor = next(folder for folder in target.parents if folder.exists())
         raise OSError(
             error.errno,
             f"{target} cannot be written: {error.strerror} at {ancestor}. Choose another path.",
@@ -91,35 +91,35 @@ def _taken(target: Path) -> FileExistsError:
 @contextmanager
 def _parents(target: Path) -> Iterator[None]:
     """The folders above the target: made if missing, removed again if nothing comes into them."""
-    missing = [one for one in target.parents if not one.exists()]
+    missing = [folder for folder in target.parents if not folder.exists()]
     try:
         with _clear_errors(target):
-            for one in reversed(missing):
-                one.mkdir(exist_ok=True)
+            for folder in reversed(missing):
+                folder.mkdir(exist_ok=True)
         yield
     finally:
         with suppress(OSError):  # It holds the target, or what another process wrote.
-            for one in missing:
-                one.rmdir()
+            for folder in missing:
+                folder.rmdir()
 
 
-def _make_room(target: Path) -> tuple[Path, int | None]:
+def _make_staging_dir(target: Path) -> tuple[Path, int | None]:
     """A new staging folder beside the target, and its lock."""
     while True:
-        room = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
+        staging_dir = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
         try:
-            return room, _lock(room)
+            return staging_dir, _lock(staging_dir)
         except (BlockingIOError, FileNotFoundError):
             continue  # Another process saw it without its lock, and removes it.
         except OSError:
-            return room, None  # No locks here: nor does another process remove it.
+            return staging_dir, None  # No locks here: nor does another process remove it.
 
 
 def _prefix(target: Path) -> str:
     return f".{target.name}.tfbn-"
 
 
-def _lock(room: Path) -> int:
+def _lock(staging_dir: Path) -> int:
     """A descriptor that locks a staging folder until it is closed, if only by the death of its process.
 
     Raises:
@@ -129,11 +129,11 @@ def _lock(room: Path) -> int:
     """
     if fcntl is None:
         raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
-    lock = os.open(room / LOCK, os.O_CREAT | os.O_RDWR)
+    lock = os.open(staging_dir / LOCK, os.O_CREAT | os.O_RDWR)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(lock).st_nlink == 0:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(room))
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(staging_dir))
     except BaseException:
         os.close(lock)
         raise
@@ -142,21 +142,21 @@ def _lock(room: Path) -> int:
 
 def _recover(target: Path) -> None:
     """Remove what killed processes left beside the target, and bring back what one had moved aside."""
-    for room in target.parent.glob(glob.escape(_prefix(target)) + "?" * 8):
+    for staging_dir in target.parent.glob(glob.escape(_prefix(target)) + "?" * 8):
         try:
-            lock = _lock(room)
+            lock = _lock(staging_dir)
         except OSError:
             continue  # Of a living process, of another user, or on a file system without locks.
         try:
-            if (room / OLD).exists() and not target.exists():
-                os.rename(room / OLD, target)
-            shutil.rmtree(room, ignore_errors=True)
+            if (staging_dir / OLD).exists() and not target.exists():
+                os.rename(staging_dir / OLD, target)
+            shutil.rmtree(staging_dir, ignore_errors=True)
         finally:
             os.close(lock)
 
 
-def _replace(new: Path, target: Path, room: Path, overwrite: bool) -> None:
-    """Move `new` to the target, and into the room what was there."""
+def _replace(new: Path, target: Path, staging_dir: Path, overwrite: bool) -> None:
+    """Move `new` to the target, and into the staging folder what was there."""
     try:
         os.replace(new, target)  # To where nothing is, or an empty directory, or over a file.
     except OSError as error:
@@ -165,29 +165,29 @@ def _replace(new: Path, target: Path, room: Path, overwrite: bool) -> None:
         if not (overwrite and new.is_dir()):
             raise
         if not _exchange(new, target):
-            _replace_in_two_steps(new, target, room)
+            _replace_in_two_steps(new, target, staging_dir)
 
 
-def _replace_in_two_steps(new: Path, target: Path, room: Path) -> None:
+def _replace_in_two_steps(new: Path, target: Path, staging_dir: Path) -> None:
     try:
         with suppress(FileNotFoundError):  # Another process has just moved it away.
-            os.rename(target, room / OLD)
+            os.rename(target, staging_dir / OLD)
         os.rename(new, target)
     except BaseException as error:
         if not (isinstance(error, OSError) and error.errno in NOT_EMPTY):
-            if (room / OLD).exists() and not target.exists():
-                os.rename(room / OLD, target)
+            if (staging_dir / OLD).exists() and not target.exists():
+                os.rename(staging_dir / OLD, target)
             raise
         # Another process came in between: its own stays, as if ours had come before.
     with suppress(FileNotFoundError):
-        os.rename(room / OLD, room / REPLACED)
+        os.rename(staging_dir / OLD, staging_dir / REPLACED)
 
 
-def _exchange(one: Path, other: Path) -> bool:
+def _exchange(path: Path, other: Path) -> bool:
     """Swap what is at two paths in one step; false where the system or the file system cannot."""
     try:
         rename = ctypes.CDLL(None).renameat2
     except (AttributeError, OSError, TypeError):  # Not Linux.
         return False
-    paths = AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other)
+    paths = AT_FDCWD, os.fsencode(path), AT_FDCWD, os.fsencode(other)
     return bool(rename(*paths, RENAME_EXCHANGE) == 0)

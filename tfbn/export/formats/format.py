@@ -1,0 +1,58 @@
+"""What `export` needs of a format of files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from ...compare import NamedArrays
+from ..report import SpecsByName
+from ..servable import Servable
+
+
+class Reloaded(NamedTuple):
+    """What was written, read again.
+
+    Attributes:
+        run: the function of named arrays that it serves. It raises `ExportError` where it fails.
+        inputs, outputs: shape and type of what goes in and out, by name.
+    """
+
+    run: Callable[[NamedArrays], NamedArrays]
+    inputs: SpecsByName
+    outputs: SpecsByName
+
+
+class Format(Protocol):
+    """A format of files, with the choices that it leaves.
+
+    Attributes:
+        name: what messages and the report call it.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def check_target(self, path: str | os.PathLike[str], overwrite: bool) -> Path:
+        """The path to write to.
+
+        Raises:
+            ValueError: it cannot be, or would mislead.
+            FileExistsError: it is taken, and may not be replaced.
+        """
+
+    def write(self, servable: Servable, path: Path) -> str:
+        """Write to a path that is not taken yet.
+
+        Returns:
+            Why the weights are variables there; `""` where they are constants.
+
+        Raises:
+            ValueError: the model cannot be written so.
+            OSError: the system refuses it.
+        """
+
+    def reload(self, path: Path) -> Reloaded:
+        """Read what was written, with the format's own runtime."""

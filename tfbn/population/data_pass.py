@@ -1,0 +1,214 @@
+"""One pass over the data through a model, with accumulators in place of its batch norms."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from ..batch_norms import has_call_of_its_own, layer_paths
+from ..data_format import explained
+from ..messages import one_line
+from . import data as reading
+from .accumulator import MomentAccumulator, listening, standing_in
+from .untouched import functions_run_eagerly, has_functions, untouched
+
+
+def pass_over(
+    model: keras.Model,
+    accumulators: Mapping[str, MomentAccumulator],
+    data: Any,
+    steps: int | None,
+    verbose: int | str,
+) -> None:
+    """Let all data through the model, and the accumulators sum up what reaches them."""
+    batches, batch_size = reading.readable(model, data)
+    runner = _MeasurementModel(model, accumulators)
+    eagerly = bool(getattr(model, "run_eagerly", False)) or _repeats_over_free_time(model, accumulators)
+    runner.compile(run_eagerly=eagerly, jit_compile=False)
+    with (
+        untouched(model),
+        functions_run_eagerly(has_functions(model)),
+        standing_in(model, accumulators),
+        warnings.catch_warnings(),
+    ):
+        # Data that ends by itself is welcome here; too little of it is an error below.
+        warnings.filterwarnings("ignore", message="Your input ran out of data")
+        warnings.filterwarnings("ignore", message="Even though the `tf.config.experimental_run_func")
+        try:
+            runner.evaluate(batches, batch_size=batch_size, steps=steps, verbose=verbose)
+        except tf.errors.OpError as error:
+            if (lacking := explained(error)) is not None:
+                raise RuntimeError(lacking) from error
+            raise
+    if runner.batches == 0:
+        raise ValueError(reading.NO_BATCH)
+    if steps is not None and runner.batches < steps:
+        raise ValueError(
+            f"data ended after {runner.batches} of steps={steps} batches. Pass more data, repeat it "
+            "(tf.data.Dataset.repeat), or lower steps."
+        )
+
+
+class _OneProcess:
+    """What Keras asks of a strategy to read data; TensorFlow has its default one outside scopes only."""
+
+    def experimental_distribute_dataset(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
+        return dataset
+
+    def scope(self) -> Any:
+        return nullcontext()
+
+
+class _MeasurementModel(keras.Model):
+    """Lets Keras' own `evaluate` read the data and draw the progress bar, for any kind of data.
+
+    Whatever the strategy, batches go through the model whole, as one process sends them.
+    """
+
+    def __init__(self, model: keras.Model, accumulators: Mapping[str, MomentAccumulator]) -> None:
+        super().__init__(name="population_pass")
+        # Out of Keras' sight: under another strategy than the model's it would make an optimizer for it.
+        self._of = SimpleNamespace(model=model, accumulators=dict(accumulators))
+        self.built = True  # under a strategy Keras would build it by a call that it does not have
+        self.batches = self.samples = 0
+        self._declared = reading.declared_batch_size(model)
+
+    def make_test_function(self, force: bool = False) -> None:
+        step = self._step
+        if not self.run_eagerly:
+            step = tf.function(step, reduce_retracing=True)
+
+        def measure_batch(iterator: Iterator[Any]) -> dict[str, Any]:
+            model = self._of.model
+            x = reading.preprocessed(model, next(iterator))
+            reading.check_inputs(model, x, self.batches + 1)
+            size = reading.size_of_batch(x)
+            reading.check_size(model, self._declared, size, self.batches + 1)
+            self.samples += size
+            if not model.built:
+                self._build(x)
+            if self.batches == 0 and _runs_batch_norms_itself(model, self._accumulators):
+                self._learn_how_training_calls(x)
+            finite = step(x).numpy()
+            self.batches += 1
+            for path, is_finite in zip(self._of.accumulators, finite, strict=True):
+                if not is_finite:
+                    raise ValueError(
+                        f"Batch {self.batches} gives the batch norm {path!r} NaN or infinite "
+                        "statistics. Look for NaN or very large values in that batch and in the "
+                        "weights of the layers before it. The model was not changed."
+                    )
+            return {"samples": self.samples}
+
+        self.test_function = measure_batch
+
+    @property
+    def distribute_strategy(self) -> Any:
+        """Keras asks it to cut batches up for replicas: here they stay whole."""
+        return _OneProcess()
+
+    @property
+    def _accumulators(self) -> list[MomentAccumulator]:
+        return list(self._of.accumulators.values())
+
+    def _step(self, x: Any) -> tf.Tensor:
+        for accumulator in self._accumulators:
+            accumulator.start_step()
+        self._of.model(x, training=False)
+        return tf.stack([accumulator.is_finite() for accumulator in self._accumulators])
+
+    def _build(self, x: Any) -> None:
+        """For batches of any size: a call on this one would declare its size in a Sequential model.
+
+        Keras may call the layers of a model to build it, in which case nothing counts.
+        """
+        for accumulator in self._accumulators:
+            accumulator.paused = True
+        model = self._of.model
+        if isinstance(model, keras.Sequential):
+            model.build((None, *x.shape[1:]))
+        elif self.run_eagerly:
+            model(x, training=False)
+        else:
+            specs = tf.nest.map_structure(
+                lambda tensor: tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype), x
+            )
+            tf.function(lambda x: model(x, training=False)).get_concrete_function(specs)
+        for accumulator in self._accumulators:
+            accumulator.paused = False
+
+    def _learn_how_training_calls(self, x: Any) -> None:
+        """Call the model as in training, without effect: a graph is only traced, not run."""
+        try:
+            flags = self._listened(x, training=True)
+        except Exception as error:  # the model's code may be for another kind of data there
+            warnings.warn(
+                "The model cannot be called with training=True, so that every batch norm is measured "
+                f"that inference reaches. It says: {one_line(error)}",
+                stacklevel=2,
+            )
+            return
+        mixed = [number for number, calls in enumerate(flags) if len(set(calls)) > 1]
+        at_inference = self._listened(x, training=False) if mixed else flags
+        for accumulator, calls, others in zip(self._accumulators, flags, at_inference, strict=True):
+            # Calls are told apart by their order, if there are as many at inference.
+            accumulator.in_training = calls if len(calls) == len(others) or not calls else [any(calls)]
+
+    def _listened(self, x: Any, training: bool) -> list[list[bool]]:
+        """For each accumulator and call, whether it uses the batch's statistics."""
+        try:
+            with listening(self._accumulators):
+                if self.run_eagerly or tf.config.functions_run_eagerly():
+                    self._of.model(x, training=training)
+                else:
+                    tf.function(lambda: self._of.model(x, training=training)).get_concrete_function()
+            return [accumulator.in_training or [] for accumulator in self._accumulators]
+        finally:
+            for accumulator in self._accumulators:
+                accumulator.in_training = None
+
+
+def _holders(model: keras.Model, accumulators: list[MomentAccumulator]) -> Iterator[keras.layers.Layer]:
+    """The layers, and the model, that have a measured batch norm inside."""
+    measured = {id(accumulator.layer) for accumulator in accumulators}
+    for layer in [model, *layer_paths(model).values()]:
+        inside = [*layer_paths(layer).values(), *getattr(layer, "batch_norms_inside", {}).values()]
+        if any(id(batch_norm) in measured for batch_norm in inside):
+            yield layer
+
+
+def _runs_batch_norms_itself(model: keras.Model, accumulators: list[MomentAccumulator]) -> bool:
+    """Whether code that is not Keras' decides with which `training` a batch norm is called."""
+    if any(has_call_of_its_own(accumulator.layer) for accumulator in accumulators):
+        return True
+    calls = (type(layer).call for layer in _holders(model, accumulators))
+    return any(not getattr(call, "__module__", "").startswith("keras.") for call in calls)
+
+
+def _repeats_over_free_time(model: keras.Model, accumulators: Mapping[str, MomentAccumulator]) -> bool:
+    """Whether TimeDistributed may meet a time axis of unknown size in a graph.
+
+    There it calls its layer once for all steps, vectorized, which is no step's batch.
+    """
+    try:
+        shapes = [tensor.shape[1:] for tensor in model.inputs]
+    except (AttributeError, ValueError):  # a model whose inputs are not declared
+        shapes = [(None,)]
+    holders = _holders(model, list(accumulators.values()))
+    by_steps = [layer for layer in holders if isinstance(layer, keras.layers.TimeDistributed)]
+    shapes += [input_shape(layer) for layer in by_steps]
+    return bool(by_steps) and any(size is None for shape in shapes for size in shape)
+
+
+def input_shape(layer: keras.layers.Layer) -> tuple[int | None, ...]:
+    """Without the batch axis; as if unknown where a layer has none, or several."""
+    try:
+        return tuple(layer.input.shape[1:])
+    except (AttributeError, ValueError):
+        return (None,)
