@@ -15,8 +15,8 @@ from ..data_format import check_kernels
 from ..export import samples
 from ..export.staging import staged
 from ..population.untouched import untouched
-from .legacy import InTraining, LegacyReport, load
-from .reference import Reference, difference, predictions
+from .model_files import InTraining, LegacyReport, load
+from .predictions import Reference, difference, predictions
 
 # Rounding of float32 over some tens of layers, relative to the largest value of an output.
 CLOSE = 1e-5

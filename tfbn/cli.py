@@ -18,7 +18,8 @@ from rich.table import Table
 
 from . import __version__
 from .batch_norms import layer_paths
-from .compat.legacy import LegacyReport, archive
+from .compat.model_files import LegacyReport
+from .compat.model_files.reading import archive
 from .compat.upgrade import CLOSE, upgrade
 from .convert import convert
 from .export import export

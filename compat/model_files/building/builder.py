@@ -1,0 +1,292 @@
+"""Builds the model: each layer where its inputs are known, each weight checked before it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import keras
+import numpy as np
+
+from ..errors import LegacyModelError, UnsupportedLayerError, translated
+from ..layers import config_readers as values
+from ..layers.layer_spec import Call, Made, Row, clean
+from ..layers.legacy_wrappers import InTraining
+from ..reading.architecture import LayerConfig, ModelConfig, Reference, calls, layer_config
+from ..reading.writer_info import Origin
+from .assignment import Assignment
+from .custom import custom_layer
+from .inputs import declared_shape, declared_type
+from .order import in_order
+from .weight_checks import assign, check_inputs, check_states, check_weights
+
+Tensors = list[Any]
+_INITIAL_STATES = (
+    keras.layers.LSTM,
+    keras.layers.GRU,
+    keras.layers.SimpleRNN,
+    keras.layers.Bidirectional,
+)
+_MOST_CALLS = 1 << 16  # Keras needs half a millisecond for one; models in use have some thousand
+
+
+class Builder:
+    """Builds one model and those within it.
+
+    Args:
+        table: the layers of that generation of Keras.
+        assignment: the arrays of each layer.
+        custom: the caller's custom objects.
+        note: takes (path, mode, stored, layer) of each batch norm.
+        masked: whether something in the model makes masks.
+        turned: whether the model will be turned to channels last.
+    """
+
+    def __init__(
+        self,
+        table: Mapping[str, Row],
+        assignment: Assignment,
+        origin: Origin,
+        custom: Mapping[str, Any],
+        note: Callable[..., None],
+        masked: bool,
+        turned: bool,
+    ) -> None:
+        self._table, self._assignment, self._origin = table, assignment, origin
+        self._custom, self._note, self._masked, self._turned = custom, note, masked, turned
+        self._made: dict[LayerConfig, Made] = {}
+        self._trained: dict[LayerConfig, bool] = {}
+        self._wrapped: dict[int, InTraining] = {}
+        self._calls, self._steps = 0, 1
+        self._first: dict[LayerConfig, list[tuple[int | None, ...]]] = {}
+
+    def model(self, config: ModelConfig, shape: Any = None) -> keras.Model:
+        """The model of Keras 3, with its weights.
+
+        Raises:
+            LegacyModelError: a layer, its weights or the graph are wrong.
+            UnsupportedLayerError: a layer that Keras 3 has nothing for.
+        """
+        return self._sequential(config, shape) if config.sequential else self._functional(config)
+
+    def _sequential(self, config: ModelConfig, shape: Any) -> keras.Model:
+        first = config.layers[0]
+        layers = config.layers[1:]
+        name = None if config.name is None else clean(config.name)
+        with _building(first.path):
+            if first.branches:
+                branches = [self._branch(one) for one in first.branches]
+                inputs = [tensor for one in branches for tensor in one.inputs]
+                tensors = self._apply(first, [tensor for one in branches for tensor in one.outputs])
+            else:
+                inputs = tensors = [self._first_input(config, shape)]
+                layers = layers if first.class_name == "InputLayer" else config.layers
+        chain: list[Any] = []
+        for layer in layers:
+            if len(tensors) != 1:
+                raise LegacyModelError("takes one tensor in a Sequential model", layer.path)
+            tensors = self._apply(layer, tensors)
+            chain += self._made[layer].layers
+        with _building(config.name or "model"):
+            if first.branches:
+                return keras.Model(inputs, tensors, name=name)
+            return keras.Sequential([inputs[0], *chain], name=name)
+
+    def _branch(self, layer: LayerConfig) -> keras.Model:
+        model = layer.model
+        if model is None:
+            model = ModelConfig(None, (layer,), sequential=True)
+        return self.model(model)
+
+    def _first_input(self, config: ModelConfig, shape: Any) -> Any:
+        first = config.layers[0]
+        if first.model is not None and shape is None:
+            inner = first.model
+            if inner.sequential:
+                return self._first_input(inner, None)
+            named = {one.name: one for one in inner.layers}
+            source = named.get(inner.inputs[0].layer)
+            if source is None:
+                raise LegacyModelError("names an input that is no layer", first.path)
+            return self._input(source)
+        if shape is not None and not any(declared_shape(first.config)):
+            return keras.Input(batch_shape=shape, dtype=declared_type(first))
+        if not any(declared_shape(first.config)) and config.input_shape is not None:
+            first = LayerConfig(
+                first.class_name,
+                None,
+                first.config | {"batch_input_shape": config.input_shape},
+                first.path,
+            )
+        return self._input(first, named=first.class_name == "InputLayer")
+
+    def _input(self, layer: LayerConfig, *, named: bool = True) -> Any:
+        """A symbolic input as an InputLayer, or the first layer of a Sequential model, declares it."""
+        whole, rest, size = declared_shape(layer.config)
+        if whole is None and rest is None and size is not None:
+            length = layer.config.get("input_length", 0)
+            rest = [size] if length == 0 else [length, size]
+        if whole is None and rest is None:
+            raise LegacyModelError(
+                "does not say the shape of the model's input (batch_input_shape)", layer.path
+            )
+        if whole is None:
+            whole = [None, *rest] if isinstance(rest, list) else rest
+        if layer.config.get("sparse") or layer.config.get("ragged"):
+            raise UnsupportedLayerError("takes sparse or ragged tensors", layer.path)
+        with _building(layer.path):
+            shape = values.batch_shape(whole)
+            name = clean(layer.name) if named and layer.name is not None else None
+            return keras.Input(batch_shape=shape, dtype=declared_type(layer), name=name)
+
+    def _functional(self, config: ModelConfig) -> keras.Model:
+        tensors: dict[Reference, Any] = {}
+        named = {layer.name: layer for layer in config.layers}
+        sources = {one.layer: one for one in config.inputs}
+        for layer, number, call in in_order(config):
+            if layer.class_name == "InputLayer":
+                outputs = [self._input(layer)]
+            else:
+                taken = _outputs(call.inputs, tensors, layer.path)
+                outputs = self._apply(layer, taken, call.arguments)
+            for output, tensor in enumerate(outputs):
+                tensors[Reference(layer.name or "", number, output)] = tensor
+        part = config.name or "model"
+        ends = [_outputs(each, tensors, part) for each in (config.inputs, config.outputs)]
+        if any(named[name].class_name != "InputLayer" for name in sources):
+            raise LegacyModelError("input_layers names other layers", config.name or "model")
+        inputs, outputs = (each[0] if len(each) == 1 else each for each in ends)
+        with _building(config.name or "model"):
+            return keras.Model(inputs, outputs, name=None if config.name is None else clean(config.name))
+
+    def _apply(
+        self, layer: LayerConfig, tensors: Tensors, arguments: Mapping[str, Any] | None = None
+    ) -> Tensors:
+        """Call a layer on tensors; the first time, make it and give it its weights."""
+        given = [tuple(one.shape) for one in tensors]
+        if not given:
+            raise LegacyModelError("is called on nothing", layer.path)
+        if layer not in self._made:
+            arrays = self._assignment.arrays(layer)
+            with _building(layer.path):
+                self._made[layer] = self._make(layer, arrays, given)
+            self._first[layer] = given
+        made = self._made[layer]
+        if made.fixed and given != self._first[layer]:
+            raise UnsupportedLayerError(
+                f"is called on inputs of shapes {self._first[layer]} and {given}: make it a layer each",
+                layer.path,
+            )
+        training = _training(layer, arguments or {})
+        if self._trained.setdefault(layer, training is True) != (training is True):
+            raise UnsupportedLayerError(
+                "is called with training=True and without, and Keras 3 overrides what a call says: make "
+                "it a layer each",
+                layer.path,
+            )
+        self._count(layer, calls(layer))
+        with _building(layer.path):
+            return self._called(layer, made, tensors, training)
+
+    def _count(self, layer: LayerConfig, more: int) -> None:
+        """Bound the calls in models within, and in their steps, all of which Keras 3 goes through."""
+        self._calls += more * self._steps
+        if self._calls > _MOST_CALLS:
+            raise LegacyModelError(
+                f"calls more than {_MOST_CALLS} layers, those of models within and of steps each",
+                layer.path,
+            )
+
+    def _called(
+        self, layer: LayerConfig, made: Made, tensors: Tensors, training: bool | None
+    ) -> Tensors:
+        further = {"training": False} if training is False else {}
+        x: Any = tensors[0] if len(tensors) == 1 else tensors
+        for one in made.layers:
+            if one is made.holder and made.weights is not None and not one.built:
+                shape = x.shape if hasattr(x, "shape") else x[0].shape
+                check_weights(one, tuple(shape), made.weights, layer.path)
+            if isinstance(one, keras.Model):
+                check_inputs(one, x, layer.path)
+            if getattr(one, "stateful", False):
+                check_states(x, layer.path)
+            called = self._in_training(one) if training else one
+            if isinstance(one, _INITIAL_STATES) and isinstance(x, list):
+                x = called(x[0], initial_state=x[1:], **further)
+            else:
+                x = called(x, **further)
+            if one is made.holder and made.weights is not None:
+                assign(one, made, layer.path)
+        return list(x) if isinstance(x, (list, tuple)) else [x]
+
+    def _in_training(self, layer: keras.layers.Layer) -> InTraining:
+        """One wrapper for all calls of a layer."""
+        if id(layer) not in self._wrapped:
+            self._wrapped[id(layer)] = InTraining(layer, name=layer.name, dtype=layer.dtype_policy)
+        return self._wrapped[id(layer)]
+
+    def _make(
+        self, layer: LayerConfig, arrays: list[np.ndarray], given: list[tuple[int | None, ...]]
+    ) -> Made:
+        if layer.model is not None:
+            return Made([self.model(layer.model, given[0])], weights=None)
+        call = Call(
+            layer,
+            arrays,
+            given,
+            self._origin,
+            lambda raw, share, inner, steps=1: self._inside(layer, raw, share, inner, steps),
+            lambda mode, stored, made: self._note(layer.path, mode, stored, made),
+            self._custom,
+            self._masked,
+            self._turned,
+        )
+        custom = custom_layer(call)
+        if custom is not None:
+            return custom
+        row = self._table.get(layer.class_name)
+        if row is None:
+            raise call.unsupported(
+                "is no layer that can be loaded; pass its class in custom_objects, or replace it in the "
+                "Keras that wrote it"
+            )
+        return row.make(call)
+
+    def _inside(
+        self,
+        outer: LayerConfig,
+        raw: Any,
+        arrays: list[np.ndarray],
+        given: list[tuple[int | None, ...]],
+        steps: int,
+    ) -> Made:
+        layer = layer_config(raw, outer.path)
+        self._assignment.inside(layer, arrays)
+        self._steps *= steps
+        self._count(outer, calls(layer))
+        made = self._make(layer, arrays, given)
+        self._steps //= steps
+        return made
+
+
+def _outputs(references: tuple[Reference, ...], tensors: dict[Reference, Any], part: str) -> Tensors:
+    for one in references:
+        if one not in tensors:
+            raise LegacyModelError(
+                f"names the output {one.output} of call {one.call} of {one.layer!r}, which is none", part
+            )
+    return [tensors[one] for one in references]
+
+
+def _training(layer: LayerConfig, arguments: Mapping[str, Any]) -> bool | None:
+    """What a call says of training; it may say nothing else besides its tensors."""
+    strange = {key: one for key, one in arguments.items() if one is not None and key != "training"}
+    if strange or not isinstance(arguments.get("training"), bool | None):
+        raise UnsupportedLayerError(f"is called with {arguments}"[:300], layer.path)
+    return arguments.get("training")
+
+
+def _building(part: str) -> AbstractContextManager[None]:
+    """What Keras raises of settings that do not fit."""
+    return translated(part, "Keras cannot make it so: {}")

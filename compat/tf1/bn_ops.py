@@ -1,0 +1,259 @@
+"""What contrib's and tf.layers' batch norm share: the two phases of a call, and its updates.
+
+All of it builds a graph: a `tf.Graph` or that of a `VariableScopeLayer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import tensorflow as tf
+
+from ... import functional, kernels
+from ...axes import Axis, broadcast_along, channel_axes
+from ...functional import Moments
+from ...renorm import correction
+from .bn_variables import Statistics, parameter_dtype
+from .layer.inner_batch_norms import of_this_graph
+
+Tensors = tuple[tf.Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a call normalises: the arguments that contrib and tf.layers have in common.
+
+    Attributes:
+        axis: channel axes.
+        decay: weight of the old value in the moving averages; a number or a scalar tensor.
+        epsilon: added to the variance.
+        fused: whether the fused kernel may be used.
+        unbiased: whether the moving variance takes the batch's variance times m/(m−1).
+        weights: of the samples, `[batch]`; `None` for all the same.
+        renorm_clipping, renorm_decay: of batch renormalisation, which the statistics decide on.
+        adjustment: from the shape of the input to a factor and an offset of the normalised values.
+        virtual_batch_size: samples that are normalised together; `None` for all.
+    """
+
+    axis: Axis
+    decay: Any
+    epsilon: float
+    fused: bool
+    unbiased: bool = False
+    weights: tf.Tensor | None = None
+    renorm_clipping: Mapping[str, Any] = field(default_factory=dict)
+    renorm_decay: Any = 0.99
+    adjustment: Callable[[tf.Tensor], Tensors] | None = None
+    virtual_batch_size: int | None = None
+
+
+def normalize(
+    x: tf.Tensor, statistics: Statistics, method: Method, training: Any
+) -> tuple[tf.Tensor, list[Any]]:
+    """The normalised input, and the operations that update the moving statistics.
+
+    Args:
+        x: input of known rank.
+        statistics: the variables.
+        method: what the caller was asked for.
+        training: a bool, or a boolean tensor or variable, which is read when the graph runs.
+
+    Returns:
+        A tensor of `x`'s shape and type, and two operations, for the mean and the variance; none
+        where `training` is the constant False.
+    """
+    constant = static_training(training)
+    inside = of_this_graph()
+    if inside is not None:
+        measured = inside.call(x, method.axis, method.epsilon, training)
+        if measured is not None:
+            return measured, []
+    if constant is False:
+        return _inference(x, statistics, method), []
+    if constant:
+        y, *moments = _train(x, statistics, method)
+    else:
+        zeros = tf.zeros_like(_per_channel(statistics.moving_mean, x, method))
+        y, *moments = tf.cond(
+            tf.convert_to_tensor(training),
+            lambda: _train(x, statistics, method),
+            lambda: (_inference(x, statistics, method), zeros, zeros, zeros),
+        )
+    y.set_shape(x.shape)
+    # Renormalisation reads averages that the updates write.
+    with tf.control_dependencies([y] if statistics.renorm_mean is not None else []):
+        return y, _updates(statistics, method, Moments(*moments))
+
+
+def static_training(training: Any) -> bool | None:
+    """The value of `is_training` where the graph is built; `None` where only its run will tell.
+
+    Raises:
+        TypeError: neither a truth value nor a tensor or variable of one.
+    """
+    if isinstance(training, tf.Variable):
+        return None
+    if tf.is_tensor(training):
+        value = tf.get_static_value(training)
+        return None if value is None else bool(value)
+    if not hasattr(training, "__index__"):
+        raise TypeError(
+            f"is_training must be a bool, or a boolean tensor or variable, received {training!r}. "
+            "Pass True where the model trains and False where it is used."
+        )
+    return bool(training)
+
+
+def check_clipping(renorm: bool, clipping: Mapping[str, Any] | None) -> None:
+    """Raise for a bound of batch renormalisation that there is not."""
+    unknown = sorted(set(clipping or ()) - {"rmax", "rmin", "dmax"})
+    if renorm and unknown:
+        raise ValueError(
+            f"Received invalid keys for `renorm_clipping` argument: {', '.join(unknown)}. Supported "
+            "values: rmax, rmin, dmax."
+        )
+
+
+def _train(x: tf.Tensor, statistics: Statistics, method: Method) -> Tensors:
+    """Algorithm 1: output, and mean, biased variance and count per channel."""
+    beta, gamma = (_per_channel(one, x, method) for one in (statistics.beta, statistics.gamma))
+    renorm = statistics.renorm_mean is not None
+    if renorm or method.adjustment is not None or method.virtual_batch_size:
+        y, moments = _corrected(x, beta, gamma, statistics, method)
+    elif method.fused and method.weights is None:
+        y, moments = kernels.normalize_batch(x, beta, gamma, method.epsilon, method.axis)
+    else:
+        moments = _moments(x, method, method.axis)
+        mean, variance, _ = moments
+        y = functional.normalize(x, mean, variance, beta, gamma, method.epsilon, method.axis)
+    count = tf.broadcast_to(moments.count, tf.shape(moments.mean))
+    dtype = statistics.moving_mean.dtype.base_dtype
+    return y, *(tf.cast(one, dtype) for one in (moments.mean, moments.variance, count))
+
+
+def _moments(x: tf.Tensor, method: Method, axis: Axis) -> Moments:
+    if method.weights is None:
+        return functional.batch_moments(x, axis)
+    return functional.weighted_moments(x, method.weights, axis)
+
+
+def _corrected(
+    x: tf.Tensor, beta: Any, gamma: Any, statistics: Statistics, method: Method
+) -> tuple[tf.Tensor, Moments]:
+    """Training with renormalisation, adjustment or virtual batches, each before gamma and beta."""
+    y, moments = _normalized(x, method)
+
+    def spread(per_channel: tf.Tensor) -> tf.Tensor:
+        return broadcast_along(tf.cast(per_channel, y.dtype), method.axis, x.shape.rank)
+
+    if statistics.renorm_mean is not None:
+        mean = _per_channel(statistics.renorm_mean, x, method)
+        stddev = _per_channel(statistics.renorm_stddev, x, method)
+        r, d = correction(moments, mean, stddev, method.epsilon, **method.renorm_clipping)
+        y = y * spread(r) + spread(d)
+    if method.adjustment is not None:
+        factor, offset = method.adjustment(tf.shape(x))
+        y = y * tf.cast(factor, y.dtype) + tf.cast(offset, y.dtype)
+    y = y if gamma is None else y * spread(gamma)
+    y = y if beta is None else y + spread(beta)
+    return tf.cast(y, x.dtype), moments
+
+
+def _normalized(x: tf.Tensor, method: Method) -> tuple[tf.Tensor, Moments]:
+    """The batch normalised without gamma and beta, at least float32, and its moments."""
+    wide = tf.cast(x, parameter_dtype(x.dtype))
+    axis = channel_axes(method.axis, x.shape.rank)
+    if method.virtual_batch_size:
+        # Virtual batches are strided, as they always were: every (batch / size)th sample is in one.
+        groups = tf.concat([[method.virtual_batch_size, -1], tf.shape(x)[1:]], 0)
+        wide = tf.reshape(wide, groups)
+        wide.set_shape([method.virtual_batch_size, None, *x.shape.as_list()[1:]])
+        axis = (1, *(one + 1 for one in axis))
+    moments = _moments(wide, method, axis)
+    mean, variance, count = moments
+    y = functional.normalize(wide, mean, variance, epsilon=method.epsilon, axis=axis)
+    if method.virtual_batch_size:
+        moments = Moments(tf.reduce_mean(mean, 0), tf.reduce_mean(variance, 0), count)
+    return tf.reshape(y, tf.shape(x)), moments
+
+
+def _inference(x: tf.Tensor, statistics: Statistics, method: Method) -> tf.Tensor:
+    """Algorithm 2, line 11."""
+    apply = kernels.normalize if method.fused else functional.normalize
+
+    def value(variable: Any) -> tf.Tensor | None:
+        return _per_channel(variable, x, method)
+
+    return apply(
+        x,
+        value(statistics.moving_mean),
+        value(statistics.moving_variance),
+        value(statistics.beta),
+        value(statistics.gamma),
+        method.epsilon,
+        method.axis,
+    )
+
+
+def _updates(statistics: Statistics, method: Method, moments: Moments) -> list[Any]:
+    """The two operations: a step of each moving average; none of it where no value was seen."""
+    seen = moments.count > 0
+    variance = functional.unbiased_variance(moments) if method.unbiased else moments.variance
+
+    def step(variable: tf.Variable, value: tf.Tensor, decay: Any = method.decay) -> Any:
+        with tf.name_scope("AssignMovingAvg") as scope:
+            value = tf.reshape(value, tf.shape(variable))
+            with tf.control_dependencies([value]):  # in a loop: what the turn before has left
+                old = tf.identity(variable)
+            delta = (old - value) * (1 - _number(decay, value.dtype))
+            delta = tf.where(tf.reshape(seen, tf.shape(variable)), delta, tf.zeros_like(delta))
+            return tf.compat.v1.assign_sub(variable, delta, name=scope).op
+
+    if statistics.biased is None:
+        mean_update = step(statistics.moving_mean, moments.mean)
+    else:
+        mean_update = _debiased_step(statistics, method, moments.mean, tf.reduce_any(seen))
+    if statistics.renorm_mean is None:
+        return [mean_update, step(statistics.moving_variance, variance)]
+    stddev = tf.sqrt(variance + method.epsilon)
+    averages = [
+        step(statistics.renorm_mean, moments.mean, method.renorm_decay),
+        step(statistics.renorm_stddev, stddev, method.renorm_decay),
+        step(statistics.moving_stddev, stddev),
+    ]
+    with tf.control_dependencies(averages):
+        squared = tf.square(tf.identity(statistics.moving_stddev)) - method.epsilon
+        squared = tf.where(tf.reduce_any(seen), tf.nn.relu(squared), statistics.moving_variance)
+        return [mean_update, tf.compat.v1.assign(statistics.moving_variance, squared).op]
+
+
+def _debiased_step(statistics: Statistics, method: Method, mean: tf.Tensor, seen: tf.Tensor) -> Any:
+    """A step of the average that starts at 0, and that average without its bias, the moving mean.
+
+    `biased / (1 − decay^steps)` (Adam's correction, arXiv 1412.6980).
+    """
+    with tf.name_scope("AssignMovingAvg"):
+        moving = statistics.moving_mean
+        with tf.control_dependencies([mean]):
+            old, steps = tf.identity(statistics.biased), tf.identity(statistics.local_step)
+        decay = _number(method.decay, old.dtype)
+        biased = tf.where(seen, old + (tf.reshape(mean, tf.shape(old)) - old) * (1 - decay), old)
+        steps += tf.cast(seen, old.dtype)
+        unbiased = tf.where(steps > 0, biased / (1 - decay**steps), moving)
+        pairs = [(statistics.biased, biased), (statistics.local_step, steps), (moving, unbiased)]
+        return tf.group(*(tf.compat.v1.assign(one, value) for one, value in pairs))
+
+
+def _number(value: Any, dtype: tf.DType) -> tf.Tensor:
+    """A number or a tensor as `dtype`; tf.cast would round a Python number to float32 first."""
+    return tf.cast(value, dtype) if tf.is_tensor(value) else tf.constant(value, dtype)
+
+
+def _per_channel(variable: Any, x: tf.Tensor, method: Method) -> tf.Tensor | None:
+    """A variable in the shape of `x`'s channel axes; tf.layers keeps some with the rank of `x`."""
+    if variable is None:
+        return None
+    channels = [x.shape.as_list()[one] for one in channel_axes(method.axis, x.shape.rank)]
+    return tf.reshape(variable, channels)
