@@ -19,7 +19,7 @@ from .model_files import InTraining, LegacyReport, load
 from .predictions import Reference, difference, predictions
 
 # Rounding of float32 over some tens of layers, relative to the largest value of an output.
-CLOSE = 1e-5
+DEFAULT_RTOL = 1e-5
 
 # Of Keras' `predict`, unless told. What mode 2 predicts depends on it.
 PREDICT_BATCH = 32
@@ -52,7 +52,7 @@ def upgrade(
     new: str | os.PathLike[str],
     *,
     reference: str | os.PathLike[str] | None = None,
-    rtol: float = CLOSE,
+    rtol: float = DEFAULT_RTOL,
     overwrite: bool = False,
     **arguments: Any,
 ) -> UpgradeReport:
@@ -108,7 +108,7 @@ def upgrade(
         written = keras.models.load_model(staging, custom_objects=arguments.get("custom_objects"))
         with untouched(written), untouched(model):
             reread = difference(predictions(written, x), predictions(model, x))
-        if not reread <= CLOSE and not (_is_random(model, x) and _same_weights(written, model)):
+        if not reread <= DEFAULT_RTOL and not (_is_random(model, x) and _same_weights(written, model)):
             raise UpgradeError(
                 f"{new} would predict something else than the loaded model, by {reread:.2g} of the "
                 "largest prediction. Nothing was written. Please report this with the file."
@@ -118,7 +118,7 @@ def upgrade(
 
 def _is_random(model: keras.Model, x: Any) -> bool:
     with untouched(model):
-        return difference(predictions(model, x), predictions(model, x)) > CLOSE
+        return difference(predictions(model, x), predictions(model, x)) > DEFAULT_RTOL
 
 
 def _same_weights(model: keras.Model, other: keras.Model) -> bool:

@@ -44,6 +44,7 @@ COMPAT_ORDERS = {
         "config_readers",
         "layer_spec",
         "convolutions|merges|batch_norms|recurrent|wrappers",
+        "keras1_specs",
         "keras1_table",
         "keras2_table",
     ],

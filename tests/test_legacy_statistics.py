@@ -12,7 +12,7 @@ import tfbn
 from tfbn import compat
 from tfbn.compat import model_files
 from tfbn.compat.model_files.layers import stored_statistics
-from tfbn.compat.model_files.reading.writer_info import origin
+from tfbn.compat.model_files.reading.writer_info import writer_info
 
 DIVISORS = {
     "s + eps": lambda s, eps: s + eps,
@@ -147,7 +147,7 @@ def test_contradictions_are_errors(tmp_path):
     with pytest.raises(compat.LegacyModelError, match="'latest' is no version of Keras"):
         compat.load_model(path, keras_version="latest")
     with pytest.raises(compat.LegacyModelError, match="the backends contradict each other"):
-        origin({}, {"JSON": "theano"}, None, "tensorflow", like_keras2=False)
+        writer_info({}, {"JSON": "theano"}, None, "tensorflow", like_keras2=False)
 
 
 def test_a_negative_deviation_is_damage(tmp_path):
@@ -194,14 +194,14 @@ UNBIASED = [
 
 @pytest.mark.parametrize(("version", "rank", "unbiased"), UNBIASED)
 def test_keras2_trained_with_either_variance(version, rank, unbiased):
-    known = origin({"file": version}, {}, None, None, like_keras2=True)
+    known = writer_info({"file": version}, {}, None, None, like_keras2=True)
     assert stored_statistics.unbiased(known, rank, 1, "bn") is unbiased
 
 
 def test_several_axes_were_never_fused_and_vague_releases_are_asked_for():
-    known = origin({"file": "2.15.0"}, {}, None, None, like_keras2=True)
+    known = writer_info({"file": "2.15.0"}, {}, None, None, like_keras2=True)
     assert stored_statistics.unbiased(known, 4, 2, "bn") is False
-    vague = origin({}, {}, "2.1", None, like_keras2=True)
+    vague = writer_info({}, {}, "2.1", None, like_keras2=True)
     with pytest.raises(compat.LegacyModelError, match="Pass keras_version="):
         stored_statistics.unbiased(vague, 4, 1, "bn")
 

@@ -19,7 +19,7 @@ from .errors import LegacyModelError
 from .layers import keras1_table, keras2_table
 from .reading import files
 from .reading.architecture import looks_like_keras2, makes_masks, model_config
-from .reading.writer_info import Origin, origin
+from .reading.writer_info import WriterInfo, writer_info
 from .report import LegacyBatchNorm, LegacyReport
 
 
@@ -102,7 +102,7 @@ def load(
         )
     try:
         file = files.read(path, weights)
-        known = origin(
+        writer = writer_info(
             file.versions,
             file.backends,
             keras_version,
@@ -110,26 +110,26 @@ def load(
             like_keras2=looks_like_keras2(file.config),
         )
         if data_format != "channels_first":
-            model, found = _built(file, known, custom_objects or {}, turned=True)
+            model, found = _build(file, writer, custom_objects or {}, turned=True)
             if not channels_first(model):
-                return model, _report(known, found)
+                return model, _report(writer, found)
             try:
                 with keras.saving.custom_object_scope(dict(custom_objects or {})):
                     turned = to_channels_last(model, check_biases=False)
-                return turned, _report(known, found, turned=True)
+                return turned, _report(writer, found, turned=True)
             except Exception as error:  # a layer of the caller's own may raise anything
                 if data_format is not None:
                     raise
                 _warn_of_channels_first(one_line(error))
-        model, found = _built(file, known, custom_objects or {}, turned=False)
+        model, found = _build(file, writer, custom_objects or {}, turned=False)
     except LegacyModelError as error:
         error.path = error.path or path
         raise
-    return model, _report(known, found)
+    return model, _report(writer, found)
 
 
-def _built(
-    file: files.LegacyFile, known: Origin, custom: Mapping[str, Any], *, turned: bool
+def _build(
+    file: files.LegacyFile, writer: WriterInfo, custom: Mapping[str, Any], *, turned: bool
 ) -> tuple[keras.Model, list[LegacyBatchNorm]]:
     """The model with its weights, in the file's layout, and what became of its batch norms."""
     found: list[LegacyBatchNorm] = []
@@ -143,15 +143,15 @@ def _built(
             became = f"compat.BatchNormalization(epsilon={layer.epsilon:g}, mode={mode})"
         found.append(LegacyBatchNorm(where, mode, stored, layer.epsilon, became))
 
-    table = (keras1_table if known.generation == 1 else keras2_table).TABLE
+    table = (keras1_table if writer.generation == 1 else keras2_table).TABLE
     config = model_config(file.config)
     assignment = Assignment(table, file, config)
     masked = bool(custom) or makes_masks(file.config)
-    return Builder(table, assignment, known, custom, note, masked, turned).model(config), found
+    return Builder(table, assignment, writer, custom, note, masked, turned).model(config), found
 
 
-def _report(known: Origin, found: list[LegacyBatchNorm], turned: bool = False) -> LegacyReport:
-    return LegacyReport(known.text, known.backend, tuple(found), turned)
+def _report(writer: WriterInfo, found: list[LegacyBatchNorm], turned: bool = False) -> LegacyReport:
+    return LegacyReport(writer.text, writer.backend, tuple(found), turned)
 
 
 def _warn_of_channels_first(why: str) -> None:

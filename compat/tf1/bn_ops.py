@@ -15,14 +15,14 @@ from ... import functional, kernels
 from ...axes import Axis, broadcast_along, channel_axes
 from ...functional import Moments
 from ...renorm import correction
-from .bn_variables import Statistics, parameter_dtype
+from .bn_variables import BatchNormVariables, parameter_dtype
 from .layer.inner_batch_norms import of_this_graph
 
 Tensors = tuple[tf.Tensor, ...]
 
 
 @dataclass(frozen=True)
-class Method:
+class BatchNormOptions:
     """How a call normalises: the arguments that contrib and tf.layers have in common.
 
     Attributes:
@@ -32,7 +32,7 @@ class Method:
         fused: whether the fused kernel may be used.
         unbiased: whether the moving variance takes the batch's variance times m/(m−1).
         weights: of the samples, `[batch]`; `None` for all the same.
-        renorm_clipping, renorm_decay: of batch renormalisation, which the statistics decide on.
+        renorm_clipping, renorm_decay: of batch renormalisation, done where there are variables for it.
         adjustment: from the shape of the input to a factor and an offset of the normalised values.
         virtual_batch_size: samples that are normalised together; `None` for all.
     """
@@ -49,15 +49,15 @@ class Method:
     virtual_batch_size: int | None = None
 
 
-def normalize(
-    x: tf.Tensor, statistics: Statistics, method: Method, training: Any
+def apply_batch_norm(
+    x: tf.Tensor, variables: BatchNormVariables, options: BatchNormOptions, training: Any
 ) -> tuple[tf.Tensor, list[Any]]:
     """The normalised input, and the operations that update the moving statistics.
 
     Args:
         x: input of known rank.
-        statistics: the variables.
-        method: what the caller was asked for.
+        variables: of the batch norm.
+        options: what the caller was asked for.
         training: a bool, or a boolean tensor or variable, which is read when the graph runs.
 
     Returns:
@@ -67,24 +67,24 @@ def normalize(
     constant = static_training(training)
     inside = of_this_graph()
     if inside is not None:
-        measured = inside.call(x, method.axis, method.epsilon, training)
+        measured = inside.call(x, options.axis, options.epsilon, training)
         if measured is not None:
             return measured, []
     if constant is False:
-        return _inference(x, statistics, method), []
+        return _inference(x, variables, options), []
     if constant:
-        y, *moments = _train(x, statistics, method)
+        y, *moments = _train(x, variables, options)
     else:
-        zeros = tf.zeros_like(_per_channel(statistics.moving_mean, x, method))
+        zeros = tf.zeros_like(_per_channel(variables.moving_mean, x, options))
         y, *moments = tf.cond(
             tf.convert_to_tensor(training),
-            lambda: _train(x, statistics, method),
-            lambda: (_inference(x, statistics, method), zeros, zeros, zeros),
+            lambda: _train(x, variables, options),
+            lambda: (_inference(x, variables, options), zeros, zeros, zeros),
         )
     y.set_shape(x.shape)
     # Renormalisation reads averages that the updates write.
-    with tf.control_dependencies([y] if statistics.renorm_mean is not None else []):
-        return y, _updates(statistics, method, Moments(*moments))
+    with tf.control_dependencies([y] if variables.renorm_mean is not None else []):
+        return y, _updates(variables, options, Moments(*moments))
 
 
 def static_training(training: Any) -> bool | None:
@@ -116,93 +116,93 @@ def check_clipping(renorm: bool, clipping: Mapping[str, Any] | None) -> None:
         )
 
 
-def _train(x: tf.Tensor, statistics: Statistics, method: Method) -> Tensors:
+def _train(x: tf.Tensor, variables: BatchNormVariables, options: BatchNormOptions) -> Tensors:
     """Algorithm 1: output, and mean, biased variance and count per channel."""
-    beta, gamma = (_per_channel(one, x, method) for one in (statistics.beta, statistics.gamma))
-    renorm = statistics.renorm_mean is not None
-    if renorm or method.adjustment is not None or method.virtual_batch_size:
-        y, moments = _corrected(x, beta, gamma, statistics, method)
-    elif method.fused and method.weights is None:
-        y, moments = kernels.normalize_batch(x, beta, gamma, method.epsilon, method.axis)
+    beta, gamma = (_per_channel(one, x, options) for one in (variables.beta, variables.gamma))
+    renorm = variables.renorm_mean is not None
+    if renorm or options.adjustment is not None or options.virtual_batch_size:
+        y, moments = _corrected(x, beta, gamma, variables, options)
+    elif options.fused and options.weights is None:
+        y, moments = kernels.normalize_batch(x, beta, gamma, options.epsilon, options.axis)
     else:
-        moments = _moments(x, method, method.axis)
+        moments = _moments(x, options, options.axis)
         mean, variance, _ = moments
-        y = functional.normalize(x, mean, variance, beta, gamma, method.epsilon, method.axis)
+        y = functional.normalize(x, mean, variance, beta, gamma, options.epsilon, options.axis)
     count = tf.broadcast_to(moments.count, tf.shape(moments.mean))
-    dtype = statistics.moving_mean.dtype.base_dtype
+    dtype = variables.moving_mean.dtype.base_dtype
     return y, *(tf.cast(one, dtype) for one in (moments.mean, moments.variance, count))
 
 
-def _moments(x: tf.Tensor, method: Method, axis: Axis) -> Moments:
-    if method.weights is None:
+def _moments(x: tf.Tensor, options: BatchNormOptions, axis: Axis) -> Moments:
+    if options.weights is None:
         return functional.batch_moments(x, axis)
-    return functional.weighted_moments(x, method.weights, axis)
+    return functional.weighted_moments(x, options.weights, axis)
 
 
 def _corrected(
-    x: tf.Tensor, beta: Any, gamma: Any, statistics: Statistics, method: Method
+    x: tf.Tensor, beta: Any, gamma: Any, variables: BatchNormVariables, options: BatchNormOptions
 ) -> tuple[tf.Tensor, Moments]:
     """Training with renormalisation, adjustment or virtual batches, each before gamma and beta."""
-    y, moments = _normalized(x, method)
+    y, moments = _normalized(x, options)
 
-    def spread(per_channel: tf.Tensor) -> tf.Tensor:
-        return broadcast_along(tf.cast(per_channel, y.dtype), method.axis, x.shape.rank)
+    def broadcast(per_channel: tf.Tensor) -> tf.Tensor:
+        return broadcast_along(tf.cast(per_channel, y.dtype), options.axis, x.shape.rank)
 
-    if statistics.renorm_mean is not None:
-        mean = _per_channel(statistics.renorm_mean, x, method)
-        stddev = _per_channel(statistics.renorm_stddev, x, method)
-        r, d = correction(moments, mean, stddev, method.epsilon, **method.renorm_clipping)
-        y = y * spread(r) + spread(d)
-    if method.adjustment is not None:
-        factor, offset = method.adjustment(tf.shape(x))
+    if variables.renorm_mean is not None:
+        mean = _per_channel(variables.renorm_mean, x, options)
+        stddev = _per_channel(variables.renorm_stddev, x, options)
+        r, d = correction(moments, mean, stddev, options.epsilon, **options.renorm_clipping)
+        y = y * broadcast(r) + broadcast(d)
+    if options.adjustment is not None:
+        factor, offset = options.adjustment(tf.shape(x))
         y = y * tf.cast(factor, y.dtype) + tf.cast(offset, y.dtype)
-    y = y if gamma is None else y * spread(gamma)
-    y = y if beta is None else y + spread(beta)
+    y = y if gamma is None else y * broadcast(gamma)
+    y = y if beta is None else y + broadcast(beta)
     return tf.cast(y, x.dtype), moments
 
 
-def _normalized(x: tf.Tensor, method: Method) -> tuple[tf.Tensor, Moments]:
+def _normalized(x: tf.Tensor, options: BatchNormOptions) -> tuple[tf.Tensor, Moments]:
     """The batch normalised without gamma and beta, at least float32, and its moments."""
     wide = tf.cast(x, parameter_dtype(x.dtype))
-    axis = channel_axes(method.axis, x.shape.rank)
-    if method.virtual_batch_size:
+    axis = channel_axes(options.axis, x.shape.rank)
+    if options.virtual_batch_size:
         # Virtual batches are strided, as they always were: every (batch / size)th sample is in one.
-        groups = tf.concat([[method.virtual_batch_size, -1], tf.shape(x)[1:]], 0)
+        groups = tf.concat([[options.virtual_batch_size, -1], tf.shape(x)[1:]], 0)
         wide = tf.reshape(wide, groups)
-        wide.set_shape([method.virtual_batch_size, None, *x.shape.as_list()[1:]])
+        wide.set_shape([options.virtual_batch_size, None, *x.shape.as_list()[1:]])
         axis = (1, *(one + 1 for one in axis))
-    moments = _moments(wide, method, axis)
+    moments = _moments(wide, options, axis)
     mean, variance, count = moments
-    y = functional.normalize(wide, mean, variance, epsilon=method.epsilon, axis=axis)
-    if method.virtual_batch_size:
+    y = functional.normalize(wide, mean, variance, epsilon=options.epsilon, axis=axis)
+    if options.virtual_batch_size:
         moments = Moments(tf.reduce_mean(mean, 0), tf.reduce_mean(variance, 0), count)
     return tf.reshape(y, tf.shape(x)), moments
 
 
-def _inference(x: tf.Tensor, statistics: Statistics, method: Method) -> tf.Tensor:
+def _inference(x: tf.Tensor, variables: BatchNormVariables, options: BatchNormOptions) -> tf.Tensor:
     """Algorithm 2, line 11."""
-    apply = kernels.normalize if method.fused else functional.normalize
+    apply = kernels.normalize if options.fused else functional.normalize
 
     def value(variable: Any) -> tf.Tensor | None:
-        return _per_channel(variable, x, method)
+        return _per_channel(variable, x, options)
 
     return apply(
         x,
-        value(statistics.moving_mean),
-        value(statistics.moving_variance),
-        value(statistics.beta),
-        value(statistics.gamma),
-        method.epsilon,
-        method.axis,
+        value(variables.moving_mean),
+        value(variables.moving_variance),
+        value(variables.beta),
+        value(variables.gamma),
+        options.epsilon,
+        options.axis,
     )
 
 
-def _updates(statistics: Statistics, method: Method, moments: Moments) -> list[Any]:
+def _updates(variables: BatchNormVariables, options: BatchNormOptions, moments: Moments) -> list[Any]:
     """The two operations: a step of each moving average; none of it where no value was seen."""
     seen = moments.count > 0
-    variance = functional.unbiased_variance(moments) if method.unbiased else moments.variance
+    variance = functional.unbiased_variance(moments) if options.unbiased else moments.variance
 
-    def step(variable: tf.Variable, value: tf.Tensor, decay: Any = method.decay) -> Any:
+    def step(variable: tf.Variable, value: tf.Tensor, decay: Any = options.decay) -> Any:
         with tf.name_scope("AssignMovingAvg") as scope:
             value = tf.reshape(value, tf.shape(variable))
             with tf.control_dependencies([value]):  # in a loop: what the turn before has left
@@ -211,38 +211,40 @@ def _updates(statistics: Statistics, method: Method, moments: Moments) -> list[A
             delta = tf.where(tf.reshape(seen, tf.shape(variable)), delta, tf.zeros_like(delta))
             return tf.compat.v1.assign_sub(variable, delta, name=scope).op
 
-    if statistics.biased is None:
-        mean_update = step(statistics.moving_mean, moments.mean)
+    if variables.biased is None:
+        mean_update = step(variables.moving_mean, moments.mean)
     else:
-        mean_update = _debiased_step(statistics, method, moments.mean, tf.reduce_any(seen))
-    if statistics.renorm_mean is None:
-        return [mean_update, step(statistics.moving_variance, variance)]
-    stddev = tf.sqrt(variance + method.epsilon)
+        mean_update = _debiased_step(variables, options, moments.mean, tf.reduce_any(seen))
+    if variables.renorm_mean is None:
+        return [mean_update, step(variables.moving_variance, variance)]
+    stddev = tf.sqrt(variance + options.epsilon)
     averages = [
-        step(statistics.renorm_mean, moments.mean, method.renorm_decay),
-        step(statistics.renorm_stddev, stddev, method.renorm_decay),
-        step(statistics.moving_stddev, stddev),
+        step(variables.renorm_mean, moments.mean, options.renorm_decay),
+        step(variables.renorm_stddev, stddev, options.renorm_decay),
+        step(variables.moving_stddev, stddev),
     ]
     with tf.control_dependencies(averages):
-        squared = tf.square(tf.identity(statistics.moving_stddev)) - method.epsilon
-        squared = tf.where(tf.reduce_any(seen), tf.nn.relu(squared), statistics.moving_variance)
-        return [mean_update, tf.compat.v1.assign(statistics.moving_variance, squared).op]
+        squared = tf.square(tf.identity(variables.moving_stddev)) - options.epsilon
+        squared = tf.where(tf.reduce_any(seen), tf.nn.relu(squared), variables.moving_variance)
+        return [mean_update, tf.compat.v1.assign(variables.moving_variance, squared).op]
 
 
-def _debiased_step(statistics: Statistics, method: Method, mean: tf.Tensor, seen: tf.Tensor) -> Any:
+def _debiased_step(
+    variables: BatchNormVariables, options: BatchNormOptions, mean: tf.Tensor, seen: tf.Tensor
+) -> Any:
     """A step of the average that starts at 0, and that average without its bias, the moving mean.
 
     `biased / (1 − decay^steps)` (Adam's correction, arXiv 1412.6980).
     """
     with tf.name_scope("AssignMovingAvg"):
-        moving = statistics.moving_mean
+        moving = variables.moving_mean
         with tf.control_dependencies([mean]):
-            old, steps = tf.identity(statistics.biased), tf.identity(statistics.local_step)
-        decay = _number(method.decay, old.dtype)
+            old, steps = tf.identity(variables.biased), tf.identity(variables.local_step)
+        decay = _number(options.decay, old.dtype)
         biased = tf.where(seen, old + (tf.reshape(mean, tf.shape(old)) - old) * (1 - decay), old)
         steps += tf.cast(seen, old.dtype)
         unbiased = tf.where(steps > 0, biased / (1 - decay**steps), moving)
-        pairs = [(statistics.biased, biased), (statistics.local_step, steps), (moving, unbiased)]
+        pairs = [(variables.biased, biased), (variables.local_step, steps), (moving, unbiased)]
         return tf.group(*(tf.compat.v1.assign(one, value) for one, value in pairs))
 
 
@@ -251,9 +253,9 @@ def _number(value: Any, dtype: tf.DType) -> tf.Tensor:
     return tf.cast(value, dtype) if tf.is_tensor(value) else tf.constant(value, dtype)
 
 
-def _per_channel(variable: Any, x: tf.Tensor, method: Method) -> tf.Tensor | None:
+def _per_channel(variable: Any, x: tf.Tensor, options: BatchNormOptions) -> tf.Tensor | None:
     """A variable in the shape of `x`'s channel axes; tf.layers keeps some with the rank of `x`."""
     if variable is None:
         return None
-    channels = [x.shape.as_list()[one] for one in channel_axes(method.axis, x.shape.rank)]
+    channels = [x.shape.as_list()[one] for one in channel_axes(options.axis, x.shape.rank)]
     return tf.reshape(variable, channels)

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 
 @dataclass(frozen=True)
-class Statistics:
+class BatchNormVariables:
     """The variables of one batch norm: per channel, or of any shape with as many elements."""
 
     moving_mean: tf.Variable
@@ -29,13 +29,13 @@ def parameter_dtype(dtype: tf.DType) -> tf.DType:
     return tf.float64 if dtype == tf.float64 else tf.float32
 
 
-def create_statistics(
+def create_batch_norm_variables(
     make: Callable[..., Any],
     parameters: Sequence[str],
     initializers: dict[str, Any],
     renorm: bool,
     zero_debias: bool = False,
-) -> Statistics:
+) -> BatchNormVariables:
     """The variables of a batch norm, made in the order in which TF1 made them.
 
     Args:
@@ -63,4 +63,4 @@ def create_statistics(
         more = {"initializer": tf.compat.v1.zeros_initializer(), "statistic": True}
         made["biased"] = make("moving_mean/biased", **more)
         made["local_step"] = make("moving_mean/local_step", shape=[], **more)
-    return Statistics(**made)
+    return BatchNormVariables(**made)

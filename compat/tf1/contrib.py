@@ -11,12 +11,12 @@ import tensorflow as tf
 
 from .arg_scope import ScopedFunction
 from .bn_ops import (
-    Method,
+    BatchNormOptions,
+    apply_batch_norm,
     check_clipping,
-    normalize,
     static_training,
 )
-from .bn_variables import Statistics, create_statistics, parameter_dtype
+from .bn_variables import BatchNormVariables, create_batch_norm_variables, parameter_dtype
 from .keras_tensors import apply_layer, check_supported
 from .scopes import check_owner, collect, collect_output, create_variable
 
@@ -101,9 +101,9 @@ def batch_norm(
     check_owner("batch_norm")
     inputs = arguments["inputs"] = tf.convert_to_tensor(inputs)
     axis = _checked_axis(**arguments)
-    method = _method(axis, **arguments)
+    options = _options(axis, **arguments)
     with tf.compat.v1.variable_scope(scope, "BatchNorm", [inputs], reuse=reuse) as variable_scope:
-        outputs, updates = normalize(inputs, _statistics(axis, **arguments), method, is_training)
+        outputs, updates = apply_batch_norm(inputs, _variables(axis, **arguments), options, is_training)
         if updates_collections is None:
             with tf.control_dependencies(updates):
                 outputs = tf.identity(outputs)
@@ -165,12 +165,12 @@ def _checked_axis(
     return axis
 
 
-def _method(axis: int, inputs: tf.Tensor, **arguments: Any) -> Method:
+def _options(axis: int, inputs: tf.Tensor, **arguments: Any) -> BatchNormOptions:
     weights = arguments["batch_weights"]
     if weights is not None:
         weights = tf.convert_to_tensor(weights)
         inputs.shape[:1].assert_is_compatible_with(weights.shape)
-    return Method(
+    return BatchNormOptions(
         axis,
         arguments["decay"],
         arguments["epsilon"],
@@ -193,7 +193,7 @@ def _stores_unbiased(inputs: Any, **arguments: Any) -> bool:
     return bool(arguments["fused"]) and not special and len(inputs.shape) in ranks
 
 
-def _statistics(axis: int, inputs: tf.Tensor, **arguments: Any) -> Statistics:
+def _variables(axis: int, inputs: tf.Tensor, **arguments: Any) -> BatchNormVariables:
     regularizers = arguments["param_regularizers"] or {}
     dtype = parameter_dtype(inputs.dtype)
 
@@ -209,7 +209,7 @@ def _statistics(axis: int, inputs: tf.Tensor, **arguments: Any) -> Statistics:
         )
 
     parameters = [name for name, key in (("beta", "center"), ("gamma", "scale")) if arguments[key]]
-    return create_statistics(
+    return create_batch_norm_variables(
         make,
         parameters,
         dict(arguments["param_initializers"] or {}),

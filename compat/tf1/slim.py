@@ -72,14 +72,14 @@ class slim:  # noqa: N801 (called like the function it was asked to be)
         for name, names in MOVED.items():
             target = vars(module).get(name)
             if isinstance(target, ModuleType) and not all(hasattr(target, one) for one in names):
-                self._set(module, name, _With(target, names))
+                self._set(module, name, _ModuleProxy(target, names))
 
     def _set(self, module: ModuleType, name: str, value: Any) -> None:
         self._replaced.append((module, name, getattr(module, name)))
         setattr(module, name, value)
 
 
-class _With:
+class _ModuleProxy:
     """A module with a few more names in it, without touching the module."""
 
     def __init__(self, module: ModuleType, names: dict[str, Any]) -> None:

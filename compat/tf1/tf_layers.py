@@ -10,12 +10,12 @@ import tensorflow as tf
 
 from ...axes import channel_axes
 from .bn_ops import (
-    Method,
+    BatchNormOptions,
+    apply_batch_norm,
     check_clipping,
-    normalize,
     static_training,
 )
-from .bn_variables import Statistics, create_statistics, parameter_dtype
+from .bn_variables import BatchNormVariables, create_batch_norm_variables, parameter_dtype
 from .keras_tensors import apply_layer, check_supported
 from .scopes import check_owner, collect, create_variable
 
@@ -88,15 +88,15 @@ def batch_normalization(
         return _keras_layer(**arguments)
     check_owner("batch_normalization")
     inputs = arguments["inputs"] = tf.convert_to_tensor(inputs)
-    method = _method(**arguments)
+    options = _options(**arguments)
     with V1.variable_scope(name, "batch_normalization", [inputs], reuse=reuse):
-        outputs, updates = normalize(inputs, _statistics(method, **arguments), method, training)
+        outputs, updates = apply_batch_norm(inputs, _variables(options, **arguments), options, training)
         for update in updates:
             collect(V1.GraphKeys.UPDATE_OPS, update)
         return outputs
 
 
-def _method(inputs: tf.Tensor, axis: Any, training: Any, **arguments: Any) -> Method:
+def _options(inputs: tf.Tensor, axis: Any, training: Any, **arguments: Any) -> BatchNormOptions:
     """The same arguments in the words of the core, once they have been looked at."""
     static_training(training)
     check_clipping(arguments["renorm"], arguments["renorm_clipping"])
@@ -111,7 +111,7 @@ def _method(inputs: tf.Tensor, axis: Any, training: Any, **arguments: Any) -> Me
     _check_virtual(axes, **arguments)
     special = arguments["renorm"] or arguments["virtual_batch_size"] or arguments["adjustment"]
     fused = arguments["fused"] is not False and len(axes) == 1
-    return Method(
+    return BatchNormOptions(
         axes,
         arguments["momentum"],
         arguments["epsilon"],
@@ -144,10 +144,10 @@ def _check_virtual(axes: tuple[int, ...], virtual_batch_size: Any, adjustment: A
         )
 
 
-def _statistics(method: Method, inputs: tf.Tensor, **arguments: Any) -> Statistics:
-    axes = channel_axes(method.axis, inputs.shape.rank)
+def _variables(options: BatchNormOptions, inputs: tf.Tensor, **arguments: Any) -> BatchNormVariables:
+    axes = channel_axes(options.axis, inputs.shape.rank)
     sizes = [size if one in axes else 1 for one, size in enumerate(inputs.shape.as_list())]
-    if method.virtual_batch_size:
+    if options.virtual_batch_size:
         sizes.insert(1, 1)
     elif len(axes) == 1:
         sizes = [sizes[axes[0]]]
@@ -169,7 +169,7 @@ def _statistics(method: Method, inputs: tf.Tensor, **arguments: Any) -> Statisti
     names = ("beta", "gamma", "moving_mean", "moving_variance")
     initializers = {name: arguments[f"{name}_initializer"] for name in names}
     parameters = [name for name, key in (("gamma", "scale"), ("beta", "center")) if arguments[key]]
-    return create_statistics(make, parameters, initializers, arguments["renorm"])
+    return create_batch_norm_variables(make, parameters, initializers, arguments["renorm"])
 
 
 def _keras_layer(inputs: keras.KerasTensor, **arguments: Any) -> keras.KerasTensor:

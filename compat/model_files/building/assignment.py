@@ -9,7 +9,7 @@ import numpy as np
 
 from ....messages import join_some
 from ..errors import LegacyModelError, UnsupportedLayerError
-from ..layers.layer_spec import Row
+from ..layers.layer_spec import LayerSpec
 from ..reading.architecture import LayerConfig, ModelConfig, layer_config, listed
 from ..reading.archive import Tree
 from ..reading.files import LayerWeights, LegacyFile
@@ -28,7 +28,7 @@ class Assignment:
         LegacyModelError: other layers, or other numbers of weights, than the architecture has.
     """
 
-    def __init__(self, table: Mapping[str, Row], file: LegacyFile, model: ModelConfig) -> None:
+    def __init__(self, table: Mapping[str, LayerSpec], file: LegacyFile, model: ModelConfig) -> None:
         self._table = table
         self._arrays: dict[LayerConfig, list[np.ndarray]] = {}
         if file.tree is not None:

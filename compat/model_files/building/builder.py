@@ -10,11 +10,11 @@ import keras
 import numpy as np
 
 from ..errors import LegacyModelError, UnsupportedLayerError, translated
-from ..layers import config_readers as values
-from ..layers.layer_spec import Call, Made, Row, clean
+from ..layers import config_readers as readers
+from ..layers.layer_spec import BuildContext, BuiltLayers, LayerSpec, clean
 from ..layers.legacy_wrappers import InTraining
-from ..reading.architecture import LayerConfig, ModelConfig, Reference, calls, layer_config
-from ..reading.writer_info import Origin
+from ..reading.architecture import CallOutput, LayerConfig, ModelConfig, call_count, layer_config
+from ..reading.writer_info import WriterInfo
 from .assignment import Assignment
 from .custom import custom_layer
 from .inputs import declared_shape, declared_type
@@ -45,17 +45,17 @@ class Builder:
 
     def __init__(
         self,
-        table: Mapping[str, Row],
+        table: Mapping[str, LayerSpec],
         assignment: Assignment,
-        origin: Origin,
+        writer: WriterInfo,
         custom: Mapping[str, Any],
         note: Callable[..., None],
         masked: bool,
         turned: bool,
     ) -> None:
-        self._table, self._assignment, self._origin = table, assignment, origin
+        self._table, self._assignment, self._writer = table, assignment, writer
         self._custom, self._note, self._masked, self._turned = custom, note, masked, turned
-        self._made: dict[LayerConfig, Made] = {}
+        self._built: dict[LayerConfig, BuiltLayers] = {}
         self._trained: dict[LayerConfig, bool] = {}
         self._wrapped: dict[int, InTraining] = {}
         self._calls, self._steps = 0, 1
@@ -87,7 +87,7 @@ class Builder:
             if len(tensors) != 1:
                 raise LegacyModelError("takes one tensor in a Sequential model", layer.path)
             tensors = self._apply(layer, tensors)
-            chain += self._made[layer].layers
+            chain += self._built[layer].layers
         with _building(config.name or "model"):
             if first.branches:
                 return keras.Model(inputs, tensors, name=name)
@@ -136,12 +136,12 @@ class Builder:
         if layer.config.get("sparse") or layer.config.get("ragged"):
             raise UnsupportedLayerError("takes sparse or ragged tensors", layer.path)
         with _building(layer.path):
-            shape = values.batch_shape(whole)
+            shape = readers.batch_shape(whole)
             name = clean(layer.name) if named and layer.name is not None else None
             return keras.Input(batch_shape=shape, dtype=declared_type(layer), name=name)
 
     def _functional(self, config: ModelConfig) -> keras.Model:
-        tensors: dict[Reference, Any] = {}
+        tensors: dict[CallOutput, Any] = {}
         named = {layer.name: layer for layer in config.layers}
         sources = {one.layer: one for one in config.inputs}
         for layer, number, call in in_order(config):
@@ -151,7 +151,7 @@ class Builder:
                 taken = _outputs(call.inputs, tensors, layer.path)
                 outputs = self._apply(layer, taken, call.arguments)
             for output, tensor in enumerate(outputs):
-                tensors[Reference(layer.name or "", number, output)] = tensor
+                tensors[CallOutput(layer.name or "", number, output)] = tensor
         part = config.name or "model"
         ends = [_outputs(each, tensors, part) for each in (config.inputs, config.outputs)]
         if any(named[name].class_name != "InputLayer" for name in sources):
@@ -167,13 +167,13 @@ class Builder:
         given = [tuple(one.shape) for one in tensors]
         if not given:
             raise LegacyModelError("is called on nothing", layer.path)
-        if layer not in self._made:
+        if layer not in self._built:
             arrays = self._assignment.arrays(layer)
             with _building(layer.path):
-                self._made[layer] = self._make(layer, arrays, given)
+                self._built[layer] = self._make(layer, arrays, given)
             self._first[layer] = given
-        made = self._made[layer]
-        if made.fixed and given != self._first[layer]:
+        built = self._built[layer]
+        if built.fixed and given != self._first[layer]:
             raise UnsupportedLayerError(
                 f"is called on inputs of shapes {self._first[layer]} and {given}: make it a layer each",
                 layer.path,
@@ -185,9 +185,9 @@ class Builder:
                 "it a layer each",
                 layer.path,
             )
-        self._count(layer, calls(layer))
+        self._count(layer, call_count(layer))
         with _building(layer.path):
-            return self._called(layer, made, tensors, training)
+            return self._called(layer, built, tensors, training)
 
     def _count(self, layer: LayerConfig, more: int) -> None:
         """Bound the calls in models within, and in their steps, all of which Keras 3 goes through."""
@@ -199,14 +199,14 @@ class Builder:
             )
 
     def _called(
-        self, layer: LayerConfig, made: Made, tensors: Tensors, training: bool | None
+        self, layer: LayerConfig, built: BuiltLayers, tensors: Tensors, training: bool | None
     ) -> Tensors:
         further = {"training": False} if training is False else {}
         x: Any = tensors[0] if len(tensors) == 1 else tensors
-        for one in made.layers:
-            if one is made.holder and made.weights is not None and not one.built:
+        for one in built.layers:
+            if one is built.holder and built.weights is not None and not one.built:
                 shape = x.shape if hasattr(x, "shape") else x[0].shape
-                check_weights(one, tuple(shape), made.weights, layer.path)
+                check_weights(one, tuple(shape), built.weights, layer.path)
             if isinstance(one, keras.Model):
                 check_inputs(one, x, layer.path)
             if getattr(one, "stateful", False):
@@ -216,8 +216,8 @@ class Builder:
                 x = called(x[0], initial_state=x[1:], **further)
             else:
                 x = called(x, **further)
-            if one is made.holder and made.weights is not None:
-                assign(one, made, layer.path)
+            if one is built.holder and built.weights is not None:
+                assign(one, built, layer.path)
         return list(x) if isinstance(x, (list, tuple)) else [x]
 
     def _in_training(self, layer: keras.layers.Layer) -> InTraining:
@@ -228,16 +228,16 @@ class Builder:
 
     def _make(
         self, layer: LayerConfig, arrays: list[np.ndarray], given: list[tuple[int | None, ...]]
-    ) -> Made:
+    ) -> BuiltLayers:
         if layer.model is not None:
-            return Made([self.model(layer.model, given[0])], weights=None)
-        call = Call(
+            return BuiltLayers([self.model(layer.model, given[0])], weights=None)
+        call = BuildContext(
             layer,
             arrays,
             given,
-            self._origin,
+            self._writer,
             lambda raw, share, inner, steps=1: self._inside(layer, raw, share, inner, steps),
-            lambda mode, stored, made: self._note(layer.path, mode, stored, made),
+            lambda mode, stored, built: self._note(layer.path, mode, stored, built),
             self._custom,
             self._masked,
             self._turned,
@@ -260,17 +260,17 @@ class Builder:
         arrays: list[np.ndarray],
         given: list[tuple[int | None, ...]],
         steps: int,
-    ) -> Made:
+    ) -> BuiltLayers:
         layer = layer_config(raw, outer.path)
         self._assignment.inside(layer, arrays)
         self._steps *= steps
-        self._count(outer, calls(layer))
-        made = self._make(layer, arrays, given)
+        self._count(outer, call_count(layer))
+        built = self._make(layer, arrays, given)
         self._steps //= steps
-        return made
+        return built
 
 
-def _outputs(references: tuple[Reference, ...], tensors: dict[Reference, Any], part: str) -> Tensors:
+def _outputs(references: tuple[CallOutput, ...], tensors: dict[CallOutput, Any], part: str) -> Tensors:
     for one in references:
         if one not in tensors:
             raise LegacyModelError(

@@ -7,22 +7,22 @@ import inspect
 import keras
 
 from ..errors import UnsupportedLayerError
-from ..layers.layer_spec import Call, Made, clean
+from ..layers.layer_spec import BuildContext, BuiltLayers, clean
 
 
-def custom_layer(call: Call) -> Made | None:
+def custom_layer(context: BuildContext) -> BuiltLayers | None:
     """The layer from `custom_objects`, or `None` if it is not there.
 
     Raises:
         UnsupportedLayerError: a Lambda without its function: what a file holds of it is bytecode,
             which is not run.
     """
-    layer = call.layer
+    layer = context.layer
     name = None if layer.name is None else clean(layer.name)
     if layer.class_name == "Lambda":
         function = layer.config.get("function")
         keys = [key for key in (layer.name, function) if isinstance(key, str)]
-        found = next((call.custom[key] for key in keys if key in call.custom), None)
+        found = next((context.custom[key] for key in keys if key in context.custom), None)
         if not callable(found):
             raise UnsupportedLayerError(
                 "is a Lambda, whose function a file holds as bytecode, which is never run. Pass the "
@@ -30,9 +30,9 @@ def custom_layer(call: Call) -> Made | None:
                 layer.path,
             )
         arguments = layer.config.get("arguments") or {}
-        return Made([keras.layers.Lambda(found, arguments=arguments, name=name)])
+        return BuiltLayers([keras.layers.Lambda(found, arguments=arguments, name=name)])
     short = layer.class_name.rpartition(">")[2]
-    found = call.custom.get(layer.class_name, call.custom.get(short))
+    found = context.custom.get(layer.class_name, context.custom.get(short))
     if found is None:
         return None
     if not inspect.isclass(found) or not issubclass(found, keras.layers.Layer):
@@ -44,4 +44,4 @@ def custom_layer(call: Call) -> Made | None:
     if name is not None:
         config["name"] = name
     kind: type[keras.layers.Layer] = found
-    return Made([kind.from_config(config)], weights=call.arrays)
+    return BuiltLayers([kind.from_config(config)], weights=context.arrays)

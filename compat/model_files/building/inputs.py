@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import LegacyModelError
-from ..layers import config_readers as values
+from ..layers import config_readers as readers
 from ..reading.architecture import LayerConfig
 
 
@@ -23,6 +23,6 @@ def declared_type(layer: LayerConfig) -> str | None:
     if stated is None:
         return None
     try:
-        return values.dtype(stated)
+        return readers.dtype(stated)
     except (TypeError, ValueError) as error:
         raise LegacyModelError(f"dtype={stated!r} {error}"[:300], layer.path) from error

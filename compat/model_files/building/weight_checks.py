@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from ..errors import LegacyModelError
-from ..layers.layer_spec import Made
+from ..layers.layer_spec import BuiltLayers
 from . import weight_shapes
 
 _MOST_STATES = 1 << 16
@@ -48,8 +48,8 @@ def check_states(given: Any, part: str) -> None:
         raise LegacyModelError(f"is stateful for batches of {batch}, more than {_MOST_STATES}", part)
 
 
-def assign(layer: Any, made: Made, part: str) -> None:
-    weights = made.weights or []
+def assign(layer: Any, built: BuiltLayers, part: str) -> None:
+    weights = built.weights or []
     held = [tuple(one.shape) for one in layer.weights]
     if held != [one.shape for one in weights]:
         raise LegacyModelError(
@@ -58,4 +58,4 @@ def assign(layer: Any, made: Made, part: str) -> None:
             part,
         )
     layer.set_weights(weights)
-    made.weights = None
+    built.weights = None

@@ -9,29 +9,29 @@ from ....layer import BatchNorm
 from ....renorm import BatchRenorm
 from ... import keras1
 from ...keras1.initializers import initializer as keras1_initializer
-from . import stored_statistics as statistics
-from .layer_spec import Call, Made, Row, keras_layer
+from .layer_spec import BuildContext, BuiltLayers, LayerSpec, keras_layer
+from .stored_statistics import EPSILON, MOMENTUM, default, formula, modern, unbiased
 
 
-def keras1_batch_norm(row: Row, call: Call, arguments: dict[str, Any]) -> Made:
+def keras1_batch_norm(spec: LayerSpec, context: BuildContext, arguments: dict[str, Any]) -> BuiltLayers:
     """Mode 0 as `tfbn.BatchNorm`, modes 1 and 2 as `compat.BatchNormalization`.
 
-    What running_std holds is told by `statistics.formula`. How it moves is not followed where 1.2.2 on
-    Theano moves it towards variance + epsilon (its own code hands back 1 / stdinv²): ours moves towards
-    the variance, as all others do.
+    `stored_statistics.formula` tells what running_std holds. It moves towards the variance, as in every
+    release but 1.2.2 on Theano, where it moved towards variance + epsilon (that code hands back
+    1 / stdinv²).
     """
-    part, mode = call.layer.path, arguments.pop("mode")
+    part, mode = context.layer.path, arguments.pop("mode")
     if "epsilon" not in arguments:
-        arguments["epsilon"] = statistics.default(statistics.EPSILON, call.origin, part)
+        arguments["epsilon"] = default(EPSILON, context.writer, part)
     if "momentum" not in arguments:
-        arguments["momentum"] = statistics.default(statistics.MOMENTUM, call.origin, part)
+        arguments["momentum"] = default(MOMENTUM, context.writer, part)
     if mode:
         layer = keras1.BatchNormalization(mode=mode, **arguments)
-        call.note(mode, "", layer)
-        return Made([layer], weights=call.arrays)
-    rule = statistics.formula(call.origin, part)
-    *affine, deviation = call.arrays
-    variance, epsilon = statistics.modern(rule, deviation, arguments["epsilon"], part)
+        context.note(mode, "", layer)
+        return BuiltLayers([layer], weights=context.arrays)
+    rule = formula(context.writer, part)
+    *affine, deviation = context.arrays
+    variance, epsilon = modern(rule, deviation, arguments["epsilon"], part)
     layer = BatchNorm(
         decay=arguments.pop("momentum"),
         epsilon=epsilon,
@@ -39,35 +39,35 @@ def keras1_batch_norm(row: Row, call: Call, arguments: dict[str, Any]) -> Made:
         gamma_initializer=keras1_initializer("gamma_init", arguments.pop("gamma_init"), "gamma"),
         **{key: value for key, value in arguments.items() if key != "epsilon"},
     )
-    call.note(mode, rule.stored, layer)
-    return Made([layer], weights=[*affine, variance])
+    context.note(mode, rule.stored, layer)
+    return BuiltLayers([layer], weights=[*affine, variance])
 
 
-def keras2_batch_norm(row: Row, call: Call, arguments: dict[str, Any]) -> Made:
+def keras2_batch_norm(spec: LayerSpec, context: BuildContext, arguments: dict[str, Any]) -> BuiltLayers:
     """`tfbn.BatchNorm`, with `unbiased` as that release trained; `tfbn.BatchRenorm` of renorm=True."""
-    axis, rank = arguments["axis"], len(call.shape)
+    axis, rank = arguments["axis"], len(context.shape)
     listed = axis if isinstance(axis, list) else [axis]
     virtual = arguments.pop("virtual_batch_size", None) is not None
     if virtual:  # counted with the axis of virtual batches, which the layer puts behind the first
         listed = [one - 1 if one > 0 else one for one in listed]
         axis = arguments["axis"] = listed if len(listed) > 1 else listed[0]
     axes = len(listed)
-    if call.layer.class_name == "SyncBatchNormalization":
+    if context.layer.class_name == "SyncBatchNormalization":
         arguments["synchronized"] = True
     if arguments.get("synchronized"):
         rank = 0  # no kernel of tf.keras fused it, of any rank
-    arguments["unbiased"] = statistics.unbiased(call.origin, rank, axes, call.layer.path)
+    arguments["unbiased"] = unbiased(context.writer, rank, axes, context.layer.path)
     clipping = arguments.pop("renorm_clipping", None) or {}
     if arguments.pop("renorm", False):
         if arguments.get("renorm_decay") is None:
             arguments["renorm_decay"] = 0.99
         layer = keras_layer(BatchRenorm, arguments | clipping)
     else:
-        layer = keras_layer(row.layer, arguments, "renorm_decay")
-    call.note(0, "variance", layer)
-    weights = call.arrays
-    known = [size for axis in listed if (size := call.shape[axis]) is not None]
+        layer = keras_layer(spec.layer, arguments, "renorm_decay")
+    context.note(0, "variance", layer)
+    weights = context.arrays
+    known = [size for axis in listed if (size := context.shape[axis]) is not None]
     sizes = known if (axes > 1 or virtual) and len(known) == axes else []
     if sizes:  # the file has ones between them
         weights = [one.reshape(sizes) if one.size == math.prod(sizes) else one for one in weights]
-    return Made([layer], weights=weights)
+    return BuiltLayers([layer], weights=weights)

@@ -10,21 +10,30 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import keras
+from keras import activations, constraints, initializers, regularizers
 
 from ...keras1.initializers import INITIALIZERS as KERAS1_INITIALIZERS
 from ...keras1.initializers import regularizer as keras1_regularizer
 from ..reading.architecture import MOST
 from .legacy_layers import legacy_hard_sigmoid
 
-A, C, I, R = keras.activations, keras.constraints, keras.initializers, keras.regularizers  # noqa: E741
 Reader = Callable[[Any], Any]
 
 # hard_sigmoid had the slope 0.2 in Keras 1 and 2, and has 1/6 in Keras 3.
 ACTIVATIONS: dict[str, Callable[..., Any]] = {
-    **{name: getattr(A, name) for name in ("linear", "relu", "elu", "selu", "tanh", "sigmoid")},
-    **{name: getattr(A, name) for name in ("softmax", "softplus", "softsign", "exponential", "gelu")},
-    **{"swish": A.silu, "silu": A.silu, "relu6": A.relu6, "hard_sigmoid": legacy_hard_sigmoid},
+    **{
+        name: getattr(activations, name) for name in ("linear", "relu", "elu", "selu", "tanh", "sigmoid")
+    },
+    **{
+        name: getattr(activations, name)
+        for name in ("softmax", "softplus", "softsign", "exponential", "gelu")
+    },
+    **{
+        "swish": activations.silu,
+        "silu": activations.silu,
+        "relu6": activations.relu6,
+        "hard_sigmoid": legacy_hard_sigmoid,
+    },
 }
 
 
@@ -162,28 +171,28 @@ def dtype(value: Any) -> str:
 
 def activation(value: Any) -> Callable[..., Any]:
     if value is None:
-        return A.linear
+        return activations.linear
     if not isinstance(value, str) or value not in ACTIVATIONS:
         raise ValueError(f"is no activation of Keras 1 and 2 but {value!r}; pass it in custom_objects")
     return ACTIVATIONS[value]
 
 
 def _scaling(scale: float, mode: str, distribution: str) -> Callable[[], Any]:
-    return lambda: I.VarianceScaling(scale, mode, distribution)
+    return lambda: initializers.VarianceScaling(scale, mode, distribution)
 
 
 _KERAS1_MATRICES: dict[str, Callable[[], Any]] = {
-    "zero": I.Zeros,
-    "one": I.Ones,
-    "uniform": lambda: I.RandomUniform(-0.05, 0.05),
-    "normal": lambda: I.RandomNormal(0.0, 0.05),
+    "zero": initializers.Zeros,
+    "one": initializers.Ones,
+    "uniform": lambda: initializers.RandomUniform(-0.05, 0.05),
+    "normal": lambda: initializers.RandomNormal(0.0, 0.05),
     "lecun_uniform": _scaling(1.0, "fan_in", "uniform"),
     "glorot_uniform": _scaling(1.0, "fan_avg", "uniform"),
     "glorot_normal": _scaling(1.0, "fan_avg", "untruncated_normal"),
     "he_uniform": _scaling(2.0, "fan_in", "uniform"),
     "he_normal": _scaling(2.0, "fan_in", "untruncated_normal"),
-    "orthogonal": lambda: I.Orthogonal(1.1),
-    "identity": I.Identity,
+    "orthogonal": lambda: initializers.Orthogonal(1.1),
+    "identity": initializers.Identity,
 }
 
 
@@ -207,7 +216,7 @@ def regularizer1(value: Any) -> Any:
 def activity1(value: Any) -> Any:
     """A regulariser of Keras 1 for activities."""
     if isinstance(value, dict) and value.get("name") in ("ActivityRegularizer", "L1L2Regularizer"):
-        return R.L1L2(number(value.get("l1", 0.0)), number(value.get("l2", 0.0)))
+        return regularizers.L1L2(number(value.get("l1", 0.0)), number(value.get("l2", 0.0)))
     return _none(value)
 
 
@@ -218,11 +227,11 @@ def constraint1(value: Any) -> Any:
         return _none(value)
     name, axis = str(found.get("name")).lower(), integer(found.get("axis", 0))
     if name == "nonneg":
-        return C.NonNeg()
+        return constraints.NonNeg()
     if name == "unitnorm":
-        return C.UnitNorm(axis)
+        return constraints.UnitNorm(axis)
     if name == "maxnorm":
-        return C.MaxNorm(number(found.get("m", 2)), axis)
+        return constraints.MaxNorm(number(found.get("m", 2)), axis)
     raise ValueError(f"is no constraint of Keras 1 but {value!r}")
 
 
@@ -267,13 +276,14 @@ def _both_names(module: Any, names: str, **other: Callable[..., Any]) -> dict[st
 
 initializer2 = _of_class(
     _both_names(
-        I,
+        initializers,
         "Zeros Ones Constant RandomNormal RandomUniform TruncatedNormal VarianceScaling Orthogonal "
         "Identity GlorotUniform GlorotNormal HeUniform HeNormal LecunUniform LecunNormal",
     ),
     ("value", "mean", "stddev", "minval", "maxval", "scale", "mode", "distribution", "gain"),
 )
-regularizer2 = _of_class(_both_names(R, "L1 L2 L1L2", l1_l2=R.L1L2), ("l1", "l2"))
+regularizer2 = _of_class(_both_names(regularizers, "L1 L2 L1L2", l1_l2=regularizers.L1L2), ("l1", "l2"))
 constraint2 = _of_class(
-    _both_names(C, "MaxNorm NonNeg UnitNorm MinMaxNorm"), ("max_value", "min_value", "rate", "axis")
+    _both_names(constraints, "MaxNorm NonNeg UnitNorm MinMaxNorm"),
+    ("max_value", "min_value", "rate", "axis"),
 )

@@ -1,4 +1,4 @@
-"""A row of the layer tables: how the configuration of a legacy layer becomes a layer of Keras 3."""
+"""An entry of the layer tables: how the configuration of a legacy layer becomes a layer of Keras 3."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 
 from ..errors import LegacyModelError, UnsupportedLayerError
 from ..reading.architecture import LayerConfig
-from ..reading.writer_info import Origin
-from . import config_readers as values
+from ..reading.writer_info import WriterInfo
+from . import config_readers as readers
 
 REQUIRED, ABSENT = object(), object()
 
 
 @dataclass(frozen=True)
-class Key:
+class ConfigKey:
     """A key of a legacy configuration.
 
     Attributes:
@@ -28,12 +28,12 @@ class Key:
     """
 
     name: str | None
-    read: values.Reader
+    read: readers.Reader
     default: Any = ABSENT
 
 
 @dataclass
-class Made:
+class BuiltLayers:
     """Layers of Keras 3 that together are a legacy one, called one after the other.
 
     Attributes:
@@ -53,15 +53,16 @@ class Made:
 
 
 @dataclass
-class Call:
+class BuildContext:
     """The first call of a legacy layer, which it is made for.
 
     Attributes:
         layer: its configuration.
         arrays: its weights as the file has them.
         shapes: of its inputs.
-        origin: who wrote it.
-        inside: makes the layer or model within a wrapper: (raw, arrays, shapes, steps=1) -> `Made`.
+        writer: who wrote it.
+        inside: makes the layer or model within a wrapper: (raw, arrays, shapes, steps=1) →
+            `BuiltLayers`.
         note: takes what the report says of a batch norm.
         custom: the caller's custom objects.
         masked: whether something in the model makes masks.
@@ -71,8 +72,8 @@ class Call:
     layer: LayerConfig
     arrays: list[np.ndarray]
     shapes: list[tuple[int | None, ...]]
-    origin: Origin
-    inside: Callable[..., Made]
+    writer: WriterInfo
+    inside: Callable[..., BuiltLayers]
     note: Callable[..., None]
     custom: Mapping[str, Any]
     masked: bool
@@ -92,8 +93,8 @@ Names = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Row:
-    """A line of a table.
+class LayerSpec:
+    """How a layer of a legacy file becomes one of Keras 3.
 
     Attributes:
         layer: the class of Keras 3.
@@ -104,70 +105,74 @@ class Row:
     """
 
     layer: type
-    keys: dict[str, Key] = field(default_factory=dict)
+    keys: dict[str, ConfigKey] = field(default_factory=dict)
     weights: Callable[[Mapping[str, Any]], Names] = lambda config: ()
-    finish: Callable[[Row, Call, dict[str, Any]], Made] | None = None
+    finish: Callable[[LayerSpec, BuildContext, dict[str, Any]], BuiltLayers] | None = None
     more: dict[str, Any] = field(default_factory=dict)
 
-    def make(self, call: Call) -> Made:
+    def make(self, context: BuildContext) -> BuiltLayers:
         """The layer for a call.
 
         Raises:
             LegacyModelError: a value that cannot be; weights of another number.
             UnsupportedLayerError: a setting that Keras 3 has nothing for.
         """
-        arguments = self.more | arguments_of(call, COMMON | self.keys)
+        arguments = self.more | arguments_of(context, COMMON | self.keys)
         trainable = arguments.pop("trainable", True)  # which some classes of Keras 3 do not take
         finish = plain if self.finish is None else self.finish
-        made = finish(self, call, arguments)
+        built = finish(self, context, arguments)
         if not trainable:
-            made.holder.trainable = False
-        return made
+            built.holder.trainable = False
+        return built
 
 
-def plain(row: Row, call: Call, arguments: dict[str, Any]) -> Made:
+def plain(spec: LayerSpec, context: BuildContext, arguments: dict[str, Any]) -> BuiltLayers:
     """The layer with its arguments, and its weights as they are."""
-    return Made([row.layer(**arguments)], weights=call.arrays)
+    return BuiltLayers([spec.layer(**arguments)], weights=context.arrays)
 
 
 # What every layer may have. Shapes of inputs are read by the model, types of inputs with them.
 COMMON = {
-    "name": Key(None, lambda name: name),
-    "trainable": Key("trainable", values.flag),
-    "dtype": Key("dtype", values.dtype),
-    **dict.fromkeys(("batch_input_shape", "input_shape"), Key(None, values.maybe(values.batch_shape))),
-    "input_dtype": Key(None, values.maybe(values.dtype)),
-    **dict.fromkeys(("input_dim", "input_length"), Key(None, lambda size: size)),
-    "cache_enabled": Key(None, values.flag),
+    "name": ConfigKey(None, lambda name: name),
+    "trainable": ConfigKey("trainable", readers.flag),
+    "dtype": ConfigKey("dtype", readers.dtype),
+    **dict.fromkeys(
+        ("batch_input_shape", "input_shape"), ConfigKey(None, readers.maybe(readers.batch_shape))
+    ),
+    "input_dtype": ConfigKey(None, readers.maybe(readers.dtype)),
+    **dict.fromkeys(("input_dim", "input_length"), ConfigKey(None, lambda size: size)),
+    "cache_enabled": ConfigKey(None, readers.flag),
 }
 
 
-def arguments_of(call: Call, keys: Mapping[str, Key]) -> dict[str, Any]:
+def arguments_of(context: BuildContext, keys: Mapping[str, ConfigKey]) -> dict[str, Any]:
     """Keras 3's arguments by name; every key of the configuration must be known, or mean nothing."""
-    config = call.layer.config
-    arguments: dict[str, Any] = {"name": None if call.layer.name is None else clean(call.layer.name)}
+    config = context.layer.config
+    arguments: dict[str, Any] = {
+        "name": None if context.layer.name is None else clean(context.layer.name)
+    }
     for name, key in keys.items():
         if name in config:
-            value = _read(call, name, key, config[name])
+            value = _read(context, name, key, config[name])
         elif key.default is REQUIRED:
-            raise LegacyModelError(f"the configuration lacks {name!r}", call.layer.path)
+            raise LegacyModelError(f"the configuration lacks {name!r}", context.layer.path)
         else:
             value = key.default
         if key.name is not None and value is not ABSENT:
             arguments[key.name] = value
     for name in config.keys() - keys.keys():
         if config[name] is not None and config[name] is not False and config[name] not in ([], {}, ""):
-            raise call.unsupported(f"{name}={config[name]!r} has no counterpart in Keras 3"[:300])
+            raise context.unsupported(f"{name}={config[name]!r} has no counterpart in Keras 3"[:300])
     return arguments
 
 
-def _read(call: Call, name: str, key: Key, value: Any) -> Any:
-    if key.read is values.activation and isinstance(value, str) and value in call.custom:
-        return call.custom[value]
+def _read(context: BuildContext, name: str, key: ConfigKey, value: Any) -> Any:
+    if key.read is readers.activation and isinstance(value, str) and value in context.custom:
+        return context.custom[value]
     try:
         return key.read(value)
     except (TypeError, ValueError, OverflowError) as error:
-        raise LegacyModelError(f"{name}={repr(value)[:200]} {error}", call.layer.path) from error
+        raise LegacyModelError(f"{name}={repr(value)[:200]} {error}", context.layer.path) from error
 
 
 def clean(name: str) -> str:

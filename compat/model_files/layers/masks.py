@@ -16,16 +16,16 @@ from ....data_format import tables
 ops, L = keras.ops, keras.layers
 
 
-class _ByAll:
+class _AndMask:
     def compute_mask(self, inputs: Sequence[Any], mask: Any = None) -> Any:
         """Where all masks hold that there are; `None` without any."""
         found = [one for one in mask or () if one is not None]
         return reduce(ops.logical_and, found) if found else None
 
 
-class _InARow(_ByAll):
+class _ConcatMask(_AndMask):
     def compute_mask(self, inputs: Sequence[Any], mask: Any = None) -> Any:
-        """As `_ByAll` along the last axis; along another one the masks are put in a row, too."""
+        """As `_AndMask` along the last axis; along another one the masks are put in a row, too."""
         rank = len(inputs[0].shape)
         if self.axis % rank == rank - 1 or not any(one is not None for one in mask or ()):  # type: ignore[attr-defined]
             return super().compute_mask(inputs, mask)
@@ -43,7 +43,7 @@ def _masked(rule: type, kind: type) -> type:
 
 
 MERGES = {
-    kind: _masked(_InARow if kind is L.Concatenate else _ByAll, kind)
+    kind: _masked(_ConcatMask if kind is L.Concatenate else _AndMask, kind)
     for kind in (L.Add, L.Subtract, L.Multiply, L.Average, L.Maximum, L.Minimum, L.Concatenate)
 }
 

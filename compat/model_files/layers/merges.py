@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from .config_readers import integer
-from .layer_spec import Call, Made, Row
+from .layer_spec import BuildContext, BuiltLayers, LayerSpec
 from .legacy_layers import Cosine
 from .masks import MERGES
 
@@ -16,29 +16,29 @@ _PLAIN = {"sum": L.Add, "mul": L.Multiply, "ave": L.Average, "max": L.Maximum}
 MODES = (*_PLAIN, "concat", "dot", "cos")
 
 
-def merge(row: Row, call: Call, arguments: dict[str, Any]) -> Made:
+def merge(spec: LayerSpec, context: BuildContext, arguments: dict[str, Any]) -> BuiltLayers:
     """The layer of Keras 3 for a mode."""
     mode, concat_axis, dot_axes = (arguments.pop(key) for key in ("mode", "concat_axis", "dot_axes"))
-    if len(call.shapes) < 2:
-        raise call.unsupported("merges less than two tensors")
+    if len(context.shapes) < 2:
+        raise context.unsupported("merges less than two tensors")
     if mode in _PLAIN:
-        return merging(Row(_PLAIN[mode]), call, arguments)
+        return merging(LayerSpec(_PLAIN[mode]), context, arguments)
     if mode == "concat":
-        return merging(Row(L.Concatenate), call, arguments | {"axis": concat_axis})
-    if len(call.shapes) > 2:
-        raise call.unsupported(f"mode {mode!r} takes two tensors")
+        return merging(LayerSpec(L.Concatenate), context, arguments | {"axis": concat_axis})
+    if len(context.shapes) > 2:
+        raise context.unsupported(f"mode {mode!r} takes two tensors")
     if isinstance(dot_axes, int):
         dot_axes = [dot_axes, dot_axes]
     if mode == "cos":
-        return Made([Cosine(dot_axes, **arguments)])
-    ranks = [len(shape) for shape in call.shapes]
+        return BuiltLayers([Cosine(dot_axes, **arguments)])
+    ranks = [len(shape) for shape in context.shapes]
     axes = [axis % rank for axis, rank in zip(dot_axes, ranks, strict=True)]
-    return Made([L.Dot(axes=axes, **arguments)])
+    return BuiltLayers([L.Dot(axes=axes, **arguments)])
 
 
-def merging(row: Row, call: Call, arguments: dict[str, Any]) -> Made:
+def merging(spec: LayerSpec, context: BuildContext, arguments: dict[str, Any]) -> BuiltLayers:
     """A merging layer; one of ours where there are masks to merge."""
-    return Made([(MERGES[row.layer] if call.masked else row.layer)(**arguments)])
+    return BuiltLayers([(MERGES[spec.layer] if context.masked else spec.layer)(**arguments)])
 
 
 def dot_axes(value: Any) -> int | list[int]:

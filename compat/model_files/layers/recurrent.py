@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from .layer_spec import Call, Made, Names, Row
+from .layer_spec import BuildContext, BuiltLayers, LayerSpec, Names
 
 L = keras.layers
 
@@ -28,49 +28,49 @@ def gate_names(gates: str) -> Any:
     return names
 
 
-def keras1_recurrent(row: Row, call: Call, arguments: dict[str, Any]) -> Made:
+def keras1_recurrent(spec: LayerSpec, context: BuildContext, arguments: dict[str, Any]) -> BuiltLayers:
     """LSTM or GRU of Keras 1; its weights for each gate are put side by side."""
-    order = _LSTM_ORDER if row.layer is L.LSTM else _GRU_ORDER
-    weights: list[np.ndarray] = call.arrays
+    order = _LSTM_ORDER if spec.layer is L.LSTM else _GRU_ORDER
+    weights: list[np.ndarray] = context.arrays
     if len(weights) == 3 * len(order):
         for kind in range(3):
             if len({one.shape for one in weights[kind::3]}) > 1:
-                raise call.unsupported("the weights of its gates differ in shape")
+                raise context.unsupported("the weights of its gates differ in shape")
         parts = [[weights[3 * gate + kind] for gate in order] for kind in range(3)]
         weights = [np.concatenate(one, axis=-1) for one in parts]
-    if row.layer is L.LSTM:
+    if spec.layer is L.LSTM:
         arguments["unit_forget_bias"] = arguments.pop("forget_bias") == "one"
-    return Made([row.layer(**arguments)], weights=weights)
+    return BuiltLayers([spec.layer(**arguments)], weights=weights)
 
 
-def cudnn(row: Row, call: Call, arguments: dict[str, Any]) -> Made:
+def cudnn(spec: LayerSpec, context: BuildContext, arguments: dict[str, Any]) -> BuiltLayers:
     """CuDNNLSTM and CuDNNGRU of Keras 2: kernels transposed, two biases."""
-    if len(call.arrays) != 3 or any(one.ndim != 2 for one in call.arrays[:2]):
-        raise call.unsupported("its weights are not those of cuDNN")
-    kernel, recurrent, bias = call.arrays
-    gates = 4 if row.layer is L.LSTM else 3
+    if len(context.arrays) != 3 or any(one.ndim != 2 for one in context.arrays[:2]):
+        raise context.unsupported("its weights are not those of cuDNN")
+    kernel, recurrent, bias = context.arrays
+    gates = 4 if spec.layer is L.LSTM else 3
     if kernel.shape[1] % gates or recurrent.shape[1] != gates * recurrent.shape[0] or bias.ndim != 1:
-        raise call.unsupported("its weights are not those of cuDNN")
+        raise context.unsupported("its weights are not those of cuDNN")
     if bias.size != 2 * kernel.shape[1]:
-        raise call.unsupported("its bias is not that of cuDNN")
+        raise context.unsupported("its bias is not that of cuDNN")
     kernel = np.hstack([one.T.reshape(one.shape, order="F") for one in np.hsplit(kernel, gates)])
     recurrent = np.hstack([one.T for one in np.hsplit(recurrent, gates)])
     both = bias.reshape(2, -1)
-    return Made(
-        [row.layer(**arguments)], weights=[kernel, recurrent, both.sum(0) if gates == 4 else both]
+    return BuiltLayers(
+        [spec.layer(**arguments)], weights=[kernel, recurrent, both.sum(0) if gates == 4 else both]
     )
 
 
-def bidirectional(row: Row, call: Call, arguments: dict[str, Any]) -> Made:
+def bidirectional(spec: LayerSpec, context: BuildContext, arguments: dict[str, Any]) -> BuiltLayers:
     """Both directions hold half of the weights each."""
     inner, backward = arguments.pop("layer"), arguments.pop("backward_layer", None)
-    half = len(call.arrays) // 2
-    forward = call.inside(inner, call.arrays[:half], call.shapes)
-    other = call.inside(backward or inner, call.arrays[half:], call.shapes)
+    half = len(context.arrays) // 2
+    forward = context.inside(inner, context.arrays[:half], context.shapes)
+    other = context.inside(backward or inner, context.arrays[half:], context.shapes)
     if len(forward.layers) > 1 or len(other.layers) > 1 or not hasattr(forward.holder, "go_backwards"):
-        raise call.unsupported("holds no recurrent layer")
+        raise context.unsupported("holds no recurrent layer")
     if backward is not None:
         arguments["backward_layer"] = other.holder
-    with keras.saving.custom_object_scope(dict(call.custom)):
-        layer = row.layer(forward.holder, **arguments)
-    return Made([layer], weights=[*(forward.weights or []), *(other.weights or [])])
+    with keras.saving.custom_object_scope(dict(context.custom)):
+        layer = spec.layer(forward.holder, **arguments)
+    return BuiltLayers([layer], weights=[*(forward.weights or []), *(other.weights or [])])

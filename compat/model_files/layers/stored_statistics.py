@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import LegacyModelError
-from ..reading.writer_info import Origin, Release
+from ..reading.writer_info import Release, WriterInfo
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ _ROOT = Formula(
 
 
 @dataclass(frozen=True)
-class Row:
+class ReleaseFormula:
     """Releases from `first` to `last`, on one backend or on both, and what they stored."""
 
     first: Release
@@ -59,12 +59,12 @@ class Row:
 
 
 KERAS1 = (
-    Row((0, 3, 3), (1, 0, 5), None, _DEVIATION),
-    Row((1, 0, 6), (1, 0, 6), "theano", _DEVIATION),
-    Row((1, 0, 6), (1, 0, 6), "tensorflow", _VARIANCE),
-    Row((1, 0, 7), (1, 0, 7), "theano", _ROOT),
-    Row((1, 0, 7), (1, 0, 7), "tensorflow", _VARIANCE),
-    Row((1, 0, 8), (1, 2, 2), None, _VARIANCE),
+    ReleaseFormula((0, 3, 3), (1, 0, 5), None, _DEVIATION),
+    ReleaseFormula((1, 0, 6), (1, 0, 6), "theano", _DEVIATION),
+    ReleaseFormula((1, 0, 6), (1, 0, 6), "tensorflow", _VARIANCE),
+    ReleaseFormula((1, 0, 7), (1, 0, 7), "theano", _ROOT),
+    ReleaseFormula((1, 0, 7), (1, 0, 7), "tensorflow", _VARIANCE),
+    ReleaseFormula((1, 0, 8), (1, 2, 2), None, _VARIANCE),
 )
 # The default epsilon and momentum, for configurations that leave them out.
 EPSILON = (
@@ -78,30 +78,30 @@ _UNBIASED = ((2, 1, 4), (2, 3, 1))
 _FUSED_RANKS = (4, 5)
 
 
-def formula(origin: Origin, part: str) -> Formula:
+def formula(writer: WriterInfo, part: str) -> Formula:
     """What a `running_std` of Keras 1 is.
 
     Raises:
         LegacyModelError: release or backend are needed to tell, and unknown.
     """
-    rows = [row for row in KERAS1 if origin.between(row.first, row.last)]
+    rows = [row for row in KERAS1 if writer.between(row.first, row.last)]
     if len({(row.first, row.last) for row in rows}) > 1 and len({id(row.formula) for row in rows}) > 1:
-        raise _unknown_release(part, "running_std holds a standard deviation or a variance", origin)
+        raise _unknown_release(part, "running_std holds a standard deviation or a variance", writer)
     if any(row.backend for row in rows):
-        backend = origin.asked_backend(
-            part, f"What running_std holds in Keras {origin.text} depends on the backend"
+        backend = writer.required_backend(
+            part, f"What running_std holds in Keras {writer.text} depends on the backend"
         )
         rows = [row for row in rows if row.backend == backend]
     if not rows:
-        raise LegacyModelError(f"Keras {origin.text} had no backend {origin.backend!r}", part)
+        raise LegacyModelError(f"Keras {writer.text} had no backend {writer.backend!r}", part)
     return rows[0].formula
 
 
-def default(table: tuple[tuple[Release, Release, float], ...], origin: Origin, part: str) -> float:
+def default(table: tuple[tuple[Release, Release, float], ...], writer: WriterInfo, part: str) -> float:
     """The default epsilon or momentum of a release."""
-    values = {value for first, last, value in table if origin.between(first, last)}
+    values = {value for first, last, value in table if writer.between(first, last)}
     if len(values) != 1:
-        raise _unknown_release(part, "the default epsilon and momentum differ", origin)
+        raise _unknown_release(part, "the default epsilon and momentum differ", writer)
     return values.pop()
 
 
@@ -120,23 +120,23 @@ def modern(rule: Formula, stored: np.ndarray, epsilon: float, part: str) -> tupl
     return np.maximum(rule.variance(wide, epsilon, e), 0.0), e
 
 
-def unbiased(origin: Origin, rank: int, axes: int, part: str) -> bool:
+def unbiased(writer: WriterInfo, rank: int, axes: int, part: str) -> bool:
     """Whether a batch norm of Keras 2 trained with the unbiased variance.
 
     The package keras 2.1.4 to 2.3.1 did, others did not; tf.keras where its fused kernel ran: on
     inputs of rank 4 and 5 with one axis of features.
     """
-    if origin.inside_tensorflow or origin.release[:2] >= (2, 4):  # keras 2.4 and later is tf.keras
+    if writer.inside_tensorflow or writer.release[:2] >= (2, 4):  # keras 2.4 and later is tf.keras
         return rank in _FUSED_RANKS and axes == 1
-    if not origin.between(*_UNBIASED):
+    if not writer.between(*_UNBIASED):
         return False
-    if len(origin.release) < 3 and not (_UNBIASED[0][:2] < origin.release[:2] <= _UNBIASED[1][:2]):
-        raise _unknown_release(part, "training used the biased or the unbiased variance", origin)
+    if len(writer.release) < 3 and not (_UNBIASED[0][:2] < writer.release[:2] <= _UNBIASED[1][:2]):
+        raise _unknown_release(part, "training used the biased or the unbiased variance", writer)
     return True
 
 
-def _unknown_release(part: str, what: str, origin: Origin) -> LegacyModelError:
-    known = f"only {origin.text!r} is known" if origin.text else "the file does not say it"
+def _unknown_release(part: str, what: str, writer: WriterInfo) -> LegacyModelError:
+    known = f"only {writer.text!r} is known" if writer.text else "the file does not say it"
     return LegacyModelError(
         f"{what} by the release of Keras, and {known}. Pass keras_version=, such as "
         "keras_version='1.0.5'",

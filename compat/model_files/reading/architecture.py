@@ -21,7 +21,7 @@ _KERAS2_KEYS = {
 
 
 @dataclass(frozen=True)
-class Reference:
+class CallOutput:
     """An output of a call: the layer's name, which of its calls, which of that call's outputs."""
 
     layer: str
@@ -33,7 +33,7 @@ class Reference:
 class CallConfig:
     """A call of a layer: what it takes, and further arguments."""
 
-    inputs: tuple[Reference, ...]
+    inputs: tuple[CallOutput, ...]
     arguments: dict[str, Any]
 
 
@@ -65,8 +65,8 @@ class ModelConfig:
 
     name: str | None
     layers: tuple[LayerConfig, ...]
-    inputs: tuple[Reference, ...] = ()
-    outputs: tuple[Reference, ...] = ()
+    inputs: tuple[CallOutput, ...] = ()
+    outputs: tuple[CallOutput, ...] = ()
     sequential: bool = False
     input_shape: Any = None
 
@@ -129,7 +129,7 @@ def _from_call_0(model: ModelConfig) -> ModelConfig:
     used = [one for layer in model.layers for call in layer.calls for one in call.inputs]
     first = inside - {one.layer for one in (*used, *model.outputs) if one.call == 0}
 
-    def renumbered(references: tuple[Reference, ...]) -> tuple[Reference, ...]:
+    def renumbered(references: tuple[CallOutput, ...]) -> tuple[CallOutput, ...]:
         return tuple(
             replace(one, call=one.call - 1) if one.layer in first else one for one in references
         )
@@ -170,11 +170,11 @@ def layer_config(raw: Any, path: str, depth: int = 0) -> LayerConfig:
     return LayerConfig(kind, name, config, path, calls, None, branches)
 
 
-def calls(layer: LayerConfig) -> int:
+def call_count(layer: LayerConfig) -> int:
     """How many calls of layers a call of this one is, those in models within counted each time."""
     if layer.model is None:
         return 1
-    return sum(calls(one) * max(len(one.calls), 1) for one in layer.model.layers)
+    return sum(call_count(one) * max(len(one.calls), 1) for one in layer.model.layers)
 
 
 def looks_like_keras2(raw: Any) -> bool:
@@ -226,7 +226,7 @@ def _call(raw: Any, path: str) -> CallConfig:
     return CallConfig(_references(entries, where), arguments)
 
 
-def _references(raw: Any, where: str) -> tuple[Reference, ...]:
+def _references(raw: Any, where: str) -> tuple[CallOutput, ...]:
     entries = _list(raw, where)
     if entries and isinstance(entries[0], str):
         entries = [entries]
@@ -237,7 +237,7 @@ def _references(raw: Any, where: str) -> tuple[Reference, ...]:
         fine = isinstance(layer, str) and len(numbers) == 2
         if not fine or not all(type(one) is int and 0 <= one <= MOST for one in numbers):
             raise LegacyModelError(f"names no output of a layer: {entry!r}"[:200], where)
-        found.append(Reference(layer, *numbers))
+        found.append(CallOutput(layer, *numbers))
     return tuple(found)
 
 

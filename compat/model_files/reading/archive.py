@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 from ..errors import LegacyModelError
-from .hdf5 import Archive
+from .hdf5 import HDF5File
 
 METADATA, CONFIG, WEIGHTS = "metadata.json", "config.json", "model.weights.h5"
 _MOST_PACKED = 200  # times: weights are stored as they are, or nearly incompressible
@@ -76,7 +76,7 @@ def weights(path: str) -> Tree:
         with archive.open(member) as packed:
             shutil.copyfileobj(packed, file)
         file.flush()
-        with Archive(file.name) as opened:
+        with HDF5File(file.name) as opened:
             return _tree(opened, opened.root, 0)
 
 
@@ -116,7 +116,7 @@ def _text(archive: zipfile.ZipFile, name: str) -> str:
     return archive.read(name).decode("utf-8", "replace")
 
 
-def _tree(archive: Archive, group: h5py.Group, depth: int) -> Tree:
+def _tree(archive: HDF5File, group: h5py.Group, depth: int) -> Tree:
     if depth > _DEEPEST:
         raise LegacyModelError(f"holds groups more than {_DEEPEST} deep", group.name or "")
     own = archive.group(group, "vars")

@@ -16,7 +16,7 @@ from ....messages import other_file
 from ..errors import LegacyModelError
 from . import archive, tfjs
 from .archive import Tree
-from .hdf5 import Archive
+from .hdf5 import HDF5File
 
 _DEEPEST = 200  # levels of a JSON text; models nested ten deep have about 80
 _MOST_WEIGHTS = 1 << 16
@@ -69,7 +69,7 @@ def read(path: str, weights: str | None) -> LegacyFile:
             return LegacyFile(config, (), False, versions, backends, archive.weights(path))
         config = _architecture(path, versions, backends)
         if weights is None and (found := tfjs.topology(config)) is not None:
-            versions["modelTopology"] = tfjs.origin(config)
+            versions["modelTopology"] = tfjs.keras_version(config)
             backends["modelTopology"] = "tensorflow"
             return LegacyFile(found, (), False, versions, backends, tfjs.weights(path, config, found))
         _check_keras2(config)
@@ -98,7 +98,7 @@ def _architecture(path: str, versions: dict[str, str], backends: dict[str, str])
     if _kind(path) == "json":
         with open(path, "rb") as stream:
             return parse(stream.read(), "JSON")
-    with Archive(path) as opened:
+    with HDF5File(path) as opened:
         text = opened.text(opened.root, "model_config")
         if text is None:
             raise LegacyModelError(
@@ -106,7 +106,7 @@ def _architecture(path: str, versions: dict[str, str], backends: dict[str, str])
                 "the path, and this file as weights=",
                 "model_config",
             )
-        _origin(opened, versions, backends, "")
+        _note_writer(opened, versions, backends, "")
         return parse(text, "model_config")
 
 
@@ -123,16 +123,16 @@ def _with_weights(
 ) -> LegacyFile:
     if _kind(path) != "hdf5":
         raise LegacyModelError("this is no HDF5 file, as weights= must be")
-    with Archive(path) as opened:
+    with HDF5File(path) as opened:
         group = opened.group(opened.root, "model_weights")
         group = opened.root if group is None else group
-        _origin(opened, versions, backends, "weights")
+        _note_writer(opened, versions, backends, "weights")
         numbered = opened.number(group, "nb_layers", _MOST_WEIGHTS)
         layers = _named(opened, group) if numbered is None else _numbered(opened, group, numbered)
     return LegacyFile(config, layers, numbered is not None, versions, backends)
 
 
-def _named(opened: Archive, group: h5py.Group) -> tuple[LayerWeights, ...]:
+def _named(opened: HDF5File, group: h5py.Group) -> tuple[LayerWeights, ...]:
     names = opened.texts(group, "layer_names")
     if names is None:
         raise LegacyModelError(
@@ -156,7 +156,7 @@ def _named(opened: Archive, group: h5py.Group) -> tuple[LayerWeights, ...]:
     return tuple(layers)
 
 
-def _numbered(opened: Archive, group: h5py.Group, count: int) -> tuple[LayerWeights, ...]:
+def _numbered(opened: HDF5File, group: h5py.Group, count: int) -> tuple[LayerWeights, ...]:
     layers = []
     for number in range(count):
         name = f"layer_{number}"
@@ -169,7 +169,9 @@ def _numbered(opened: Archive, group: h5py.Group, count: int) -> tuple[LayerWeig
     return tuple(layers)
 
 
-def _origin(opened: Archive, versions: dict[str, str], backends: dict[str, str], prefix: str) -> None:
+def _note_writer(
+    opened: HDF5File, versions: dict[str, str], backends: dict[str, str], prefix: str
+) -> None:
     """Collect what a file says of the Keras that wrote it, at its root or at its weights."""
     for place in ("", "model_weights"):
         group = opened.group(opened.root, place) if place else opened.root

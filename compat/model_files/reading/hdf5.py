@@ -17,7 +17,7 @@ _MOST_STRINGS = 1 << 20
 _MOST_DIGITS = 6  # chunks of an attribute: name0, name1, … as Keras splits long ones
 
 
-class Archive:
+class HDF5File:
     """A file opened for reading; every failure is a `LegacyModelError` that names the part.
 
     Only hard links are followed, along names that the caller gives, so that neither cycles nor links
@@ -31,7 +31,7 @@ class Archive:
         with _reading(""):
             self.root = h5py.File(path, "r")
 
-    def __enter__(self) -> Archive:
+    def __enter__(self) -> HDF5File:
         return self
 
     def __exit__(self, *error: object) -> None:

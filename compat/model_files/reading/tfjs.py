@@ -36,7 +36,7 @@ def topology(raw: dict[str, Any]) -> dict[str, Any] | None:
     return dict(config) if isinstance(config, dict) else None
 
 
-def origin(raw: dict[str, Any]) -> str:
+def keras_version(raw: dict[str, Any]) -> str:
     """The release of Keras: the one whose layers TensorFlow.js follows, where it made the model."""
     stated = raw["modelTopology"].get("keras_version")
     return stated if isinstance(stated, str) and stated[:1].isdigit() else "2.2.4-tf"

@@ -13,7 +13,7 @@ BACKENDS = ("theano", "tensorflow", "cntk")
 
 
 @dataclass(frozen=True)
-class Origin:
+class WriterInfo:
     """What is known of it; what is not is asked for where it matters.
 
     Attributes:
@@ -39,7 +39,7 @@ class Origin:
         highest = self.release + (10**6,) * (3 - len(self.release))
         return not self.release or (padded <= last and highest >= first)
 
-    def asked_backend(self, part: str, why: str) -> str:
+    def required_backend(self, part: str, why: str) -> str:
         """The backend, or an error that says why it matters and how to give it."""
         if self.backend is None:
             raise LegacyModelError(
@@ -50,14 +50,14 @@ class Origin:
         return self.backend
 
 
-def origin(
+def writer_info(
     versions: dict[str, str],
     backends: dict[str, str],
     keras_version: str | None,
     backend: str | None,
     *,
     like_keras2: bool,
-) -> Origin:
+) -> WriterInfo:
     """Bring together what the files and the caller say.
 
     Raises:
@@ -77,7 +77,7 @@ def origin(
     generation = 1 if release < (2,) else 2
     if not release:
         generation = 2 if like_keras2 else 1
-    return Origin(text, release, next(iter(backends.values()), None), generation)
+    return WriterInfo(text, release, next(iter(backends.values()), None), generation)
 
 
 def _release(versions: dict[str, str]) -> tuple[str | None, Release]:
@@ -107,5 +107,5 @@ def _release(versions: dict[str, str]) -> tuple[str | None, Release]:
     return text, release
 
 
-def _said(values: dict[str, str]) -> str:
-    return ", ".join(f"{where} is {value!r}" for where, value in values.items())
+def _said(readers: dict[str, str]) -> str:
+    return ", ".join(f"{where} is {value!r}" for where, value in readers.items())

@@ -70,7 +70,7 @@ class InnerBatchNorms:
         self.updates += [one for one in made if one.type.startswith("Assign")]
         return tf.cast(y, x.dtype)
 
-    def warn_if_never_updated(self) -> None:
+    def warn_once_if_never_updated(self) -> None:
         """Warn, once, where the layer is used with statistics that training left out."""
         if self._settled or tf.distribute.has_strategy():
             return

@@ -18,7 +18,7 @@ import keras
 import tensorflow as tf
 
 from .inner_batch_norms import BATCH_NORMS, InnerBatchNorm, InnerBatchNorms
-from .variable_store import Variables
+from .variable_store import VariableStore
 
 tf1 = tf.compat.v1
 
@@ -127,11 +127,11 @@ class VariableScopeLayer(keras.layers.Layer):
         specs = [tf.TensorSpec(one.shape, one.dtype) for one in tensors]
         key = (is_training, repr(tf.nest.pack_sequence_as(inputs, specs)))
         # Inside a tf.function each call is traced anew: it may be another replica's, or XLA's.
-        real = not self._made or isinstance(self._made[0].value, tf.Variable)  # see Variables
+        real = not self._made or isinstance(self._made[0].value, tf.Variable)  # see VariableStore
         real &= not self._hidden.batch_norms.measured
         programs = self._hidden.programs if real and tf.executing_eagerly() else {}
         if real and not is_training:
-            self._hidden.batch_norms.warn_if_never_updated()
+            self._hidden.batch_norms.warn_once_if_never_updated()
         if key not in programs:
             programs[key] = self._trace(tf.nest.pack_sequence_as(inputs, specs), is_training)
         program = programs[key]
@@ -143,7 +143,7 @@ class VariableScopeLayer(keras.layers.Layer):
 
     def _trace(self, specs: Any, is_training: bool) -> _Program:
         """Run the code on placeholders of these `tf.TensorSpec`s, and keep what is to be computed."""
-        store, kept = Variables(self, self._made), types.SimpleNamespace()
+        store, kept = VariableStore(self, self._made), types.SimpleNamespace()
         arguments = self._hidden.arguments
         accepted = [one for one in ("is_training", "training") if one in _parameters(self.function)]
         if accepted and accepted[0] not in arguments:
@@ -214,7 +214,7 @@ class _Program(NamedTuple):
 
     run: Callable[..., Any]
     outputs: Any
-    variables: Variables
+    variables: VariableStore
 
 
 def _check_updates(updates: list[Any]) -> None:

@@ -14,7 +14,7 @@ from .weight_losses import WeightLoss, reads_of
 tf1 = tf.compat.v1
 
 
-class Variables:
+class VariableStore:
     """Where `get_variable` finds or makes the layer's weights during one trace.
 
     `get`, a custom getter, leaves TF1's rules (sharing, errors, initializers, partitions, regularizers)
