@@ -42,7 +42,7 @@ class Reference:
         names = {letter: _names(letter, len(each), arrays) for letter, each in tensors.items()}
         if any(name not in arrays for each in names.values() for name in each):
             asked = ", ".join((*names["x"], *names["y"]))
-            order = ", ".join(one.name for one in tensors["x"])
+            order = ", ".join(tensor.name for tensor in tensors["x"])
             raise ValueError(
                 f"{path} must hold {asked} (inputs {order}, then the outputs, in the model's order), "
                 f"and it holds {', '.join(arrays) or 'nothing'}. {HOW}"
@@ -67,7 +67,7 @@ def predictions(model: keras.Model, x: Any, batch_size: int | None = None) -> li
         tf.nest.flatten(model(_rows(x, start, start + size), training=False))
         for start in range(0, count, size)
     ]
-    return [np.concatenate(one) for one in zip(*parts, strict=True)]
+    return [np.concatenate(batches) for batches in zip(*parts, strict=True)]
 
 
 def difference(found: list[np.ndarray], expected: list[np.ndarray]) -> float:
@@ -83,7 +83,7 @@ def difference(found: list[np.ndarray], expected: list[np.ndarray]) -> float:
 
 
 def _rows(x: Any, start: int, stop: int) -> Any:
-    return tf.nest.map_structure(lambda one: one[start:stop], x)
+    return tf.nest.map_structure(lambda array: array[start:stop], x)
 
 
 def _names(letter: str, count: int, arrays: dict[str, np.ndarray]) -> list[str]:

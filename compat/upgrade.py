@@ -123,4 +123,4 @@ def _is_random(model: keras.Model, x: Any) -> bool:
 
 def _same_weights(model: keras.Model, other: keras.Model) -> bool:
     pairs = zip(model.get_weights(), other.get_weights(), strict=True)
-    return all(np.array_equal(one, another) for one, another in pairs)
+    return all(np.array_equal(array, other_array) for array, other_array in pairs)

@@ -16,7 +16,7 @@ def valid_weights(weights: Any) -> tuple[np.ndarray, ...]:
             "weights must be a list [gamma, beta] or [gamma, beta, running_mean, running_std], received "
             f"{weights!r}."
         )
-    return tuple(np.asarray(one) for one in weights)
+    return tuple(np.asarray(array) for array in weights)
 
 
 def input_arguments(kwargs: dict[str, Any]) -> tuple[tuple[int | None, ...] | None, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 
-def same_flow(one: keras.KerasTensor, other: keras.KerasTensor) -> bool:
+def same_flow(tensor: keras.KerasTensor, other_tensor: keras.KerasTensor) -> bool:
     """Whether the same layers made two Keras tensors, on the same way from the same inputs.
 
     A Sequential model calls all its layers again each time that one is added: what they make then is
@@ -15,7 +15,7 @@ def same_flow(one: keras.KerasTensor, other: keras.KerasTensor) -> bool:
     (`keras.utils.get_source_inputs` takes time exponential in the number of branches).
     `tests/test_keras1.py` fails by name when it moves.
     """
-    todo, seen = [(one, other)], set()
+    todo, seen = [(tensor, other_tensor)], set()
     while todo:
         pair = todo.pop()
         if pair[0] is pair[1] or (key := (id(pair[0]), id(pair[1]))) in seen:

@@ -20,7 +20,7 @@ class LegacyModelError(ValueError):
         self.problem, self.part, self.path = problem, part, ""
 
     def __str__(self) -> str:
-        return ": ".join(one for one in (self.path, self.part, self.problem) if one)
+        return ": ".join(text for text in (self.path, self.part, self.problem) if text)
 
 
 class UnsupportedLayerError(LegacyModelError):

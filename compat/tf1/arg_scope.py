@@ -173,7 +173,8 @@ def _arguments(function: Any) -> list[str] | None:
         parameters = inspect.signature(function).parameters
     except ValueError:  # some built-in functions
         return None
-    return None if any(one.kind is one.VAR_KEYWORD for one in parameters.values()) else list(parameters)
+    kinds = {parameter.kind for parameter in parameters.values()}
+    return None if inspect.Parameter.VAR_KEYWORD in kinds else list(parameters)
 
 
 def _loaded_slim() -> Any:

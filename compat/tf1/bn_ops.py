@@ -118,7 +118,7 @@ def check_clipping(renorm: bool, clipping: Mapping[str, Any] | None) -> None:
 
 def _train(x: tf.Tensor, variables: BatchNormVariables, options: BatchNormOptions) -> Tensors:
     """Algorithm 1: output, and mean, biased variance and count per channel."""
-    beta, gamma = (_per_channel(one, x, options) for one in (variables.beta, variables.gamma))
+    beta, gamma = (_per_channel(variable, x, options) for variable in (variables.beta, variables.gamma))
     renorm = variables.renorm_mean is not None
     if renorm or options.adjustment is not None or options.virtual_batch_size:
         y, moments = _corrected(x, beta, gamma, variables, options)
@@ -130,7 +130,7 @@ def _train(x: tf.Tensor, variables: BatchNormVariables, options: BatchNormOption
         y = functional.normalize(x, mean, variance, beta, gamma, options.epsilon, options.axis)
     count = tf.broadcast_to(moments.count, tf.shape(moments.mean))
     dtype = variables.moving_mean.dtype.base_dtype
-    return y, *(tf.cast(one, dtype) for one in (moments.mean, moments.variance, count))
+    return y, *(tf.cast(moment, dtype) for moment in (moments.mean, moments.variance, count))
 
 
 def _moments(x: tf.Tensor, options: BatchNormOptions, axis: Axis) -> Moments:
@@ -170,7 +170,7 @@ def _normalized(x: tf.Tensor, options: BatchNormOptions) -> tuple[tf.Tensor, Mom
         groups = tf.concat([[options.virtual_batch_size, -1], tf.shape(x)[1:]], 0)
         wide = tf.reshape(wide, groups)
         wide.set_shape([options.virtual_batch_size, None, *x.shape.as_list()[1:]])
-        axis = (1, *(one + 1 for one in axis))
+        axis = (1, *(channel + 1 for channel in axis))
     moments = _moments(wide, options, axis)
     mean, variance, count = moments
     y = functional.normalize(wide, mean, variance, epsilon=options.epsilon, axis=axis)
@@ -245,7 +245,7 @@ def _debiased_step(
         steps += tf.cast(seen, old.dtype)
         unbiased = tf.where(steps > 0, biased / (1 - decay**steps), moving)
         pairs = [(variables.biased, biased), (variables.local_step, steps), (moving, unbiased)]
-        return tf.group(*(tf.compat.v1.assign(one, value) for one, value in pairs))
+        return tf.group(*(tf.compat.v1.assign(variable, value) for variable, value in pairs))
 
 
 def _number(value: Any, dtype: tf.DType) -> tf.Tensor:
@@ -257,5 +257,5 @@ def _per_channel(variable: Any, x: tf.Tensor, options: BatchNormOptions) -> tf.T
     """A variable in the shape of `x`'s channel axes; tf.layers keeps some with the rank of `x`."""
     if variable is None:
         return None
-    channels = [x.shape.as_list()[one] for one in channel_axes(options.axis, x.shape.rank)]
+    channels = [x.shape.as_list()[channel] for channel in channel_axes(options.axis, x.shape.rank)]
     return tf.reshape(variable, channels)

@@ -27,7 +27,7 @@ def check_supported(function: str, arguments: dict[str, Any]) -> None:
     wrong = [
         name
         for name, neutral in NOT_IN_KERAS.items()
-        if name in arguments and not any(arguments[name] is one for one in neutral)
+        if name in arguments and not any(arguments[name] is accepted for accepted in neutral)
     ]
     if wrong:
         raise ValueError(

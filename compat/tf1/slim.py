@@ -71,7 +71,7 @@ class slim:  # noqa: N801 (called like the function it was asked to be)
             self._set(module, "batch_norm", batch_norm)
         for name, names in MOVED.items():
             target = vars(module).get(name)
-            if isinstance(target, ModuleType) and not all(hasattr(target, one) for one in names):
+            if isinstance(target, ModuleType) and not all(hasattr(target, moved) for moved in names):
                 self._set(module, name, _ModuleProxy(target, names))
 
     def _set(self, module: ModuleType, name: str, value: Any) -> None:

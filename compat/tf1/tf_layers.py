@@ -103,7 +103,7 @@ def _options(inputs: tf.Tensor, axis: Any, training: Any, **arguments: Any) -> B
     if inputs.shape.rank is None:
         raise ValueError(f"Input {inputs.name} has undefined rank. Give it one with set_shape.")
     axes = channel_axes(axis, inputs.shape.rank)
-    if any(inputs.shape.as_list()[one] is None for one in axes):
+    if any(inputs.shape.as_list()[channel_axis] is None for channel_axis in axes):
         raise ValueError(
             f"Input has undefined `axis` dimension. Received input with shape {inputs.shape} and "
             f"axis={axes}. Give it a size with set_shape."
@@ -146,7 +146,7 @@ def _check_virtual(axes: tuple[int, ...], virtual_batch_size: Any, adjustment: A
 
 def _variables(options: BatchNormOptions, inputs: tf.Tensor, **arguments: Any) -> BatchNormVariables:
     axes = channel_axes(options.axis, inputs.shape.rank)
-    sizes = [size if one in axes else 1 for one, size in enumerate(inputs.shape.as_list())]
+    sizes = [size if number in axes else 1 for number, size in enumerate(inputs.shape.as_list())]
     if options.virtual_batch_size:
         sizes.insert(1, 1)
     elif len(axes) == 1:
@@ -179,7 +179,7 @@ def _keras_layer(inputs: keras.KerasTensor, **arguments: Any) -> keras.KerasTens
     axes = channel_axes(arguments["axis"], rank)
     plain = arguments["fused"] is not False and not arguments["renorm"] and len(axes) == 1
     kept = ["epsilon", "center", "scale", "trainable", "renorm", "renorm_clipping"]
-    kept += [one for one in arguments if one.endswith(("_initializer", "_regularizer", "_constraint"))]
+    kept += [key for key in arguments if key.endswith(("_initializer", "_regularizer", "_constraint"))]
     return apply_layer(
         inputs,
         "batch_normalization",

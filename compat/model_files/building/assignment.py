@@ -47,13 +47,13 @@ class Assignment:
         """Note the arrays of a layer or model within a wrapper."""
         slots = self.slots(layer)
         if slots is not None and len(slots) != len(arrays):
-            raise _other_number(layer, slots, [f"of shape {one.shape}" for one in arrays])
+            raise _other_number(layer, slots, [f"of shape {array.shape}" for array in arrays])
         self._share(layer, arrays)
 
     def slots(self, layer: LayerConfig) -> Slots | None:
         """The weights of a layer in the order of the file; `None` for a class that is not known."""
         if layer.model is not None:
-            return _in_order([slot for one in self._children(layer) for slot in one])
+            return _in_order([slot for slots in self._children(layer) for slot in slots])
         if layer.class_name in ("InputLayer", "Lambda"):
             return []
         row = self._table.get(layer.class_name)
@@ -89,7 +89,7 @@ class Assignment:
             self._arrays[layer] = arrays
             return
         children = self._children(layer)
-        places = [(trained, number) for number, one in enumerate(children) for _, trained in one]
+        places = [(trained, number) for number, slots in enumerate(children) for _, trained in slots]
         order = sorted(range(len(places)), key=lambda place: not places[place][0])
         shares: list[list[np.ndarray]] = [[] for _ in children]
         for place, array in zip(order, arrays, strict=True):
@@ -107,12 +107,12 @@ class Assignment:
         """The arrays of a layer in the order of its slots, and whether each is trained."""
         if layer.model is not None:
             children = _by_class(layer.model, tree)
-            found = [pair for one, inside in children for pair in self._found(one, inside)]
+            found = [pair for child, inside in children for pair in self._found(child, inside)]
         elif isinstance(layer.config.get("layer"), dict):
             wrapped = layer_config(layer.config["layer"], layer.path)
             sides = _SIDES if layer.class_name == "Bidirectional" else ("layer",)
             parts = [tree.inside[side] for side in sides if side in tree.inside]
-            found = [pair for one in parts for pair in self._found(wrapped, one)]
+            found = [pair for part in parts for pair in self._found(wrapped, part)]
         else:
             arrays, slots = tree.all_arrays(), self.slots(layer)
             if slots is None and len(arrays) > len(tree.arrays):
@@ -122,7 +122,7 @@ class Assignment:
                     layer.path,
                 )
             if slots is not None and len(slots) != len(arrays):
-                raise _other_number(layer, slots, [f"of shape {one.shape}" for one in arrays])
+                raise _other_number(layer, slots, [f"of shape {array.shape}" for array in arrays])
             flags = [True] * len(arrays) if slots is None else [trained for _, trained in slots]
             found = list(zip(arrays, flags, strict=True))
         return sorted(found, key=lambda pair: not pair[1])
@@ -131,16 +131,20 @@ class Assignment:
         self, file: LegacyFile, layers: Sequence[LayerConfig]
     ) -> list[tuple[LayerConfig, LayerWeights]]:
         """Layers with weights and what the file has for them."""
-        stored = {one.name: one for one in file.layers if one.arrays}
+        stored = {weights.name: weights for weights in file.layers if weights.arrays}
         slots = [(layer, self.slots(layer)) for layer in layers]
         known = {layer.name for layer in layers}
         needed = [layer for layer, found in slots if found or (found is None and layer.name in stored)]
-        if not file.numbered and all(one.name in stored for one in needed) and stored.keys() <= known:
-            return [(one, stored[one.name]) for one in needed if one.name is not None]
+        if (
+            not file.numbered
+            and all(layer.name in stored for layer in needed)
+            and stored.keys() <= known
+        ):
+            return [(layer, stored[layer.name]) for layer in needed if layer.name is not None]
         if len(needed) != len(stored):
             raise LegacyModelError(
                 f"the file has weights of {len(stored)} layers ({_some(stored)}), and the architecture "
-                f"{len(needed)} layers with weights ({_some(one.path for one in needed)}). Pass the "
+                f"{len(needed)} layers with weights ({_some(layer.path for layer in needed)}). Pass the "
                 "weights of this architecture",
                 "weights",
             )
@@ -148,8 +152,8 @@ class Assignment:
 
 
 def _by_class(model: ModelConfig, tree: Tree) -> list[tuple[LayerConfig, Tree]]:
-    layers = [one for one in model.layers if one.class_name != "InputLayer"]
-    return list(zip(layers, tree.of_layers([one.class_name for one in layers]), strict=True))
+    layers = [layer for layer in model.layers if layer.class_name != "InputLayer"]
+    return list(zip(layers, tree.of_layers([layer.class_name for layer in layers]), strict=True))
 
 
 def _in_order(slots: Slots) -> Slots:
@@ -157,7 +161,7 @@ def _in_order(slots: Slots) -> Slots:
 
 
 def _some(names: Iterable[Any]) -> str:
-    return join_some([str(one) for one in names], most=8) or "none"
+    return join_some([str(name) for name in names], most=8) or "none"
 
 
 def _other_number(layer: LayerConfig, slots: Slots, found: Sequence[str]) -> LegacyModelError:

@@ -76,9 +76,9 @@ class Builder:
         name = None if config.name is None else clean(config.name)
         with _building(first.path):
             if first.branches:
-                branches = [self._branch(one) for one in first.branches]
-                inputs = [tensor for one in branches for tensor in one.inputs]
-                tensors = self._apply(first, [tensor for one in branches for tensor in one.outputs])
+                branches = [self._branch(branch) for branch in first.branches]
+                inputs = [tensor for model in branches for tensor in model.inputs]
+                tensors = self._apply(first, [tensor for model in branches for tensor in model.outputs])
             else:
                 inputs = tensors = [self._first_input(config, shape)]
                 layers = layers if first.class_name == "InputLayer" else config.layers
@@ -105,7 +105,7 @@ class Builder:
             inner = first.model
             if inner.sequential:
                 return self._first_input(inner, None)
-            named = {one.name: one for one in inner.layers}
+            named = {inner_layer.name: inner_layer for inner_layer in inner.layers}
             source = named.get(inner.inputs[0].layer)
             if source is None:
                 raise LegacyModelError("names an input that is no layer", first.path)
@@ -143,7 +143,7 @@ class Builder:
     def _functional(self, config: ModelConfig) -> keras.Model:
         tensors: dict[CallOutput, Any] = {}
         named = {layer.name: layer for layer in config.layers}
-        sources = {one.layer: one for one in config.inputs}
+        sources = {output.layer: output for output in config.inputs}
         for layer, number, call in in_order(config):
             if layer.class_name == "InputLayer":
                 outputs = [self._input(layer)]
@@ -164,7 +164,7 @@ class Builder:
         self, layer: LayerConfig, tensors: Tensors, arguments: Mapping[str, Any] | None = None
     ) -> Tensors:
         """Call a layer on tensors; the first time, make it and give it its weights."""
-        given = [tuple(one.shape) for one in tensors]
+        given = [tuple(tensor.shape) for tensor in tensors]
         if not given:
             raise LegacyModelError("is called on nothing", layer.path)
         if layer not in self._built:
@@ -203,21 +203,21 @@ class Builder:
     ) -> Tensors:
         further = {"training": False} if training is False else {}
         x: Any = tensors[0] if len(tensors) == 1 else tensors
-        for one in built.layers:
-            if one is built.holder and built.weights is not None and not one.built:
+        for keras_layer in built.layers:
+            if keras_layer is built.holder and built.weights is not None and not keras_layer.built:
                 shape = x.shape if hasattr(x, "shape") else x[0].shape
-                check_weights(one, tuple(shape), built.weights, layer.path)
-            if isinstance(one, keras.Model):
-                check_inputs(one, x, layer.path)
-            if getattr(one, "stateful", False):
+                check_weights(keras_layer, tuple(shape), built.weights, layer.path)
+            if isinstance(keras_layer, keras.Model):
+                check_inputs(keras_layer, x, layer.path)
+            if getattr(keras_layer, "stateful", False):
                 check_states(x, layer.path)
-            called = self._in_training(one) if training else one
-            if isinstance(one, _INITIAL_STATES) and isinstance(x, list):
+            called = self._in_training(keras_layer) if training else keras_layer
+            if isinstance(keras_layer, _INITIAL_STATES) and isinstance(x, list):
                 x = called(x[0], initial_state=x[1:], **further)
             else:
                 x = called(x, **further)
-            if one is built.holder and built.weights is not None:
-                assign(one, built, layer.path)
+            if keras_layer is built.holder and built.weights is not None:
+                assign(keras_layer, built, layer.path)
         return list(x) if isinstance(x, (list, tuple)) else [x]
 
     def _in_training(self, layer: keras.layers.Layer) -> InTraining:
@@ -271,17 +271,19 @@ class Builder:
 
 
 def _outputs(references: tuple[CallOutput, ...], tensors: dict[CallOutput, Any], part: str) -> Tensors:
-    for one in references:
-        if one not in tensors:
+    for reference in references:
+        if reference not in tensors:
             raise LegacyModelError(
-                f"names the output {one.output} of call {one.call} of {one.layer!r}, which is none", part
+                f"names the output {reference.output} of call {reference.call} of {reference.layer!r}, "
+                "which is none",
+                part,
             )
-    return [tensors[one] for one in references]
+    return [tensors[reference] for reference in references]
 
 
 def _training(layer: LayerConfig, arguments: Mapping[str, Any]) -> bool | None:
     """What a call says of training; it may say nothing else besides its tensors."""
-    strange = {key: one for key, one in arguments.items() if one is not None and key != "training"}
+    strange = {key: value for key, value in arguments.items() if value is not None and key != "training"}
     if strange or not isinstance(arguments.get("training"), bool | None):
         raise UnsupportedLayerError(f"is called with {arguments}"[:300], layer.path)
     return arguments.get("training")

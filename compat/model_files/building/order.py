@@ -22,11 +22,11 @@ def in_order(config: ModelConfig) -> Iterator[Step]:
             calls = (CallConfig((), {}),)
         for number, call in enumerate(calls):
             key = (layer.name or "", number)
-            needs = {(one.layer, one.call) for one in call.inputs}
+            needs = {(output.layer, output.call) for output in call.inputs}
             needs |= {(key[0], number - 1)} if number else set()
             todo[key] = len(needs)
-            for one in needs:
-                waiting[one].append((layer, number, call))
+            for needed in needs:
+                waiting[needed].append((layer, number, call))
             if not needs:
                 ready.append((layer, number, call))
     while ready:

@@ -19,7 +19,7 @@ def check_weights(
 ) -> None:
     """Refuse weights that do not fit, before the layer makes any."""
     wanted = weight_shapes.expected(layer, shape, part)
-    found = [one.shape for one in weights]
+    found = [array.shape for array in weights]
     if wanted is not None and wanted != found:
         raise LegacyModelError(
             f"called on inputs of shape {shape} it has weights of the shapes {wanted}, and the file "
@@ -30,12 +30,12 @@ def check_weights(
 
 def check_inputs(model: keras.Model, given: Any, part: str) -> None:
     """Refuse tensors that a model within declares otherwise, which Keras 3 sees when it runs."""
-    declared = [tuple(one.shape) for one in model.inputs]
-    shapes = [tuple(one.shape) for one in (given if isinstance(given, list) else [given])]
+    declared = [tuple(tensor.shape) for tensor in model.inputs]
+    shapes = [tuple(tensor.shape) for tensor in (given if isinstance(given, list) else [given])]
     fits = len(declared) == len(shapes) and all(
-        len(one) == len(other)
-        and all(None in pair or pair[0] == pair[1] for pair in zip(one, other, strict=True))
-        for one, other in zip(declared, shapes, strict=True)
+        len(shape) == len(given_shape)
+        and all(None in pair or pair[0] == pair[1] for pair in zip(shape, given_shape, strict=True))
+        for shape, given_shape in zip(declared, shapes, strict=True)
     )
     if not fits:
         raise LegacyModelError(f"takes tensors of shapes {declared}, and is called on {shapes}", part)
@@ -50,11 +50,11 @@ def check_states(given: Any, part: str) -> None:
 
 def assign(layer: Any, built: BuiltLayers, part: str) -> None:
     weights = built.weights or []
-    held = [tuple(one.shape) for one in layer.weights]
-    if held != [one.shape for one in weights]:
+    held = [tuple(weight.shape) for weight in layer.weights]
+    if held != [array.shape for array in weights]:
         raise LegacyModelError(
             f"{type(layer).__name__} has weights of the shapes {held}, and the file holds "
-            f"{[one.shape for one in weights]}",
+            f"{[array.shape for array in weights]}",
             part,
         )
     layer.set_weights(weights)

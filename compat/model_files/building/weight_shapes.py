@@ -31,7 +31,7 @@ def expected(layer: Any, shape: Shape, part: str) -> list[Shape] | None:
         found = rule(layer, tuple(shape))
     except (IndexError, ValueError) as error:
         raise LegacyModelError(f"cannot be called on inputs of shape {shape}: {error}", part) from error
-    if any(None in one for one in found):
+    if any(None in sizes for sizes in found):
         raise LegacyModelError(
             f"is called on inputs of shape {shape}, and its weights need the sizes that are None there",
             part,
@@ -92,8 +92,8 @@ def _recurrent(gates: int) -> Expected:
 
 
 def _bidirectional(layer: Any, shape: Shape) -> list[Shape]:
-    both = [expected(one, shape, layer.name) for one in (layer.forward_layer, layer.backward_layer)]
-    return [shape for one in both for shape in one or []]
+    both = [expected(side, shape, layer.name) for side in (layer.forward_layer, layer.backward_layer)]
+    return [shape for shapes in both for shape in shapes or []]
 
 
 def _distributed(layer: Any, shape: Shape) -> list[Shape]:
@@ -102,7 +102,7 @@ def _distributed(layer: Any, shape: Shape) -> list[Shape]:
 
 def _conv_lstm(layer: Any, shape: Shape) -> list[Shape]:
     channels, wide = shape[2 if layer.data_format == "channels_first" else -1], 4 * layer.filters
-    kernels: list[Shape] = [(*layer.kernel_size, one, wide) for one in (channels, layer.filters)]
+    kernels: list[Shape] = [(*layer.kernel_size, size, wide) for size in (channels, layer.filters)]
     return [*kernels, *_bias(layer, wide)]
 
 

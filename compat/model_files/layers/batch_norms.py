@@ -49,7 +49,7 @@ def keras2_batch_norm(spec: LayerSpec, context: BuildContext, arguments: dict[st
     listed = axis if isinstance(axis, list) else [axis]
     virtual = arguments.pop("virtual_batch_size", None) is not None
     if virtual:  # counted with the axis of virtual batches, which the layer puts behind the first
-        listed = [one - 1 if one > 0 else one for one in listed]
+        listed = [index - 1 if index > 0 else index for index in listed]
         axis = arguments["axis"] = listed if len(listed) > 1 else listed[0]
     axes = len(listed)
     if context.layer.class_name == "SyncBatchNormalization":
@@ -69,5 +69,7 @@ def keras2_batch_norm(spec: LayerSpec, context: BuildContext, arguments: dict[st
     known = [size for axis in listed if (size := context.shape[axis]) is not None]
     sizes = known if (axes > 1 or virtual) and len(known) == axes else []
     if sizes:  # the file has ones between them
-        weights = [one.reshape(sizes) if one.size == math.prod(sizes) else one for one in weights]
+        weights = [
+            array.reshape(sizes) if array.size == math.prod(sizes) else array for array in weights
+        ]
     return BuiltLayers([layer], weights=weights)

@@ -69,7 +69,9 @@ def integer(value: Any) -> int:
 def axes(value: Any) -> Any:
     """An axis, or a list of several."""
     return (
-        [integer(one) for one in value] if isinstance(value, list) and len(value) > 1 else integer(value)
+        [integer(axis) for axis in value]
+        if isinstance(value, list) and len(value) > 1
+        else integer(value)
     )
 
 
@@ -86,7 +88,7 @@ def clipping(value: Any) -> dict[str, float]:
     """Bounds of batch renormalisation by name."""
     if not isinstance(value, dict) or not value.keys() <= {"rmin", "rmax", "dmax"}:
         raise TypeError("must be an object of rmin, rmax and dmax")
-    return {name: number(one) for name, one in value.items() if one is not None}
+    return {name: number(bound) for name, bound in value.items() if bound is not None}
 
 
 def maybe(read: Reader) -> Reader:
@@ -102,7 +104,7 @@ def sizes(rank: int, read: Reader = size) -> Reader:
             return (read(value),) * rank
         if len(value) != rank:
             raise ValueError(f"must be {rank} integers")
-        return tuple(read(one) for one in value)
+        return tuple(read(item) for item in value)
 
     return reader
 
@@ -116,14 +118,14 @@ def margins(rank: int) -> Reader:
             order = sides[:2] if rank == 1 else [sides[2], sides[3], sides[0], sides[1]]
             if rank > 2 or not value.keys() <= set(order):
                 raise ValueError(f"must have the keys {order}")
-            value = [value.get(one, 0) for one in order]
+            value = [value.get(side, 0) for side in order]
         if not isinstance(value, list):
             pairs = [(offset(value),) * 2] * rank
-        elif len(value) == 2 * rank and not any(isinstance(one, list) for one in value):
-            flat = [offset(one) for one in value]
+        elif len(value) == 2 * rank and not any(isinstance(item, list) for item in value):
+            flat = [offset(item) for item in value]
             pairs = list(zip(flat[::2], flat[1::2], strict=True))
         elif len(value) == rank:
-            pairs = [sizes(2, offset)(one) for one in value]
+            pairs = [sizes(2, offset)(item) for item in value]
         else:
             raise ValueError(f"must be margins of {rank} axes")
         return pairs[0] if rank == 1 else tuple(pairs)
@@ -133,7 +135,7 @@ def margins(rank: int) -> Reader:
 
 def choice(*allowed: Any) -> Reader:
     def reader(value: Any) -> Any:
-        if not any(type(value) is type(one) and value == one for one in allowed):
+        if not any(type(value) is type(option) and value == option for option in allowed):
             raise ValueError(f"must be one of {', '.join(map(repr, allowed))}")
         return value
 
@@ -149,14 +151,14 @@ def shape(value: Any) -> tuple[int, ...]:
     """The target of a Reshape: sizes, one of them maybe -1."""
     if not isinstance(value, list) or len(value) > 32:
         raise TypeError("must be a list of sizes")
-    return tuple(-1 if type(one) is int and one == -1 else size(one) for one in value)
+    return tuple(-1 if type(item) is int and item == -1 else size(item) for item in value)
 
 
 def batch_shape(value: Any) -> tuple[int | None, ...]:
     """The shape of an input with its batch axis."""
     if not isinstance(value, list) or not 1 <= len(value) <= 32:
         raise TypeError("must be a list of sizes")
-    return tuple(maybe(size)(one) for one in value)
+    return tuple(maybe(size)(item) for item in value)
 
 
 def dtype(value: Any) -> str:
@@ -252,11 +254,13 @@ def _of_class(classes: dict[str, Callable[..., Any]], allowed: tuple[str, ...]) 
         name, config = found.get("class_name"), found.get("config")
         if not isinstance(name, str) or name not in classes or not isinstance(config, dict | None):
             raise ValueError(f"is none that Keras 2 had: {name!r}"[:100])
-        settings = {key: one for key, one in (config or {}).items() if key not in ("dtype", "seed")}
+        settings = {
+            key: setting for key, setting in (config or {}).items() if key not in ("dtype", "seed")
+        }
         if strange := settings.keys() - set(allowed):
             raise ValueError(f"has the unknown settings {sorted(strange)}")
-        for key, one in settings.items():
-            if isinstance(one, (list, dict)) and key not in ("value", "axis"):
+        for key, setting in settings.items():
+            if isinstance(setting, (list, dict)) and key not in ("value", "axis"):
                 raise TypeError(f"{key} must be a number or a text")
         if settings.get("distribution") == "normal":
             settings["distribution"] = "truncated_normal"
@@ -269,7 +273,9 @@ def _both_names(module: Any, names: str, **other: Callable[..., Any]) -> dict[st
     """Classes of Keras 3 by both names that files have: GlorotUniform, glorot_uniform."""
     found: dict[str, Callable[..., Any]] = dict(other)
     for name in names.split():
-        snake = "".join(f"_{one.lower()}" if one.isupper() else one for one in name).strip("_")
+        snake = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).strip(
+            "_"
+        )
         found |= {name: getattr(module, name), snake: getattr(module, name)}
     return found
 

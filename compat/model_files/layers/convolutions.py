@@ -170,7 +170,7 @@ def deconvolution(spec: LayerSpec, context: BuildContext, arguments: dict[str, A
     fits = all(-(-(out - (0 if same else k - 1)) // s) == length for out, length, s, k in axes)
     usual = all(out == length * s + (0 if same else max(k - s, 0)) for out, length, s, k in axes)
     extra = [out - ((length - 1) * s + k - (2 * (k // 2) if same else 0)) for out, length, s, k in axes]
-    if not fits or not (usual or all(0 <= one < s for one, s in zip(extra, strides, strict=True))):
+    if not fits or not (usual or all(0 <= pixels < s for pixels, s in zip(extra, strides, strict=True))):
         raise context.unsupported(f"makes no images of {spatial} from {inputs}")
     theano = max(size) > 1 and _backend(context, "Theano turned kernels around") == "theano"
     if theano and same:
@@ -189,7 +189,7 @@ def separable1(spec: LayerSpec, context: BuildContext, arguments: dict[str, Any]
     """SeparableConvolution2D of Keras 1, which ran on TensorFlow only: nothing was turned around."""
     weights = list(context.arrays)
     if arguments["data_format"] == "channels_first":
-        weights[:2] = [np.transpose(one, (2, 3, 1, 0)) for one in weights[:2] if one.ndim == 4]
+        weights[:2] = [np.transpose(array, (2, 3, 1, 0)) for array in weights[:2] if array.ndim == 4]
     return _placed(spec, context, arguments, weights)
 
 

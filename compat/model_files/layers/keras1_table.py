@@ -125,7 +125,7 @@ TABLE: dict[str, LayerSpec] = {
     ),
     "Permute": LayerSpec(
         L.Permute,
-        {"dims": ConfigKey("dims", lambda dims: [readers.size(one) for one in dims], REQUIRED)},
+        {"dims": ConfigKey("dims", lambda dims: [readers.size(dim) for dim in dims], REQUIRED)},
     ),
     "RepeatVector": LayerSpec(L.RepeatVector, {"n": ConfigKey("n", readers.size, REQUIRED)}),
     "Merge": LayerSpec(L.Add, _MERGE, finish=merge),
@@ -158,7 +158,7 @@ TABLE: dict[str, LayerSpec] = {
     ),
     "SeparableConvolution2D": LayerSpec(
         L.SeparableConv2D,
-        {key: one for key, one in _CONV2D.keys.items() if key[:2] not in ("W_", "in")}
+        {key: value for key, value in _CONV2D.keys.items() if key[:2] not in ("W_", "in")}
         | weight_keys("depthwise:depthwise", "pointwise:pointwise", "b:bias")
         | {
             "depth_multiplier": ConfigKey("depth_multiplier", readers.size, 1),

@@ -24,14 +24,16 @@ def _names(*names: str) -> Callable[[Mapping[str, Any]], Names]:
     """Names of weights; the bias is there with use_bias only."""
 
     def present(config: Mapping[str, Any]) -> Names:
-        return tuple(one for one in names if one != "bias" or config.get("use_bias", True))
+        return tuple(name for name in names if name != "bias" or config.get("use_bias", True))
 
     return present
 
 
 def _affine(statistics: bool) -> Callable[[Mapping[str, Any]], Names]:
     def present(config: Mapping[str, Any]) -> Names:
-        affine = [one for one, key in (("gamma", "scale"), ("beta", "center")) if config.get(key, True)]
+        affine = [
+            name for name, key in (("gamma", "scale"), ("beta", "center")) if config.get(key, True)
+        ]
         return (*affine, *(("*moving_mean", "*moving_variance") if statistics else ()))
 
     return present
@@ -156,7 +158,7 @@ _BATCH_NORM = LayerSpec(
     | _same(readers.number, "epsilon", default=1e-3)
     | {"momentum": ConfigKey("decay", readers.number, 0.99)}
     | _optional(readers.flag, "center", "scale", "synchronized")
-    | {key: one for key, one in _of("beta", "gamma").items() if key != "activity_regularizer"}
+    | {key: value for key, value in _of("beta", "gamma").items() if key != "activity_regularizer"}
     | _optional(readers.initializer2, "moving_mean_initializer", "moving_variance_initializer")
     | _optional(readers.flag, "renorm")
     | {
@@ -193,7 +195,7 @@ TABLE: dict[str, LayerSpec] = {
         L.ConvLSTM2D,
         _FILTERS
         | _window(2)
-        | {key: one for key, one in _GATED.items() if key not in ("units", "implementation")}
+        | {key: value for key, value in _GATED.items() if key not in ("units", "implementation")}
         | _FORGET,
         _CELLS,
         convolution,
@@ -221,7 +223,7 @@ TABLE: dict[str, LayerSpec] = {
     "Masking": LayerSpec(L.Masking, _same(readers.number, "mask_value", default=0.0)),
     "Flatten": LayerSpec(L.Flatten, _FORMAT),
     "Reshape": LayerSpec(L.Reshape, _same(readers.shape, "target_shape")),
-    "Permute": LayerSpec(L.Permute, _same(lambda dims: [readers.size(one) for one in dims], "dims")),
+    "Permute": LayerSpec(L.Permute, _same(lambda dims: [readers.size(dim) for dim in dims], "dims")),
     "RepeatVector": LayerSpec(L.RepeatVector, _same(readers.size, "n")),
     "Embedding": LayerSpec(
         L.Embedding,

@@ -19,7 +19,7 @@ ops, L = keras.ops, keras.layers
 class _AndMask:
     def compute_mask(self, inputs: Sequence[Any], mask: Any = None) -> Any:
         """Where all masks hold that there are; `None` without any."""
-        found = [one for one in mask or () if one is not None]
+        found = [step_mask for step_mask in mask or () if step_mask is not None]
         return reduce(ops.logical_and, found) if found else None
 
 
@@ -27,14 +27,14 @@ class _ConcatMask(_AndMask):
     def compute_mask(self, inputs: Sequence[Any], mask: Any = None) -> Any:
         """As `_AndMask` along the last axis; along another one the masks are put in a row, too."""
         rank = len(inputs[0].shape)
-        if self.axis % rank == rank - 1 or not any(one is not None for one in mask or ()):  # type: ignore[attr-defined]
+        if self.axis % rank == rank - 1 or not any(step_mask is not None for step_mask in mask or ()):  # type: ignore[attr-defined]
             return super().compute_mask(inputs, mask)
         masks = [
-            ops.all(ops.ones_like(x, dtype="bool"), axis=-1) if one is None else one
-            for x, one in zip(inputs, mask, strict=True)
+            ops.all(ops.ones_like(x, dtype="bool"), axis=-1) if step_mask is None else step_mask
+            for x, step_mask in zip(inputs, mask, strict=True)
         ]
         # ops.concatenate would be an operation "concatenate" in the graph, a name that layers have.
-        return reduce(lambda one, other: ops.append(one, other, axis=self.axis), masks)  # type: ignore[attr-defined]
+        return reduce(lambda first, other: ops.append(first, other, axis=self.axis), masks)  # type: ignore[attr-defined]
 
 
 def _masked(rule: type, kind: type) -> type:

@@ -47,4 +47,4 @@ def dot_axes(value: Any) -> int | list[int]:
         return integer(value)
     if len(value) != 2:
         raise ValueError("must be one axis of each tensor")
-    return [integer(one) for one in value]
+    return [integer(axis) for axis in value]

@@ -34,10 +34,10 @@ def keras1_recurrent(spec: LayerSpec, context: BuildContext, arguments: dict[str
     weights: list[np.ndarray] = context.arrays
     if len(weights) == 3 * len(order):
         for kind in range(3):
-            if len({one.shape for one in weights[kind::3]}) > 1:
+            if len({array.shape for array in weights[kind::3]}) > 1:
                 raise context.unsupported("the weights of its gates differ in shape")
         parts = [[weights[3 * gate + kind] for gate in order] for kind in range(3)]
-        weights = [np.concatenate(one, axis=-1) for one in parts]
+        weights = [np.concatenate(arrays, axis=-1) for arrays in parts]
     if spec.layer is L.LSTM:
         arguments["unit_forget_bias"] = arguments.pop("forget_bias") == "one"
     return BuiltLayers([spec.layer(**arguments)], weights=weights)
@@ -45,7 +45,7 @@ def keras1_recurrent(spec: LayerSpec, context: BuildContext, arguments: dict[str
 
 def cudnn(spec: LayerSpec, context: BuildContext, arguments: dict[str, Any]) -> BuiltLayers:
     """CuDNNLSTM and CuDNNGRU of Keras 2: kernels transposed, two biases."""
-    if len(context.arrays) != 3 or any(one.ndim != 2 for one in context.arrays[:2]):
+    if len(context.arrays) != 3 or any(array.ndim != 2 for array in context.arrays[:2]):
         raise context.unsupported("its weights are not those of cuDNN")
     kernel, recurrent, bias = context.arrays
     gates = 4 if spec.layer is L.LSTM else 3
@@ -53,8 +53,8 @@ def cudnn(spec: LayerSpec, context: BuildContext, arguments: dict[str, Any]) -> 
         raise context.unsupported("its weights are not those of cuDNN")
     if bias.size != 2 * kernel.shape[1]:
         raise context.unsupported("its bias is not that of cuDNN")
-    kernel = np.hstack([one.T.reshape(one.shape, order="F") for one in np.hsplit(kernel, gates)])
-    recurrent = np.hstack([one.T for one in np.hsplit(recurrent, gates)])
+    kernel = np.hstack([gate.T.reshape(gate.shape, order="F") for gate in np.hsplit(kernel, gates)])
+    recurrent = np.hstack([gate.T for gate in np.hsplit(recurrent, gates)])
     both = bias.reshape(2, -1)
     return BuiltLayers(
         [spec.layer(**arguments)], weights=[kernel, recurrent, both.sum(0) if gates == 4 else both]

@@ -25,7 +25,7 @@ def time_distributed(spec: LayerSpec, context: BuildContext, arguments: dict[str
         raise context.unsupported(f"has {steps} steps, which Keras 3 would write out one by one")
     built = context.inside(inner, context.arrays, [(shape[0], *shape[2:])], steps)
     model = isinstance(built.holder, keras.Model)
-    vectors = model and all(len(one.shape) == 2 for one in built.holder.outputs)
+    vectors = model and all(len(output.shape) == 2 for output in built.holder.outputs)
     if context.writer.generation == 2 and makes_masks(inner) and not vectors:
         raise context.unsupported(
             "makes a mask at each step, which Keras 3 forgets. If no layer after it uses masks, set "
@@ -33,7 +33,7 @@ def time_distributed(spec: LayerSpec, context: BuildContext, arguments: dict[str
         )
     name, rest = arguments.pop("name"), arguments
     # Keras 2 saw all steps as one batch, which matters to batch norms in training.
-    at_once = shape[1] is None or any(one.get("class_name") in BATCH_NORMS for one in objects(inner))
+    at_once = shape[1] is None or any(found.get("class_name") in BATCH_NORMS for found in objects(inner))
     kind = StepwiseLayer if at_once else spec.layer
     layers = [
         kind(layer, **(rest | {"name": name if layer is built.holder else part_name(name, str(number))}))
@@ -49,7 +49,7 @@ def _batch_norm(inner: dict[str, Any], context: BuildContext) -> BuiltLayers:
     config = dict(inner.get("config") or {}) if isinstance(inner.get("config"), dict) else {}
     axis = config.get("axis", -1)
     if isinstance(axis, list):
-        config["axis"] = [one + 1 if type(one) is int and one > 0 else one for one in axis]
+        config["axis"] = [index + 1 if type(index) is int and index > 0 else index for index in axis]
     elif type(axis) is int and axis > 0:
         config["axis"] = axis + 1
     config["name"] = context.layer.name

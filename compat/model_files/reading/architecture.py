@@ -100,15 +100,15 @@ def model_config(raw: Any, path: str = "", depth: int = 0) -> ModelConfig:
     if kind in SEQUENTIAL:
         layers = config.get("layers") if isinstance(config, dict) else config
         shape = config.get("build_input_shape") if isinstance(config, dict) else None
-        made = tuple(layer_config(one, path, depth) for one in _list(layers, f"{where}: layers"))
+        made = tuple(layer_config(layer, path, depth) for layer in _list(layers, f"{where}: layers"))
         if not made:
             raise LegacyModelError("has no layers", where)
         return ModelConfig(name, made, sequential=True, input_shape=shape)
     config = _object(config, where)
     made = tuple(
-        layer_config(one, path, depth) for one in _list(config.get("layers"), f"{where}: layers")
+        layer_config(layer, path, depth) for layer in _list(config.get("layers"), f"{where}: layers")
     )
-    names = [one.name for one in made]
+    names = [layer.name for layer in made]
     if None in names or len(set(names)) != len(names):
         raise LegacyModelError("has layers without a name, or two of one name", where)
     inputs, outputs = (
@@ -126,16 +126,19 @@ def _from_call_0(model: ModelConfig) -> ModelConfig:
     but not for a Sequential model of tf.keras that was made without an input.
     """
     inside = {layer.name for layer in model.layers if layer.model is not None}
-    used = [one for layer in model.layers for call in layer.calls for one in call.inputs]
-    first = inside - {one.layer for one in (*used, *model.outputs) if one.call == 0}
+    used = [output for layer in model.layers for call in layer.calls for output in call.inputs]
+    first = inside - {output.layer for output in (*used, *model.outputs) if output.call == 0}
 
     def renumbered(references: tuple[CallOutput, ...]) -> tuple[CallOutput, ...]:
         return tuple(
-            replace(one, call=one.call - 1) if one.layer in first else one for one in references
+            replace(output, call=output.call - 1) if output.layer in first else output
+            for output in references
         )
 
     layers = tuple(
-        replace(layer, calls=tuple(replace(one, inputs=renumbered(one.inputs)) for one in layer.calls))
+        replace(
+            layer, calls=tuple(replace(call, inputs=renumbered(call.inputs)) for call in layer.calls)
+        )
         for layer in model.layers
     )
     return replace(model, layers=layers, outputs=renumbered(model.outputs))
@@ -154,9 +157,9 @@ def layer_config(raw: Any, path: str, depth: int = 0) -> LayerConfig:
     if not isinstance(kind, str):
         raise LegacyModelError(f"a layer's class_name is {kind!r}", where)
     name = _name(raw, config)
-    path = "/".join(one for one in (path, name or kind) if one)
+    path = "/".join(filter(None, (path, name or kind)))
     calls = tuple(
-        _call(one, path) for one in _list(raw.get("inbound_nodes", []), f"{path}: inbound_nodes")
+        _call(node, path) for node in _list(raw.get("inbound_nodes", []), f"{path}: inbound_nodes")
     )
     if kind in MODELS or kind == "Graph":
         return LayerConfig(kind, name, {}, path, calls, model_config(raw, path, depth + 1))
@@ -164,7 +167,7 @@ def layer_config(raw: Any, path: str, depth: int = 0) -> LayerConfig:
     branches: tuple[LayerConfig, ...] = ()
     if kind == "Merge" and config.get("layers"):
         listed = _list(config.pop("layers"), f"{path}: layers")
-        branches = tuple(layer_config(one, path, depth + 1) for one in listed)
+        branches = tuple(layer_config(branch, path, depth + 1) for branch in listed)
     if depth > _DEEPEST:
         raise LegacyModelError(f"holds layers more than {_DEEPEST} deep", path)
     return LayerConfig(kind, name, config, path, calls, None, branches)
@@ -174,21 +177,21 @@ def call_count(layer: LayerConfig) -> int:
     """How many calls of layers a call of this one is, those in models within counted each time."""
     if layer.model is None:
         return 1
-    return sum(call_count(one) * max(len(one.calls), 1) for one in layer.model.layers)
+    return sum(call_count(inner) * max(len(inner.calls), 1) for inner in layer.model.layers)
 
 
 def looks_like_keras2(raw: Any) -> bool:
     """Whether a JSON object without a version has what only Keras 2 wrote."""
-    return any(not _KERAS2_KEYS.isdisjoint(one) for one in objects(raw))
+    return any(not _KERAS2_KEYS.isdisjoint(found) for found in objects(raw))
 
 
 def makes_masks(raw: Any) -> bool:
     """Whether a JSON object has a layer of Keras that makes masks."""
     return any(
-        one.get("class_name") == "Masking"
-        or one.get("name") == "Masking"
-        or one.get("mask_zero") is True
-        for one in objects(raw)
+        found.get("class_name") == "Masking"
+        or found.get("name") == "Masking"
+        or found.get("mask_zero") is True
+        for found in objects(raw)
     )
 
 
@@ -196,12 +199,12 @@ def objects(raw: Any) -> Iterator[dict[str, Any]]:
     """All objects in a JSON value."""
     todo = [raw]
     while todo:
-        one = todo.pop()
-        if isinstance(one, dict):
-            yield one
-            todo += one.values()
-        elif isinstance(one, list):
-            todo += one
+        value = todo.pop()
+        if isinstance(value, dict):
+            yield value
+            todo += value.values()
+        elif isinstance(value, list):
+            todo += value
 
 
 def listed(model: ModelConfig) -> Iterator[LayerConfig]:
@@ -235,7 +238,7 @@ def _references(raw: Any, where: str) -> tuple[CallOutput, ...]:
         parts = _list(entry, where)[:3]
         layer, *numbers = parts or [None]
         fine = isinstance(layer, str) and len(numbers) == 2
-        if not fine or not all(type(one) is int and 0 <= one <= MOST for one in numbers):
+        if not fine or not all(type(number) is int and 0 <= number <= MOST for number in numbers):
             raise LegacyModelError(f"names no output of a layer: {entry!r}"[:200], where)
         found.append(CallOutput(layer, *numbers))
     return tuple(found)

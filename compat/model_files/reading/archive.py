@@ -45,7 +45,7 @@ class Tree:
 
     def all_arrays(self) -> list[np.ndarray]:
         """Its own, and those of all inside it: of the cell of a recurrent layer, say."""
-        return [*self.arrays, *(array for one in self.inside.values() for array in one.all_arrays())]
+        return [*self.arrays, *(array for tree in self.inside.values() for array in tree.all_arrays())]
 
 
 def version(path: str) -> str | None:

@@ -151,7 +151,7 @@ def _named(opened: HDF5File, group: h5py.Group) -> tuple[LayerWeights, ...]:
             raise LegacyModelError("the attribute weight_names is missing. Save the model again", name)
         if len(set(weights)) != len(weights):
             raise LegacyModelError("lists a weight twice", f"{name}/weight_names")
-        arrays = tuple(opened.array(child, one) for one in weights)
+        arrays = tuple(opened.array(child, path) for path in weights)
         layers.append(LayerWeights(name, tuple(weights), arrays))
     return tuple(layers)
 
@@ -164,8 +164,8 @@ def _numbered(opened: HDF5File, group: h5py.Group, count: int) -> tuple[LayerWei
         if child is None:
             raise LegacyModelError("the layer's group is missing. Save the model again", name)
         weights = opened.number(child, "nb_params", _MOST_WEIGHTS) or 0
-        names = tuple(f"param_{one}" for one in range(weights))
-        layers.append(LayerWeights(name, names, tuple(opened.array(child, one) for one in names)))
+        names = tuple(f"param_{number}" for number in range(weights))
+        layers.append(LayerWeights(name, names, tuple(opened.array(child, weight) for weight in names)))
     return tuple(layers)
 
 
@@ -200,8 +200,8 @@ def parse(text: str | bytes, part: str) -> dict[str, Any]:
         raise LegacyModelError(f"is no JSON object but {type(value).__name__}", part)
     level: list[Any] = [value]
     for _ in range(_DEEPEST):
-        members = [one.values() if isinstance(one, dict) else one for one in level]
-        level = [one for each in members for one in each if isinstance(one, (dict, list))]
+        members = [value.values() if isinstance(value, dict) else value for value in level]
+        level = [value for each in members for value in each if isinstance(value, (dict, list))]
     if level:
         raise LegacyModelError(f"is nested more than {_DEEPEST} levels deep", part)
     return value

@@ -157,8 +157,8 @@ def _part(parent: h5py.Group, name: str) -> str:
 def _strings(value: Any, part: str) -> list[str]:
     values = np.asarray(value).reshape(-1).tolist()
     with _reading(part):
-        found = [one.decode("utf-8") if isinstance(one, bytes) else one for one in values]
-    if not all(isinstance(one, str) for one in found):
+        found = [text.decode("utf-8") if isinstance(text, bytes) else text for text in values]
+    if not all(isinstance(text, str) for text in found):
         raise LegacyModelError("is no list of names", part)
     return found
 

@@ -63,9 +63,9 @@ class _Leaves:
         self._layers: set[str] = set()
 
     def of_model(self, model: ModelConfig) -> Tree:
-        layers = [one for one in model.layers if one.class_name != "InputLayer"]
-        names = group_names([one.class_name for one in layers])
-        inside = {name: self.of_layer(one) for name, one in zip(names, layers, strict=True)}
+        layers = [layer for layer in model.layers if layer.class_name != "InputLayer"]
+        names = group_names([layer.class_name for layer in layers])
+        inside = {name: self.of_layer(layer) for name, layer in zip(names, layers, strict=True)}
         return Tree(inside={"layers": Tree(inside=inside)})
 
     def of_layer(self, layer: LayerConfig, name: str | None = None) -> Tree:
@@ -86,12 +86,12 @@ class _Leaves:
         return Tree(inside={side: Tree(tuple(found)) for side, found in sides.items()})
 
     def _named(self, name: str) -> list[np.ndarray]:
-        names = [one for one in self._by_name if name in one.split("/")]
+        names = [weight for weight in self._by_name if name in weight.split("/")]
         if names and name in self._layers:
             raise LegacyModelError("is the name of two layers, whose weights cannot be told apart", name)
         self._layers.add(name)
         self.taken.update(names)
-        return [array for one in names for array in self._by_name[one]]
+        return [array for weight in names for array in self._by_name[weight]]
 
 
 def _arrays(folder: str, manifest: Any) -> list[tuple[str, np.ndarray]]:
@@ -101,9 +101,9 @@ def _arrays(folder: str, manifest: Any) -> list[tuple[str, np.ndarray]]:
             raise LegacyModelError("is no list of groups of weights", MANIFEST)
         content = _content(folder, group.get("paths"))
         start = 0
-        for one in group["weights"]:
-            array, start = _array(one, content, start)
-            found.append((str(one["name"]), array))
+        for entry in group["weights"]:
+            array, start = _array(entry, content, start)
+            found.append((str(entry["name"]), array))
         if start != len(content):
             raise LegacyModelError(f"leaves {len(content) - start} bytes of the shards over", MANIFEST)
     return found
@@ -144,7 +144,9 @@ def _array(entry: Any, content: bytes, start: int) -> tuple[np.ndarray, int]:
     array = np.frombuffer(content[start:end], dtype).reshape(sizes)
     if kind in ("uint8", "uint16") and quantized:
         scale, least = quantized.get("scale"), quantized.get("min")
-        if not all(isinstance(one, (int, float)) and math.isfinite(one) for one in (scale, least)):
+        if not all(
+            isinstance(number, (int, float)) and math.isfinite(number) for number in (scale, least)
+        ):
             raise LegacyModelError("is quantized without a scale and a minimum", name)
         array = array * np.float32(scale) + np.float32(least)
     original = "int32" if entry.get("dtype") == "int32" else "float32"

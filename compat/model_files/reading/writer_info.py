@@ -88,7 +88,7 @@ def _release(versions: dict[str, str]) -> tuple[str | None, Release]:
         match = re.match(r"(\d{1,4})(?:\.(\d{1,4}))?(?:\.(\d{1,4}))?", stated)
         if not match:
             raise LegacyModelError(f"{stated!r} is no version of Keras, such as '1.2.2'", where)
-        numbers = tuple(int(one) for one in match.groups() if one is not None)
+        numbers = tuple(int(group) for group in match.groups() if group is not None)
         if numbers[:2] > LAST or numbers + (10**6,) * (3 - len(numbers)) < FIRST:
             raise LegacyModelError(
                 f"Keras {stated} is neither of 0.3.3 to 1.2.2 nor of Keras 2. Load models of Keras 3 "

@@ -44,7 +44,7 @@ class CheckpointFile:
                 f"No TF1 checkpoint at {str(path)!r}. Pass the prefix of its files, for "
                 "model.ckpt-7.index 'model.ckpt-7', or a folder whose file 'checkpoint' names it."
             ) from error
-        self.shapes: dict[str, tuple[int, ...]] = {name: tuple(one) for name, one in shapes.items()}
+        self.shapes: dict[str, tuple[int, ...]] = {name: tuple(shape) for name, shape in shapes.items()}
         self.dtypes: dict[str, tf.DType] = dtypes
 
     @property

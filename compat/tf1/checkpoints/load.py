@@ -126,8 +126,8 @@ def load_checkpoint(
         stored = file.read(claims)
         values = {name: source.value(stored) for name, source in plan.items()}
         report.wrong.update({name: value for name, value in values.items() if isinstance(value, str)})
-    fitting = (one for one in plan.items() if one[0] not in report.wrong)
-    report.loaded.update({name: ", ".join(source.keys) for name, source in fitting})
+    fitting = {name: source for name, source in plan.items() if name not in report.wrong}
+    report.loaded.update({name: ", ".join(source.keys) for name, source in fitting.items()})
     if report.missing or report.wrong:
         raise CheckpointError(_refusal(file, report), report)
     warn_if_variables_never_updated(variables | values)
@@ -147,8 +147,9 @@ def warn_if_variables_never_updated(variables: Mapping[str, Any]) -> None:
         scope, _, last = name.rpartition("/")
         if last != "moving_mean":
             continue
-        names = [f"{scope}/{one}" if scope else one for one in ("moving_variance", "beta", "gamma")]
-        variance, beta, gamma = (_whole(variables, one) for one in names)
+        prefix = f"{scope}/" if scope else ""
+        others = ("moving_variance", "beta", "gamma")
+        variance, beta, gamma = (_whole(variables, f"{prefix}{other}") for other in others)
         if variance is not None and never_updated(mean, variance, beta, gamma):
             found.append(scope or name)
     if found:
@@ -157,7 +158,7 @@ def warn_if_variables_never_updated(variables: Mapping[str, Any]) -> None:
 
 def _whole(variables: Mapping[str, Any], name: str) -> Any:
     """A variable, or the parts of a partitioned one in a row; `None` if there is none."""
-    parts = [np.asarray(variables[one]).ravel() for one in parts_of(name, variables)]
+    parts = [np.asarray(variables[part]).ravel() for part in parts_of(name, variables)]
     return np.concatenate(parts) if parts else variables.get(name)
 
 
@@ -173,13 +174,13 @@ def _variables(layer: Any) -> tuple[dict[str, keras.Variable], set[str]]:
     root = "" if isinstance(layer, keras.Model) else layer.name
     names: dict[int, str] = {}
     exact: set[str] = set()
-    for path, one in {"": layer, **layer_paths(layer)}.items():  # an inner layer after the outer ones
+    for path, inner in {"": layer, **layer_paths(layer)}.items():  # an inner layer after the outer ones
         scope = "/".join(part for part in (root, path) if part)
-        for weight in one.weights:
-            names[id(weight)] = f"{scope}/{weight.path.removeprefix(f'{one.path}/')}".lstrip("/")
-        if isinstance(one, VariableScopeLayer):
-            names |= {id(weight): name for name, weight in one.variables_by_name.items()}
-            exact.update(one.variables_by_name)
+        for weight in inner.weights:
+            names[id(weight)] = f"{scope}/{weight.path.removeprefix(f'{inner.path}/')}".lstrip("/")
+        if isinstance(inner, VariableScopeLayer):
+            names |= {id(weight): name for name, weight in inner.variables_by_name.items()}
+            exact.update(inner.variables_by_name)
     found: dict[str, keras.Variable] = {}
     for weight in layer.weights:
         name = names[id(weight)]
@@ -194,14 +195,18 @@ def _variables(layer: Any) -> tuple[dict[str, keras.Variable], set[str]]:
 
 def _without(variables: Mapping[str, Any], exclude: str | Sequence[str]) -> list[str]:
     """The names of the variables that are to be loaded."""
-    scopes = [one.rstrip("/") for one in ([exclude] if isinstance(exclude, str) else exclude)]
-    unknown = [one for one in scopes if not any(f"{name}/".startswith(f"{one}/") for name in variables)]
+    scopes = [excluded.rstrip("/") for excluded in ([exclude] if isinstance(exclude, str) else exclude)]
+
+    def is_in(name: str, scope: str) -> bool:
+        return f"{name}/".startswith(f"{scope}/")
+
+    unknown = [scope for scope in scopes if not any(is_in(name, scope) for name in variables)]
     if unknown:
         raise ValueError(
             f"exclude has {', '.join(map(repr, unknown))}, which is no variable or scope of the model. "
             f"It has {join_some(list(variables))}."
         )
-    return [name for name in variables if not any(f"{name}/".startswith(f"{one}/") for one in scopes)]
+    return [name for name in variables if not any(is_in(name, scope) for scope in scopes)]
 
 
 def _refusal(file: CheckpointFile, report: CheckpointReport) -> str:

@@ -53,7 +53,7 @@ class Search:
             shadows = [name for name in self._keys if name.endswith(SHADOW)]
             self._keys |= {name.removesuffix(SHADOW): (name,) for name in shadows}
         for name in [name.removesuffix("/part_0") for name in self._keys if name.endswith("/part_0")]:
-            parts = [self._keys[one] for one in parts_of(name, self._keys)]
+            parts = [self._keys[part] for part in parts_of(name, self._keys)]
             self._keys.setdefault(name, sum(parts, ()))
         self._flattened: dict[str, list[str]] = {}
         for name in self._keys:
@@ -68,23 +68,23 @@ class Search:
         """
         found = Found([], [], [])
         base, part = split_part(name)
-        for one in [name] if part is None else [name, base]:
-            renamed = self._rename(one)
-            if renamed is None and one != base:
+        for asked in [name] if part is None else [name, base]:
+            renamed = self._rename(asked)
+            if renamed is None and asked != base:
                 continue  # the map knows the variable as a whole
             if not isinstance(renamed, str):
                 raise TypeError(
-                    f"name_map gave {renamed!r} for {one!r}. It must give a name to look for: that one "
-                    "itself, if it is the same. What is to stay as it is belongs into exclude."
+                    f"name_map gave {renamed!r} for {asked!r}. It must give a name to look for: that "
+                    "one itself, if it is the same. What is to stay as it is belongs into exclude."
                 )
             spellings = _spellings(renamed)
             found.asked.extend(spellings)
-            hits = [each for each in spellings if each in self._keys]
+            hits = [spelling for spelling in spellings if spelling in self._keys]
             if not hits and flattened:
-                lists = [self._flattened.get(_flat(each), []) for each in spellings]
-                hits = next((each for each in lists if each), [])
+                lists = [self._flattened.get(_flat(spelling), []) for spelling in spellings]
+                hits = next((matches for matches in lists if matches), [])
                 found.ambiguous.extend(sorted(hits) if len(hits) > 1 else [])
-            found.options.extend(self._keys[each] for each in hits[:1])
+            found.options.extend(self._keys[spelling] for spelling in hits[:1])
         return found
 
 
@@ -108,10 +108,10 @@ def _by(mapping: Mapping[str, str]) -> Callable[[str], Any]:
             return mapping[name]
         scope, _, last = name.rpartition("/")
         last = mapping.get(last, last)
-        around = [one for one in mapping if not one or f"{scope}/".startswith(f"{one}/")]
-        outer = max(around, key=len, default=None)
-        if outer is not None:
-            scope = f"{mapping[outer]}/{scope[len(outer) :].strip('/')}".strip("/")
+        around = [outer for outer in mapping if not outer or f"{scope}/".startswith(f"{outer}/")]
+        longest = max(around, key=len, default=None)
+        if longest is not None:
+            scope = f"{mapping[longest]}/{scope[len(longest) :].strip('/')}".strip("/")
         return f"{scope}/{last}" if scope else last
 
     return rename
@@ -120,10 +120,10 @@ def _by(mapping: Mapping[str, str]) -> Callable[[str], Any]:
 def _spellings(name: str) -> list[str]:
     """The name, and what else the same variable was called."""
     scope, slash, last = name.rpartition("/")
-    names = [name, *(f"{scope}{slash}{one}" for one in OTHER_NAMES.get(last, ()))]
-    for one in CORRECTION:
-        if name.endswith(one):  # the last releases put it below the path, once more
-            names.append(f"{name.removesuffix(one)}/{name}")
+    names = [name, *(f"{scope}{slash}{other}" for other in OTHER_NAMES.get(last, ()))]
+    for ending in CORRECTION:
+        if name.endswith(ending):  # the last releases put it below the path, once more
+            names.append(f"{name.removesuffix(ending)}/{name}")
     return names
 
 

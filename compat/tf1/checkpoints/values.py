@@ -54,7 +54,7 @@ class Source:
         """
         shape, dtype = tuple(variables[name].shape), tf.as_dtype(variables[name].dtype)
         base, part = split_part(name)
-        siblings = [tuple(variables[one].shape) for one in parts_of(base, variables)]
+        siblings = [tuple(variables[part_name].shape) for part_name in parts_of(base, variables)]
         if part is not None and part < len(siblings):
             # First, for a part of the same number and shape may be another one where the parts differ.
             for keys in options:
@@ -68,7 +68,7 @@ class Source:
         for keys in options:
             stored = [shapes[key] for key in keys]
             tried.append(cls(name, keys, stored, [shape], 0, _axis(stored, [shape]), dtype))
-        return next((one for one in tried if one.axis is not None), tried[0])
+        return next((source for source in tried if source.axis is not None), tried[0])
 
     @property
     def owner(self) -> str:
@@ -82,7 +82,7 @@ class Source:
             claims: for each name in the checkpoint the owners whose value it would be.
         """
         key = ", ".join(self.keys)
-        rivals = sorted(set().union(*(claims[one] for one in self.keys)) - {self.owner})
+        rivals = sorted(set().union(*(claims[key] for key in self.keys)) - {self.owner})
         if rivals:
             return f"{key} would be the value of {', '.join(rivals)} too"
         if self.axis is None:
@@ -125,13 +125,13 @@ def _axis(stored: Sequence[Shape], wanted: Sequence[Shape]) -> int | None:
 
 
 def _together(shapes: Sequence[Shape], axis: int) -> Shape | None:
-    if any(len(one) <= axis for one in shapes):
+    if any(len(shape) <= axis for shape in shapes):
         return None
-    if len({(*one[:axis], *one[axis + 1 :]) for one in shapes}) > 1:
+    if len({(*shape[:axis], *shape[axis + 1 :]) for shape in shapes}) > 1:
         return None
     return (
         *shapes[0][:axis],
-        sum(one[axis] for one in shapes if len(one) > axis),
+        sum(shape[axis] for shape in shapes if len(shape) > axis),
         *shapes[0][axis + 1 :],
     )
 

@@ -53,7 +53,7 @@ class InnerBatchNorms:
 
     @property
     def measured(self) -> bool:
-        return any("call" in vars(one) for one in self.by_name.values())
+        return any("call" in vars(inner) for inner in self.by_name.values())
 
     def call(self, x: tf.Tensor, axis: Axis, epsilon: float, training: Any) -> tf.Tensor | None:
         """What the stand-in makes of `x`; `None` where there is none, or it leaves that to the code."""
@@ -67,7 +67,7 @@ class InnerBatchNorms:
         if y is None:
             return None
         made = graph.get_operations()[before:]
-        self.updates += [one for one in made if one.type.startswith("Assign")]
+        self.updates += [operation for operation in made if operation.type.startswith("Assign")]
         return tf.cast(y, x.dtype)
 
     def warn_once_if_never_updated(self) -> None:
@@ -76,7 +76,7 @@ class InnerBatchNorms:
             return
         with tf.init_scope():
             warned = warn_if_never_updated(self.by_name, stacklevel=2)
-            moved = all(np.any(one.moving_mean) for one in self.by_name.values())
+            moved = all(np.any(inner.moving_mean) for inner in self.by_name.values())
         self._settled = warned or moved
 
 

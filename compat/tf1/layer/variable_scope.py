@@ -99,7 +99,7 @@ class VariableScopeLayer(keras.layers.Layer):
     @property
     def variables_by_name(self) -> dict[str, keras.Variable]:
         """The weights by their TF1 names, those that a TF1 checkpoint of the same code has."""
-        return {one.path.removeprefix(f"{self.path}/"): one for one in self._made}
+        return {variable.path.removeprefix(f"{self.path}/"): variable for variable in self._made}
 
     @property
     def batch_norms_inside(self) -> dict[str, InnerBatchNorm]:
@@ -108,7 +108,7 @@ class VariableScopeLayer(keras.layers.Layer):
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         if not self.built:  # `build` is told shapes only, and TF1 code may want integers
-            self._hidden.dtypes = [self._given_dtype(one) for one in keras.tree.flatten(inputs)]
+            self._hidden.dtypes = [self._given_dtype(value) for value in keras.tree.flatten(inputs)]
         return super().__call__(inputs, *args, **kwargs)
 
     def _given_dtype(self, value: Any) -> str:
@@ -117,14 +117,16 @@ class VariableScopeLayer(keras.layers.Layer):
 
     def build(self, input_shape: Any) -> None:
         dtypes = iter(self._hidden.dtypes or itertools.repeat(self.compute_dtype))
-        specs = keras.tree.map_shape_structure(lambda one: tf.TensorSpec(one, next(dtypes)), input_shape)
+        specs = keras.tree.map_shape_structure(
+            lambda shape: tf.TensorSpec(shape, next(dtypes)), input_shape
+        )
         with tf.init_scope():
             self._trace(specs, is_training=True)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         is_training = bool(training) and self.trainable
-        tensors = [tf.convert_to_tensor(one) for one in tf.nest.flatten(inputs)]
-        specs = [tf.TensorSpec(one.shape, one.dtype) for one in tensors]
+        tensors = [tf.convert_to_tensor(tensor) for tensor in tf.nest.flatten(inputs)]
+        specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in tensors]
         key = (is_training, repr(tf.nest.pack_sequence_as(inputs, specs)))
         # Inside a tf.function each call is traced anew: it may be another replica's, or XLA's.
         real = not self._made or isinstance(self._made[0].value, tf.Variable)  # see VariableStore
@@ -138,14 +140,16 @@ class VariableScopeLayer(keras.layers.Layer):
         outputs, losses, _ = program.run(*tensors)
         for loss in losses:
             self.add_loss(tf.cast(loss, self.variable_dtype))
-        tf.nest.map_structure(lambda one, traced: one.set_shape(traced.shape), outputs, program.outputs)
+        tf.nest.map_structure(
+            lambda output, traced: output.set_shape(traced.shape), outputs, program.outputs
+        )
         return outputs
 
     def _trace(self, specs: Any, is_training: bool) -> _Program:
         """Run the code on placeholders of these `tf.TensorSpec`s, and keep what is to be computed."""
         store, kept = VariableStore(self, self._made), types.SimpleNamespace()
         arguments = self._hidden.arguments
-        accepted = [one for one in ("is_training", "training") if one in _parameters(self.function)]
+        accepted = [key for key in ("is_training", "training") if key in _parameters(self.function)]
         if accepted and accepted[0] not in arguments:
             arguments = arguments | {accepted[0]: is_training}
 
@@ -160,9 +164,9 @@ class VariableScopeLayer(keras.layers.Layer):
                 outputs = self.function(tf.nest.pack_sequence_as(specs, tensors), **arguments)
             kept.outputs = tf.nest.map_structure(tf.identity, outputs)
             losses = tf1.get_collection(tf1.GraphKeys.REGULARIZATION_LOSSES)
-            kept.losses = [tf.convert_to_tensor(one) for one in losses]  # get_variable's are lazy
+            kept.losses = [tf.convert_to_tensor(loss) for loss in losses]  # get_variable's are lazy
             updates = tf1.get_collection(tf1.GraphKeys.UPDATE_OPS)  # ops, tensors, results of `assign`
-            kept.updates = list(dict.fromkeys(getattr(one, "op", one) for one in updates))
+            kept.updates = list(dict.fromkeys(getattr(update, "op", update) for update in updates))
             _check_updates(kept.updates)
             return tf.nest.flatten(kept.outputs)
 
@@ -171,7 +175,7 @@ class VariableScopeLayer(keras.layers.Layer):
         losses = store.take_weight_losses(kept.losses, wrapped, len(fed))
         updates = kept.updates if is_training else list(inside.updates)
         # Without a signature each call would print its inputs into an error that nobody reads.
-        named = [tf.TensorSpec(one.shape, one.dtype, f"x{n}") for n, one in enumerate(fed)]
+        named = [tf.TensorSpec(tensor.shape, tensor.dtype, f"x{n}") for n, tensor in enumerate(fed)]
         fetches = (kept.outputs, losses, updates)
         run = wrapped.prune(fed, fetches, input_signature=(tuple(named), {}))
         return _Program(run, kept.outputs, store)
@@ -200,7 +204,7 @@ class VariableScopeLayer(keras.layers.Layer):
     def from_config(cls, config: dict[str, Any]) -> VariableScopeLayer:
         live = config.pop("live", False)
         load = (lambda value: value) if live else keras.saving.deserialize_keras_object
-        return cls(**config | {one: load(config[one]) for one in ("function", "arguments")})
+        return cls(**config | {key: load(config[key]) for key in ("function", "arguments")})
 
 
 class _Program(NamedTuple):
@@ -218,7 +222,7 @@ class _Program(NamedTuple):
 
 
 def _check_updates(updates: list[Any]) -> None:
-    inner = [one.name for one in updates if one.graph is not tf1.get_default_graph()]
+    inner = [update.name for update in updates if update.graph is not tf1.get_default_graph()]
     if inner:
         raise ValueError(
             f"UPDATE_OPS has {', '.join(inner)} from inside a conditional or a loop, where nobody "

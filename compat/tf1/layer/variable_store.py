@@ -30,7 +30,7 @@ class VariableStore:
 
     def get(self, getter: Callable[..., Any], name: str, **kwargs: Any) -> Any:
         def among(names: dict[str, Any]) -> bool:
-            return any(one == name or one.startswith(f"{name}/part_") for one in names)
+            return any(known == name or known.startswith(f"{name}/part_") for known in names)
 
         if kwargs["reuse"] and among(self.weights) and not among(self.given):
             kwargs["reuse"] = tf1.AUTO_REUSE  # the layer has it, this trace's graph not yet
@@ -69,7 +69,7 @@ class VariableStore:
         variable = self.given[name] = self._variable(name, kwargs["trainable"])
         keys = list(kwargs.get("collections") or [tf1.GraphKeys.GLOBAL_VARIABLES])
         for key in keys + [tf1.GraphKeys.TRAINABLE_VARIABLES] * bool(kwargs["trainable"]):
-            if not any(one is variable for one in tf1.get_collection(key)):
+            if not any(member is variable for member in tf1.get_collection(key)):
                 tf1.add_to_collection(key, variable)
         return variable
 
@@ -85,8 +85,8 @@ class VariableStore:
         with self._bypass() as stack:
             value = tf.convert_to_tensor(initial_value() if callable(initial_value) else initial_value)
             value = tf.cast(value, self.layer.variable_dtype) if self.widened else value
-            for one in scopes:
-                stack.enter_context(keras.name_scope(one))
+            for scope in scopes:
+                stack.enter_context(keras.name_scope(scope))
             # Absolute, without the layer's name: code and collections know variables by their TF1 names.
             stack.enter_context(tf1.name_scope("/".join(scopes) + "/" if scopes else None))
             if not kwargs["trainable"]:
@@ -143,19 +143,23 @@ class VariableStore:
         Returns:
             The losses that depend on something else too.
         """
-        names = {id(one.handle): name for name, each in self.given.items() for one in _local(each)}
+        names = {
+            id(replica.handle): name
+            for name, variable in self.given.items()
+            for replica in _local(variable)
+        }
         captured = zip(wrapped.inputs[fed:], wrapped.captured_inputs, strict=True)
         handles = {inner.name: names[id(outer)] for inner, outer in captured if id(outer) in names}
         others = []
         for loss in losses:
             reads = reads_of(loss, handles) or []
-            by_read = [handles[one.op.inputs[0].name] for one in reads]
-            owner = next((one for one in by_read if self.given[one].trainable), None)
+            by_read = [handles[read.op.inputs[0].name] for read in reads]
+            owner = next((name for name in by_read if self.given[name].trainable), None)
             if owner is None:
                 others.append(loss)
             elif not self.layer.built:
                 weight = self.weights[owner]
-                weights = [self.weights[one] for one in by_read]
+                weights = [self.weights[name] for name in by_read]
                 weight.regularizer = WeightLoss(loss, reads, weights, weight.regularizer)
         return others
 

@@ -54,13 +54,13 @@ class WeightLoss(keras.regularizers.Regularizer):
         weights: list[keras.Variable],
         other: Callable[[Any], tf.Tensor] | None = None,
     ) -> None:
-        definition, cuts = _cut(loss, {one.name for one in reads}), [one.name for one in reads]
+        definition, cuts = _cut(loss, {read.name for read in reads}), [read.name for read in reads]
 
         def compute(*values: tf.Tensor) -> tf.Tensor:
             inputs = dict(zip(cuts, values, strict=True))
             return tf.graph_util.import_graph_def(definition, inputs, [loss.name], name="")[0]
 
-        specs = [tf.TensorSpec(one.shape, one.dtype) for one in reads]
+        specs = [tf.TensorSpec(read.shape, read.dtype) for read in reads]
         self.compute = tf1.wrap_function(compute, specs)
         self.weights, self.other = weights, other
 
@@ -82,7 +82,7 @@ def _cut(loss: tf.Tensor, cuts: set[str]) -> tf.compat.v1.GraphDef:
         node = definition.node.add()
         node.CopyFrom(tensor.op.node_def)
         node.attr.pop("_class", None)
-        node.input[:] = [one for one in node.input if not one.startswith("^")]
-    if any(one.HasField("func") for node in definition.node for one in node.attr.values()):
+        node.input[:] = [source for source in node.input if not source.startswith("^")]
+    if any(attribute.HasField("func") for node in definition.node for attribute in node.attr.values()):
         definition.library.CopyFrom(loss.graph.as_graph_def().library)
     return definition
