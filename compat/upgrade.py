@@ -85,20 +85,21 @@ def upgrade(
     # What loading could not turn, converting cannot either.
     check_kernels(model, convertible=arguments.get("data_format") == "channels_first")
     known = None if reference is None else Reference.read(reference, model)
-    off = None
+    distance = None
     if known is not None:
         by_batch = any(batch_norm.mode == 2 for batch_norm in legacy.batch_norms)
         by_batch |= any(isinstance(layer, InTraining) for layer in layer_paths(model).values())
         with untouched(model):  # a layer that always trains moves its statistics
-            off = min(known.difference(model, size) for size in (None, PREDICT_BATCH)[: 1 + by_batch])
-        if not off <= rtol:
+            sizes = (None, PREDICT_BATCH)[: 1 + by_batch]
+            distance = min(known.difference(model, size) for size in sizes)
+        if not distance <= rtol:
             if _is_random(model, known.x):
                 raise UpgradeError(
                     "The model's predictions are random, since the old one runs layers as in training "
                     "always: no reference can be met. Upgrade it without one. Nothing was written."
                 )
             raise UpgradeError(
-                f"The loaded model differs from {reference} by {off:.2g} of the largest prediction, "
+                f"The loaded model differs from {reference} by {distance:.2g} of the largest prediction, "
                 f"allowed is {rtol:.2g}. Is it the reference of this model, and are the weights, the "
                 "Keras version and the backend right, as far as they were given? Nothing was written."
             )
@@ -113,7 +114,7 @@ def upgrade(
                 f"{new} would predict something else than the loaded model, by {reread:.2g} of the "
                 "largest prediction. Nothing was written. Please report this with the file."
             )
-    return UpgradeReport(Path(new), legacy, off, 0 if known is None else len(known.y[0]))
+    return UpgradeReport(Path(new), legacy, distance, 0 if known is None else len(known.y[0]))
 
 
 def _is_random(model: keras.Model, x: Any) -> bool:

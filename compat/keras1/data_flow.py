@@ -6,7 +6,7 @@ import keras
 
 
 def same_flow(tensor: keras.KerasTensor, other_tensor: keras.KerasTensor) -> bool:
-    """Whether the same layers made two Keras tensors, on the same way from the same inputs.
+    """Whether the same layers made two Keras tensors, along the same path from the same inputs.
 
     A Sequential model calls all its layers again each time that one is added: what they make then is
     another tensor, and the same flow.

@@ -18,15 +18,15 @@ _scopes: list[Scope] = [{}]  # the current one is last
 class ScopedFunction:
     """A function whose default arguments an `arg_scope` can set; what `add_arg_scope` makes.
 
-    tf_slim's `arg_scope` takes it, too: it knows functions by `_key_op`, and reading that enters the
-    function there.
+    tf_slim's `arg_scope` takes it, too: tf_slim identifies functions by `_key_op`, and reading that
+    attribute registers this one with tf_slim.
     """
 
     def __init__(self, function: Callable[..., Any], slim_name: str | None = None) -> None:
         functools.update_wrapper(self, function)
         self._function = function
         self._slim_name = slim_name
-        # What tf_slim decorated before keeps its key, and so the scopes that name it.
+        # A function that tf_slim decorated keeps its key, so that scopes made with it still apply.
         self._own_key = getattr(function, "_key_op", f"{function!r}@{id(function):x}")
         self._key = self._own_key
         self._entered_in: object = None
@@ -48,7 +48,7 @@ class ScopedFunction:
         defaults = scope.get(self._own_key, {}) | scope.get(key, {})
         return self._function(*args, **(defaults | kwargs))
 
-    # What tf_slim's own `add_arg_scope` looks at, should it be given one.
+    # Read by tf_slim's own `add_arg_scope` where it is applied to a ScopedFunction.
     @property
     def __defaults__(self) -> tuple[Any, ...] | None:
         return self._function.__defaults__
@@ -68,7 +68,7 @@ class ScopedFunction:
 
 
 def _plain(function: Callable[..., Any], key: str) -> Any:
-    """A function with the defaults of this one: tf_slim looks at nothing else, but at those it does."""
+    """A plain function with the same default arguments, which are all that tf_slim reads of it."""
     code = getattr(function, "__code__", None)
     plain: Any = lambda: None  # noqa: E731 (for a class, a partial, a built-in function)
     if code is not None:
@@ -135,7 +135,7 @@ def arg_scope(list_ops_or_scope: Sequence[Any] | Scope, **kwargs: Any) -> Iterat
         for key in [function._key_op for function in list_ops_or_scope]:
             scope[key] = scope.get(key, {}) | kwargs
     slim = _loaded_slim()
-    # All that is in force goes onto the one stack that both see; nothing of the other shows through.
+    # With tf_slim its stack holds all that is in force, and ours adds nothing to it.
     _scopes.append(scope if slim is None else {})
     try:
         with contextlib.nullcontext(scope) if slim is None else slim.arg_scope(scope) as entered:

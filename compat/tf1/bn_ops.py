@@ -82,7 +82,7 @@ def apply_batch_norm(
             lambda: (_inference(x, variables, options), zeros, zeros, zeros),
         )
     y.set_shape(x.shape)
-    # Renormalisation reads averages that the updates write.
+    # Renormalisation reads the averages, so the output has to come before the updates.
     with tf.control_dependencies([y] if variables.renorm_mean is not None else []):
         return y, _updates(variables, options, Moments(*moments))
 
@@ -198,14 +198,14 @@ def _inference(x: tf.Tensor, variables: BatchNormVariables, options: BatchNormOp
 
 
 def _updates(variables: BatchNormVariables, options: BatchNormOptions, moments: Moments) -> list[Any]:
-    """The two operations: a step of each moving average; none of it where no value was seen."""
+    """The two update operations: a step of each moving average, where the batch has any value."""
     seen = moments.count > 0
     variance = functional.unbiased_variance(moments) if options.unbiased else moments.variance
 
     def step(variable: tf.Variable, value: tf.Tensor, decay: Any = options.decay) -> Any:
         with tf.name_scope("AssignMovingAvg") as scope:
             value = tf.reshape(value, tf.shape(variable))
-            with tf.control_dependencies([value]):  # in a loop: what the turn before has left
+            with tf.control_dependencies([value]):  # in a loop: the value after the last iteration
                 old = tf.identity(variable)
             delta = (old - value) * (1 - _number(decay, value.dtype))
             delta = tf.where(tf.reshape(seen, tf.shape(variable)), delta, tf.zeros_like(delta))

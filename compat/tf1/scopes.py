@@ -22,7 +22,7 @@ def check_owner(function: str) -> None:
     if in_a_graph or tf.compat.v1.get_variable_scope().custom_getter:
         return
     graph = tf.compat.v1.get_default_graph()
-    while graph is not None:  # wrap_function keeps the variables of its graph, and calls it so
+    while graph is not None:  # the name of a wrap_function's graph, which keeps its variables
         if getattr(graph, "name", None) == "wrapped_function":
             return
         graph = getattr(graph, "outer_graph", None)
@@ -46,9 +46,11 @@ def create_variable(
 
     Args:
         name: within the scope.
-        collections: for it beside GLOBAL_VARIABLES, or a mapping from names of variables to them.
+        collections: those it joins besides GLOBAL_VARIABLES, or a mapping from names of variables to
+            such collections.
         model: whether it is one of MODEL_VARIABLES.
-        statistic: whether it is never partitioned, for its updates take it as a whole.
+        statistic: whether it is a moving statistic. These are never partitioned, because an update
+            assigns the whole variable.
         **arguments: of `get_variable`.
     """
     more = collections.get(name) if isinstance(collections, Mapping) else collections

@@ -42,7 +42,9 @@ class slim:  # noqa: N801 (called like the function it was asked to be)
             ) from error
         self._slim = tf_slim
         self._replaced: list[tuple[ModuleType, str, Any]] = []
-        tf_slim.arg_scope_func_key(batch_norm)  # takes over the old one's key while that is there
+        tf_slim.arg_scope_func_key(
+            batch_norm
+        )  # takes over the key of tf_slim's own, while that is still there
         self._replace()
 
     def __getattr__(self, name: str) -> Any:

@@ -19,7 +19,7 @@ from .bn_variables import BatchNormVariables, create_batch_norm_variables, param
 from .keras_tensors import apply_layer, check_supported
 from .scopes import check_owner, collect, create_variable
 
-V1 = tf.compat.v1
+tf1 = tf.compat.v1
 
 
 def batch_normalization(
@@ -29,10 +29,10 @@ def batch_normalization(
     epsilon: float = 1e-3,
     center: bool = True,
     scale: bool = True,
-    beta_initializer: Any = V1.zeros_initializer(),  # noqa: B008 (the signature's own)
-    gamma_initializer: Any = V1.ones_initializer(),  # noqa: B008
-    moving_mean_initializer: Any = V1.zeros_initializer(),  # noqa: B008
-    moving_variance_initializer: Any = V1.ones_initializer(),  # noqa: B008
+    beta_initializer: Any = tf1.zeros_initializer(),  # noqa: B008 (the signature's own)
+    gamma_initializer: Any = tf1.ones_initializer(),  # noqa: B008
+    moving_mean_initializer: Any = tf1.zeros_initializer(),  # noqa: B008
+    moving_variance_initializer: Any = tf1.ones_initializer(),  # noqa: B008
     beta_regularizer: Any = None,
     gamma_regularizer: Any = None,
     beta_constraint: Any = None,
@@ -89,10 +89,10 @@ def batch_normalization(
     check_owner("batch_normalization")
     inputs = arguments["inputs"] = tf.convert_to_tensor(inputs)
     options = _options(**arguments)
-    with V1.variable_scope(name, "batch_normalization", [inputs], reuse=reuse):
+    with tf1.variable_scope(name, "batch_normalization", [inputs], reuse=reuse):
         outputs, updates = apply_batch_norm(inputs, _variables(options, **arguments), options, training)
         for update in updates:
-            collect(V1.GraphKeys.UPDATE_OPS, update)
+            collect(tf1.GraphKeys.UPDATE_OPS, update)
         return outputs
 
 

@@ -22,7 +22,7 @@ class Assignment:
     """The arrays of each layer, by the layer's configuration.
 
     At the top of a file they are found by the layer's name, or by position where the names differ, as
-    Keras did. Those of a model within are one list: first all that are trained, then all others.
+    Keras did. Those of a nested model are one list: first all that are trained, then all others.
 
     Raises:
         LegacyModelError: other layers, or other numbers of weights, than the architecture has.
@@ -44,7 +44,7 @@ class Assignment:
         return self._arrays.get(layer, [])
 
     def inside(self, layer: LayerConfig, arrays: list[np.ndarray]) -> None:
-        """Note the arrays of a layer or model within a wrapper."""
+        """Note the arrays of a layer or model that a wrapper holds."""
         slots = self.slots(layer)
         if slots is not None and len(slots) != len(arrays):
             raise _other_number(layer, slots, [f"of shape {array.shape}" for array in arrays])

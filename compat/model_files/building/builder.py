@@ -190,7 +190,7 @@ class Builder:
             return self._called(layer, built, tensors, training)
 
     def _count(self, layer: LayerConfig, more: int) -> None:
-        """Bound the calls in models within, and in their steps, all of which Keras 3 goes through."""
+        """Limit the calls, with those in nested models and at each step: Keras 3 makes them all."""
         self._calls += more * self._steps
         if self._calls > _MOST_CALLS:
             raise LegacyModelError(

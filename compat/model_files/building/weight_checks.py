@@ -29,7 +29,7 @@ def check_weights(
 
 
 def check_inputs(model: keras.Model, given: Any, part: str) -> None:
-    """Refuse tensors that a model within declares otherwise, which Keras 3 sees when it runs."""
+    """Refuse tensors of other shapes than a nested model declares; Keras 3 notices only when it runs."""
     declared = [tuple(tensor.shape) for tensor in model.inputs]
     shapes = [tuple(tensor.shape) for tensor in (given if isinstance(given, list) else [given])]
     fits = len(declared) == len(shapes) and all(

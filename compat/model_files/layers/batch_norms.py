@@ -1,4 +1,4 @@
-"""Batch normalisation of Keras 1 and 2 as ours."""
+"""Batch norms of Keras 1 and 2 as `tfbn.BatchNorm`, `BatchRenorm` or `compat.BatchNormalization`."""
 
 from __future__ import annotations
 

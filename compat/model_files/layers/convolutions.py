@@ -85,7 +85,7 @@ def _placed(
 
 
 def _layer(spec: LayerSpec, arguments: dict[str, Any]) -> Any:
-    """Keras' layer, or ours where Keras' would lose its `output_padding` when saved (before 3.15)."""
+    """Keras' layer, or one that saves its `output_padding` where Keras' does not (before 3.15)."""
     padded = spec.layer in _TRANSPOSED and arguments.get("output_padding") is not None
     if padded and "output_padding" not in L.Conv2DTranspose(1, 1).get_config():
         return _TRANSPOSED[spec.layer](**arguments)
@@ -105,10 +105,10 @@ def _backend(context: BuildContext, why: str) -> str:
 
 
 def _margins(context: BuildContext, arguments: dict[str, Any]) -> tuple[tuple[int, int], ...] | None:
-    """The padding that Theano put around, where "same" of today puts another one.
+    """The padding of "same" on Theano; `None` where it is that of today.
 
-    Of a window of k it was k // 2 before the first value, on every axis: another than TensorFlow's for
-    even windows, and for strides, which TensorFlow's padding shrinks with.
+    Theano put k // 2 before the first value of a window of k, on every axis. TensorFlow's differs for
+    even windows, and with strides, for which it pads less.
     """
     if arguments["padding"] != "same":
         return None

@@ -61,7 +61,7 @@ class BuildContext:
         arrays: its weights as the file has them.
         shapes: of its inputs.
         writer: who wrote it.
-        inside: makes the layer or model within a wrapper: (raw, arrays, shapes, steps=1) →
+        inside: makes the layer or model that a wrapper holds: (raw, arrays, shapes, steps=1) →
             `BuiltLayers`.
         note: takes what the report says of a batch norm.
         custom: the caller's custom objects.

@@ -124,9 +124,9 @@ def _product(x: tf.Tensor, y: tf.Tensor, first: int, second: int) -> tf.Tensor:
 
 @keras.saving.register_keras_serializable(package="tfbn")
 class CornerUpSampling2D(keras.layers.UpSampling2D):
-    """Bilinear upsampling up to Keras 2.3 and TensorFlow 1.14: pixel i comes from i / size.
+    """Bilinear upsampling of Keras up to 2.3 and TensorFlow up to 1.14: pixel i samples i / size.
 
-    That of today comes from (i + 0.5) / size - 0.5.
+    Later releases sample (i + 0.5) / size − 0.5.
     """
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
@@ -135,7 +135,7 @@ class CornerUpSampling2D(keras.layers.UpSampling2D):
         x = tf.compat.v1.image.resize_bilinear(x, tf.shape(x)[1:3] * self.size)
         x = tf.cast(x, inputs.dtype)
         x = tf.transpose(x, (0, 3, 1, 2)) if first else x
-        x.set_shape(self.compute_output_shape(inputs.shape))  # in a graph the sizes are lost on the way
+        x.set_shape(self.compute_output_shape(inputs.shape))  # a graph loses the static sizes
         return x
 
 
@@ -182,7 +182,7 @@ class TheanoPooling(keras.layers.Layer):
         count = (sizes + self.strides - 1) // self.strides
         x = tf.slice(x, [0] * (rank + 2), tf.concat([[-1], count, [-1]], 0))
         x = tf.transpose(x, back) if self.data_format == "channels_first" else x
-        x.set_shape(self.compute_output_shape(inputs.shape))  # in a graph the sizes are lost on the way
+        x.set_shape(self.compute_output_shape(inputs.shape))  # a graph loses the static sizes
         return x
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
@@ -205,8 +205,8 @@ class TheanoPooling(keras.layers.Layer):
 class _Padded:
     """A transposed convolution with an `output_padding` that is saved, and may be 0 on an axis.
 
-    Keras' own computes it, and before Keras 3.15 leaves it out of its configuration, before 3.11 refuses
-    a 0 in it.
+    Keras' own layer computes it, but leaves it out of its configuration before Keras 3.15, and refuses
+    a 0 in it before 3.11.
     """
 
     output_padding: tuple[int, ...] | None
@@ -221,17 +221,17 @@ class _Padded:
 
 @keras.saving.register_keras_serializable(package="tfbn")
 class PaddedConv1DTranspose(_Padded, keras.layers.Conv1DTranspose):
-    """One of one dimension."""
+    """`Conv1DTranspose` that saves its `output_padding`."""
 
 
 @keras.saving.register_keras_serializable(package="tfbn")
 class PaddedConv2DTranspose(_Padded, keras.layers.Conv2DTranspose):
-    """One of two dimensions."""
+    """`Conv2DTranspose` that saves its `output_padding`."""
 
 
 @keras.saving.register_keras_serializable(package="tfbn")
 class PaddedConv3DTranspose(_Padded, keras.layers.Conv3DTranspose):
-    """One of three dimensions."""
+    """`Conv3DTranspose` that saves its `output_padding`."""
 
 
 tables.RULES |= {

@@ -37,10 +37,10 @@ class InTraining(keras.layers.Wrapper):
 class StepwiseLayer(keras.layers.TimeDistributed):
     """A layer at each step of sequences whose length is free: all steps of all samples as one batch.
 
-    As Keras 2 did it. Keras 3's own, before the length is known, makes the first two lengths right.
+    As Keras 2 did it. Keras 3's own `TimeDistributed` gives a wrong shape for a second length.
     """
 
-    # For `tfbn.fold` and `tfbn.convert`: only how often its layer is called is another matter.
+    # For `tfbn.fold` and `tfbn.convert`: the same function as TimeDistributed, in one call of the layer.
     applies_its_layer_to_each_step: ClassVar[bool] = True
 
     def call(self, inputs: tf.Tensor, training: Any = None, mask: tf.Tensor | None = None) -> Any:

@@ -18,14 +18,14 @@ ops, L = keras.ops, keras.layers
 
 class _AndMask:
     def compute_mask(self, inputs: Sequence[Any], mask: Any = None) -> Any:
-        """Where all masks hold that there are; `None` without any."""
+        """The logical and of the masks that are given; `None` if none is."""
         found = [step_mask for step_mask in mask or () if step_mask is not None]
         return reduce(ops.logical_and, found) if found else None
 
 
 class _ConcatMask(_AndMask):
     def compute_mask(self, inputs: Sequence[Any], mask: Any = None) -> Any:
-        """As `_AndMask` along the last axis; along another one the masks are put in a row, too."""
+        """Along the last axis as `_AndMask`; along another the masks are concatenated, too."""
         rank = len(inputs[0].shape)
         if self.axis % rank == rank - 1 or not any(step_mask is not None for step_mask in mask or ()):  # type: ignore[attr-defined]
             return super().compute_mask(inputs, mask)

@@ -37,7 +37,7 @@ def merge(spec: LayerSpec, context: BuildContext, arguments: dict[str, Any]) -> 
 
 
 def merging(spec: LayerSpec, context: BuildContext, arguments: dict[str, Any]) -> BuiltLayers:
-    """A merging layer; one of ours where there are masks to merge."""
+    """A merging layer, from `MERGES` where there are masks to merge."""
     return BuiltLayers([(MERGES[spec.layer] if context.masked else spec.layer)(**arguments)])
 
 

@@ -120,10 +120,10 @@ def model_config(raw: Any, path: str = "", depth: int = 0) -> ModelConfig:
 
 
 def _from_call_0(model: ModelConfig) -> ModelConfig:
-    """Number the calls of models within from 0.
+    """Number the calls of nested models from 0.
 
-    A model is its own first call in Keras 1 and 2, which its file leaves out: the others begin with 1;
-    but not for a Sequential model of tf.keras that was made without an input.
+    In Keras 1 and 2 building a model was its call 0, which the file leaves out, so its other calls begin
+    with 1. A Sequential model that tf.keras made without an input has no such call.
     """
     inside = {layer.name for layer in model.layers if layer.model is not None}
     used = [output for layer in model.layers for call in layer.calls for output in call.inputs]
@@ -174,7 +174,7 @@ def layer_config(raw: Any, path: str, depth: int = 0) -> LayerConfig:
 
 
 def call_count(layer: LayerConfig) -> int:
-    """How many calls of layers a call of this one is, those in models within counted each time."""
+    """How many layers a call of this layer calls; a nested model counts as the layers in it."""
     if layer.model is None:
         return 1
     return sum(call_count(inner) * max(len(inner.calls), 1) for inner in layer.model.layers)
@@ -208,7 +208,7 @@ def objects(raw: Any) -> Iterator[dict[str, Any]]:
 
 
 def listed(model: ModelConfig) -> Iterator[LayerConfig]:
-    """The layers that Keras listed in a file of weights: a Sequential's merged branches by theirs."""
+    """The layers in the order of a file of weights, which lists a merge's branches in its place."""
     for layer in model.layers:
         if layer.branches:
             for branch in layer.branches:

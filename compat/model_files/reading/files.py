@@ -185,7 +185,7 @@ def parse(text: str | bytes, part: str) -> dict[str, Any]:
     """A JSON object, of bounded depth.
 
     Raises:
-        LegacyModelError: none.
+        LegacyModelError: no JSON object, or one that is nested too deep.
     """
     try:
         value = json.loads(text)

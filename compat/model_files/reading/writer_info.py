@@ -14,7 +14,7 @@ BACKENDS = ("theano", "tensorflow", "cntk")
 
 @dataclass(frozen=True)
 class WriterInfo:
-    """What is known of it; what is not is asked for where it matters.
+    """What is known of who wrote a model. What is not known is asked for only where it matters.
 
     Attributes:
         text: the release as the file or the caller wrote it.

@@ -56,7 +56,8 @@ class Source:
         base, part = split_part(name)
         siblings = [tuple(variables[part_name].shape) for part_name in parts_of(base, variables)]
         if part is not None and part < len(siblings):
-            # First, for a part of the same number and shape may be another one where the parts differ.
+            # Before whole values: where the partitions differ, the part of this number and shape may
+            # hold other rows.
             for keys in options:
                 stored = [shapes[key] for key in keys]
                 if stored == siblings:
@@ -75,7 +76,7 @@ class Source:
         return self.name if len(self.wanted) == 1 else split_part(self.name)[0]
 
     def misfit(self, dtype: tf.DType, claims: Mapping[str, set[str]]) -> str:
-        """Why the value does not do, as far as shape and type tell; empty if it may.
+        """Why the stored value cannot be used, judged by its shape and type; empty if it can.
 
         Args:
             dtype: of the value.

@@ -32,14 +32,16 @@ class InnerBatchNorm:
         if name in ("moving_mean", "moving_variance", "beta", "gamma", "moving_stddev"):
             path = f"{self.name}/{name}" if self.name else name
             weight = self._layer.variables_by_name.get(path)
-            if self._layer.built:  # from now on they are the same: found once
+            if self._layer.built:  # the layer makes no more weights: this one can be kept
                 vars(self)[name] = weight
             return weight
         raise AttributeError(name)
 
 
 class InnerBatchNorms:
-    """Those of one layer: made known while it is built, measured by a stand-in `call` if they have one.
+    """The batch norms of one layer, registered while the layer is built.
+
+    One that has a `call` of its own (set by `tfbn.recalibrate`) is measured by it.
 
     Args:
         layer: the `VariableScopeLayer`.

@@ -165,7 +165,7 @@ class VariableStore:
 
 
 def _updated_by_each_replica(create: Callable[..., tf.Variable], **kwargs: Any) -> tf.Variable:
-    """Replicas update their own, for an update that waits for others cannot be in a function.
+    """Each replica updates its own copy: an update that waits for others cannot be in a tf.function.
 
     Asked of TensorFlow, for `keras.Variable` has no `synchronization=` before Keras 3.10.
     """

@@ -39,7 +39,7 @@ def reads_of(loss: tf.Tensor, handles: Iterable[str]) -> list[tf.Tensor] | None:
 class WeightLoss(keras.regularizers.Regularizer):
     """A loss as a Keras regularizer: computed without a call of the layer, with gradients.
 
-    It is a pure function of the weights' values, so no variable of one replica is caught in it.
+    It is a pure function of the weights' values, so it captures no variable of a replica.
 
     Args:
         loss, reads: of the same graph, see `reads_of`.
