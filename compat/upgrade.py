@@ -99,8 +99,8 @@ def upgrade(
                     "always: no reference can be met. Upgrade it without one. Nothing was written."
                 )
             raise UpgradeError(
-                f"The loaded model differs from {reference} by {distance:.2g} of the largest prediction, "
-                f"allowed is {rtol:.2g}. Is it the reference of this model, and are the weights, the "
+                f"The loaded model differs from {reference} by {distance:.2g} of the largest prediction,"
+                f" allowed is {rtol:.2g}. Is it the reference of this model, and are the weights, the "
                 "Keras version and the backend right, as far as they were given? Nothing was written."
             )
     x = samples.draw(model) if known is None else known.x
