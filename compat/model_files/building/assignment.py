@@ -56,8 +56,8 @@ class Assignment:
             return _in_order([slot for slots in self._children(layer) for slot in slots])
         if layer.class_name in ("InputLayer", "Lambda"):
             return []
-        row = self._table.get(layer.class_name)
-        if row is None:
+        spec = self._table.get(layer.class_name)
+        if spec is None:
             return None
         trained = layer.config.get("trainable") is not False
         if isinstance(layer.config.get("layer"), dict):
@@ -67,7 +67,7 @@ class Assignment:
             inner = self.slots(wrapped) or []
             found = inner * 2 if layer.class_name == "Bidirectional" else inner
         else:
-            names = row.weights(layer.config)
+            names = spec.weights(layer.config)
             found = [(name.strip("*"), not name.startswith("*")) for name in names]
         return _in_order([(name, trained and trains) for name, trains in found])
 

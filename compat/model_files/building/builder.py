@@ -231,7 +231,7 @@ class Builder:
     ) -> BuiltLayers:
         if layer.model is not None:
             return BuiltLayers([self.model(layer.model, given[0])], weights=None)
-        call = BuildContext(
+        context = BuildContext(
             layer,
             arrays,
             given,
@@ -242,16 +242,16 @@ class Builder:
             self._masked,
             self._turned,
         )
-        custom = custom_layer(call)
+        custom = custom_layer(context)
         if custom is not None:
             return custom
-        row = self._table.get(layer.class_name)
-        if row is None:
-            raise call.unsupported(
+        spec = self._table.get(layer.class_name)
+        if spec is None:
+            raise context.unsupported(
                 "is no layer that can be loaded; pass its class in custom_objects, or replace it in the "
                 "Keras that wrote it"
             )
-        return row.make(call)
+        return spec.make(context)
 
     def _inside(
         self,
