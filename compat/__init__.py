@@ -1,13 +1,13 @@
 """Batch normalisation as TensorFlow 1 and Keras 1 spelled it, on Keras 3."""
 
-from .arg_scope import add_arg_scope, arg_scope
-from .checkpoints import CheckpointError, CheckpointReport, load_checkpoint
-from .contrib import batch_norm
 from .keras1 import BatchNormalization
-from .legacy import LegacyModelError, UnsupportedLayerError, load_model
-from .slim import slim
-from .tf_layers import batch_normalization
-from .variable_scope import VariableScopeLayer
+from .model_files import LegacyModelError, UnsupportedLayerError, load_model
+from .tf1.arg_scope import add_arg_scope, arg_scope
+from .tf1.checkpoints import CheckpointError, CheckpointReport, load_checkpoint
+from .tf1.contrib import batch_norm
+from .tf1.layer import VariableScopeLayer
+from .tf1.slim import slim
+from .tf1.tf_layers import batch_normalization
 
 __all__ = [
     "BatchNormalization",

@@ -16,11 +16,11 @@ from ..data_format import check_kernels
 from ..export import samples
 from ..files.atomic import staged
 from ..population.untouched import untouched
-from .legacy import InTraining, LegacyReport, load
-from .reference import Reference, difference, predictions
+from .model_files import InTraining, LegacyReport, load
+from .predictions import Reference, difference, predictions
 
 # Rounding of float32 over some tens of layers, relative to the largest value of an output.
-CLOSE = 1e-5
+DEFAULT_RTOL = 1e-5
 
 # Of Keras' `predict`, unless told. What mode 2 predicts depends on it.
 PREDICT_BATCH = 32
@@ -53,7 +53,7 @@ def upgrade(
     new: str | os.PathLike[str],
     *,
     reference: str | os.PathLike[str] | None = None,
-    rtol: float = CLOSE,
+    rtol: float = DEFAULT_RTOL,
     overwrite: bool = False,
     **arguments: Any,
 ) -> UpgradeReport:
@@ -86,21 +86,22 @@ def upgrade(
     # What loading could not turn, converting cannot either.
     check_kernels(model, convertible=arguments.get("data_format") == "channels_first")
     known = None if reference is None else Reference.read(reference, model)
-    off = None
+    distance = None
     if known is not None:
         by_batch = any(batch_norm.mode == 2 for batch_norm in legacy.batch_norms)
         by_batch |= any(isinstance(layer, InTraining) for layer in layer_paths(model).values())
         with untouched(model):  # a layer that always trains moves its statistics
-            off = min(known.difference(model, size) for size in (None, PREDICT_BATCH)[: 1 + by_batch])
-        if not off <= rtol:
+            sizes = (None, PREDICT_BATCH)[: 1 + by_batch]
+            distance = min(known.difference(model, size) for size in sizes)
+        if not distance <= rtol:
             if _is_random(model, known.x):
                 raise UpgradeError(
                     "The model's predictions are random, since the old one runs layers as in training "
                     "always: no reference can be met. Upgrade it without one. Nothing was written."
                 )
             raise UpgradeError(
-                f"The loaded model differs from {reference} by {off:.2g} of the largest prediction, "
-                f"allowed is {rtol:.2g}. Is it the reference of this model, and are the weights, the "
+                f"The loaded model differs from {reference} by {distance:.2g} of the largest prediction,"
+                f" allowed is {rtol:.2g}. Is it the reference of this model, and are the weights, the "
                 "Keras version and the backend right, as far as they were given? Nothing was written."
             )
     x = samples.draw(declared_inputs(model)) if known is None else known.x
@@ -109,19 +110,19 @@ def upgrade(
         written = keras.models.load_model(staging, custom_objects=arguments.get("custom_objects"))
         with untouched(written), untouched(model):
             reread = difference(predictions(written, x), predictions(model, x))
-        if not reread <= CLOSE and not (_is_random(model, x) and _same_weights(written, model)):
+        if not reread <= DEFAULT_RTOL and not (_is_random(model, x) and _same_weights(written, model)):
             raise UpgradeError(
                 f"{new} would predict something else than the loaded model, by {reread:.2g} of the "
                 "largest prediction. Nothing was written. Please report this with the file."
             )
-    return UpgradeReport(Path(new), legacy, off, 0 if known is None else len(known.y[0]))
+    return UpgradeReport(Path(new), legacy, distance, 0 if known is None else len(known.y[0]))
 
 
 def _is_random(model: keras.Model, x: Any) -> bool:
     with untouched(model):
-        return difference(predictions(model, x), predictions(model, x)) > CLOSE
+        return difference(predictions(model, x), predictions(model, x)) > DEFAULT_RTOL
 
 
 def _same_weights(model: keras.Model, other: keras.Model) -> bool:
     pairs = zip(model.get_weights(), other.get_weights(), strict=True)
-    return all(np.array_equal(one, another) for one, another in pairs)
+    return all(np.array_equal(array, other_array) for array, other_array in pairs)

@@ -30,40 +30,41 @@ ORDER = [
     "printing",
     "cli",
 ]
-COMPAT_ORDER = [
-    "arg_scope|graph|statistics|functional_model|inner_batch_norms|weight_losses|keras1_names|keras1_flow|keras1_arguments",
-    "normalization|variable_store",
-    "contrib|tf_layers|variable_scope|keras1",
-    "checkpoint_file|checkpoint_names|checkpoint_values",
-    "slim|checkpoints",
-    "legacy|reference",
-    "upgrade",
-]
-# Inside compat/legacy, likewise.
-LEGACY_ORDER = [
-    "errors|report|own_layers|own_wrappers|masks",
-    "heaps|architecture|origin|shapes",
-    "hdf5|statistics|values",
-    "archive|inputs",
-    "tfjs",
-    "files|rows",
-    "assignment|custom|fitting|order|convolutions|merges|norms|recurrent|wrappers",
-    "keras1_table",
-    "keras2_table",
-    "graph",
-    "load",
-]
-# Tested through contrib, tf_layers, variable_scope, checkpoints and upgrade, which they are parts of.
-HELPERS_OF_COMPAT = {
-    "graph",
-    "statistics",
-    "functional_model",
-    "normalization",
-    "variable_store",
-    "weight_losses",
+# Of the packages of compat, each with its modules and packages in the same way.
+COMPAT_ORDERS = {
+    "compat": ["tf1|keras1", "model_files|predictions", "upgrade"],
+    "compat/keras1": ["arguments|data_flow|initializers", "layer"],
+    "compat/model_files": ["errors|report", "reading", "layers", "building", "load"],
+    "compat/model_files/building": [
+        "inputs|order|weight_shapes|assignment|custom",
+        "weight_checks",
+        "builder",
+    ],
+    "compat/model_files/layers": [
+        "legacy_layers|legacy_wrappers|masks|stored_statistics",
+        "config_readers",
+        "layer_spec",
+        "convolutions|merges|batch_norms|recurrent|wrappers",
+        "keras1_specs",
+        "keras1_table",
+        "keras2_table",
+    ],
+    "compat/model_files/reading": [
+        "heaps|architecture|writer_info",
+        "hdf5",
+        "archive",
+        "tfjs",
+        "files",
+    ],
+    "compat/tf1": [
+        "arg_scope|scopes|bn_variables|keras_tensors|layer",
+        "bn_ops",
+        "contrib|tf_layers|checkpoints",
+        "slim",
+    ],
+    "compat/tf1/checkpoints": ["file|names", "values", "load"],
+    "compat/tf1/layer": ["inner_batch_norms|weight_losses", "variable_store", "variable_scope"],
 }
-HELPERS_OF_COMPAT |= {"keras1_arguments"}
-HELPERS_OF_COMPAT |= {"checkpoint_file", "checkpoint_names", "checkpoint_values", "reference"}
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names.split("|")}
 
 
@@ -107,46 +108,57 @@ def test_every_part_has_its_place_in_the_order():
     assert {part_of(path) for path in modules("tfbn")} - {"__init__"} == RANK.keys()
 
 
-def test_compat_imports_point_one_way():
-    rank = {name: number for number, names in enumerate(COMPAT_ORDER) for name in names.split("|")}
-    outside = [path for path in modules("compat") if path.parent.name != "legacy"]
-    assert {path.stem for path in outside} - {"__init__"} | {"legacy"} == rank.keys()
-    for path in outside:
-        if path.stem != "__init__":
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.ImportFrom) and node.level == 1:
-                    allowed = node.module in rank and rank[node.module] < rank[path.stem]
-                    same = rank[node.module] == rank[path.stem] and "checkpoint_" in path.stem
-                    assert allowed or same, f"{path.stem} imports {node.module}"
+def parts_of(package):
+    """The modules and packages in a package, as a list like `ORDER` names them."""
+    found = {path.stem for path in (ROOT / package).glob("*.py")} - {"__init__"}
+    return found | {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
 
 
-def test_imports_within_legacy_point_one_way():
-    rank = {name: number for number, names in enumerate(LEGACY_ORDER) for name in names.split("|")}
-    found = modules("compat/legacy")
-    assert {path.stem for path in found} - {"__init__"} == rank.keys()
-    for path in found:
-        nodes = [
-            node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)
-        ]
-        for node in nodes if path.stem != "__init__" else ():
-            names = [node.module] if node.module else [alias.name for alias in node.names]
-            if node.level == 1:
-                assert all(rank[name] < rank[path.stem] for name in names), (
-                    f"{path.stem} imports {names}"
-                )
-            elif node.level == 2:
-                assert set(names) <= {"keras1", "keras1_names"}, f"{path.stem} imports {names}"
+def modules_of_compat(path):
+    """What a module of compat imports from it, as paths without a suffix."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            folder = path.parents[node.level - 1].relative_to(ROOT)
+            base = folder.joinpath(*(node.module or "").split("."))
+            for alias in node.names:
+                inside = base / alias.name
+                is_module = (ROOT / inside).is_dir() or (ROOT / inside).with_suffix(".py").exists()
+                yield inside if is_module else base
+
+
+@pytest.mark.parametrize("package", COMPAT_ORDERS)
+def test_imports_within_a_package_of_compat_point_one_way(package):
+    ranks = enumerate(COMPAT_ORDERS[package])
+    rank = {name: number for number, names in ranks for name in names.split("|")}
+    assert parts_of(package) == rank.keys()
+    for path in modules(package):
+        part = path.relative_to(ROOT / package).with_suffix("").parts[0]
+        for module in modules_of_compat(path) if part != "__init__" else ():
+            if module.is_relative_to(package):
+                assert module != Path(package), f"{path} imports the package that it is in"
+                imported = module.relative_to(package).parts[0]
+                assert imported == part or rank[imported] < rank[part], f"{path} imports {module}"
+
+
+def test_every_package_of_compat_has_its_order():
+    folders = {str(path.parent.relative_to(ROOT)) for path in (ROOT / "compat").rglob("__init__.py")}
+    assert folders == COMPAT_ORDERS.keys()
 
 
 def test_files_of_models_are_data():
-    """Nothing in compat/legacy can run, import or unpack what a file says."""
-    for path in modules("compat/legacy"):
+    """Nothing in compat/model_files can run, import or unpack what a file says."""
+    for path in modules("compat/model_files"):
         text = path.read_text()
         assert not re.search(
             r"pickle|marshal|importlib|\beval\(|\bexec\(|deserialize|safe_mode", text
         ), path
-    for path in ("errors", "heaps", "hdf5", "files", "architecture", "origin", "statistics"):
-        assert "import keras" not in (ROOT / "compat" / "legacy" / f"{path}.py").read_text(), path
+    folder = ROOT / "compat" / "model_files"
+    for path in (
+        *modules(folder / "reading"),
+        folder / "errors.py",
+        folder / "layers/stored_statistics.py",
+    ):
+        assert "import keras" not in path.read_text(), path
 
 
 def test_the_core_of_folding_knows_no_framework():
@@ -281,8 +293,6 @@ def test_every_module_has_its_tests():
     assert (
         RANK.keys() - {"quiet", "axes", "sums", "arguments", "printing", "moving_statistics"} <= tested
     )  # in test_cli, as the command is, in test_functional, and in test_layer
-    parts = {part for parts in COMPAT_ORDER for part in parts.split("|")} - {"legacy"}
-    assert parts - HELPERS_OF_COMPAT <= tested
     whole = {"files", "genuine", "keras1_layers", "keras2", "models", "statistics", "hostile"}
     whole |= {"details", "masks", "archives"}
     assert {name.removeprefix("legacy_") for name in tested if name.startswith("legacy_")} == whole

@@ -26,7 +26,7 @@ from tf_slim.nets import resnet_utils, resnet_v1
 
 from tfbn import compat
 from tfbn.compat import CheckpointError, VariableScopeLayer, load_checkpoint
-from tfbn.compat.checkpoints import warn_if_variables_never_updated
+from tfbn.compat.tf1.checkpoints.load import warn_if_variables_never_updated
 
 pytestmark = pytest.mark.filterwarnings("ignore:`layer.apply` is deprecated")
 

@@ -7,13 +7,13 @@ import tensorflow as tf
 
 import reference
 from tfbn.compat import BatchNormalization
-from tfbn.compat.keras1_flow import same_flow
+from tfbn.compat.keras1.data_flow import same_flow
 
 L = keras.layers
 
 
 def test_keras_still_tells_how_a_tensor_was_made():
-    # The private API of compat/keras1_flow.py.
+    # The private API of compat/keras1/data_flow.py.
     x = keras.Input((3,))
     layer = L.ReLU()
     layer(x)

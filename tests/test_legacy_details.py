@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tfbn import compat
-from tfbn.compat.legacy import own_layers
+from tfbn.compat.model_files.layers import legacy_layers
 
 RANDOM = np.random.default_rng(11)
 CLOSE = {"rtol": 1e-6, "atol": 1e-6}  # a rounding or two of float32
@@ -207,7 +207,7 @@ def test_outputs_that_no_layer_has(tmp_path):
 @pytest.mark.parametrize("padding", ["valid", "same"])
 def test_transposed_convolutions_padded_by_0(rank, padding, tmp_path):
     """One less than those padded by 1, whose last place along the axis then is not made."""
-    kind = getattr(own_layers, f"PaddedConv{rank}DTranspose")
+    kind = getattr(legacy_layers, f"PaddedConv{rank}DTranspose")
     shared = {"filters": 2, "kernel_size": 3, "strides": 2, "padding": padding}
     layer = kind(**shared, output_padding=(*[1] * (rank - 1), 0))
     model = keras.Sequential([keras.Input((*[4] * rank, 3)), layer])
@@ -228,8 +228,8 @@ def test_transposed_convolutions_padded_by_0(rank, padding, tmp_path):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda form: own_layers.TheanoPooling((2, 3), (2, 1), "MAX", form),
-        lambda form: own_layers.CornerUpSampling2D((2, 3), data_format=form),
+        lambda form: legacy_layers.TheanoPooling((2, 3), (2, 1), "MAX", form),
+        lambda form: legacy_layers.CornerUpSampling2D((2, 3), data_format=form),
     ],
 )
 def test_sizes_are_known_in_a_graph(make, form):

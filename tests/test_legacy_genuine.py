@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import tfbn
 from tfbn import compat
-from tfbn.compat import legacy
+from tfbn.compat import model_files
 from tfbn.data_format import channels_first
 
 DATA = pathlib.Path(__file__).parent / "data" / "keras1"
@@ -34,7 +34,7 @@ def test_whole_files_and_architecture_with_weights(genuine):
 
 def test_channels_first_is_kept_if_asked():
     x, y = (np.load(DATA / "conv_th_axis1_mode0_ref.npz")[name] for name in "xy")
-    turned, report = legacy.load(DATA / "conv_th_axis1_mode0_full.h5", backend="theano")
+    turned, report = model_files.load(DATA / "conv_th_axis1_mode0_full.h5", backend="theano")
     assert report.turned
     assert "turned to channels last" in str(report)
     assert not channels_first(turned)
@@ -78,7 +78,7 @@ def test_a_face_expression_network_of_keras_2_0_5(tmp_path):
     path = emotion_model()
     x = np.random.default_rng(0).uniform(-1, 1, (6, 64, 64, 1)).astype("float32")
     oracle = tf_keras.models.load_model(path, compile=False).predict(x, verbose=0)
-    model, report = legacy.load(path)
+    model, report = model_files.load(path)
     assert (report.keras_version, report.backend, len(report.batch_norms)) == ("2.0.5", "tensorflow", 14)
     folded, told = tfbn.fold(model)
     assert "14 of 14" in str(told)

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tfbn import compat
-from tfbn.compat.legacy import keras1_table
+from tfbn.compat.model_files.layers import keras1_table
 from tfbn.data_format import channels_first
 
 # With cases of their own: in test_legacy_models and test_legacy_statistics.

@@ -15,8 +15,8 @@ import tf_keras
 
 import tfbn
 from tfbn import compat
-from tfbn.compat import legacy
-from tfbn.compat.legacy import keras2_table
+from tfbn.compat import model_files
+from tfbn.compat.model_files.layers import keras2_table
 
 L = tf_keras.layers
 RANDOM = np.random.default_rng(7)
@@ -199,7 +199,7 @@ def same(model, inputs, outputs, names):
 
 def test_whole_files(original):
     theirs, folder, inputs, outputs = original
-    model, report = legacy.load(folder / "model.h5")
+    model, report = model_files.load(folder / "model.h5")
     same(model, inputs, outputs, theirs.output_names)
     assert {layer.name for layer in theirs.layers} <= {layer.name for layer in model.layers}
     assert (report.keras_version, report.backend) == (tf_keras.__version__, "tensorflow")
@@ -240,7 +240,7 @@ def test_as_the_first_releases_wrote_it(original):
         file.attrs["keras_version"] = b"2.0.5"
     # Bilinear upsampling came with Keras 2.2.3, and was another one: see test_legacy_details.py.
     later_one = {"UpSampling2D": keras.layers.UpSampling2D}
-    model, report = legacy.load(
+    model, report = model_files.load(
         folder / "old.json", weights=folder / "weights.h5", custom_objects=later_one
     )
     same(model, inputs, outputs, theirs.output_names)
@@ -388,7 +388,7 @@ def test_sequential_without_input_layer_and_older_batch_norms(tmp_path):
     path = files.write(
         tmp_path / "m.h5", keras2_sequential(*layers, version="2.2.4"), pairs, "2.2.4", "tensorflow"
     )
-    model, report = legacy.load(path)
+    model, report = model_files.load(path)
     x = draw(3, 4)
     wanted = np.maximum(x @ dense[0] + dense[1], 0)
     for gamma, beta, mean, variance in values.values():

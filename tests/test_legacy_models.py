@@ -11,7 +11,7 @@ import tensorflow as tf
 
 import tfbn
 from tfbn import compat
-from tfbn.compat import legacy
+from tfbn.compat import model_files
 from tfbn.data_format import channels_first
 
 RANDOM = np.random.default_rng(3)
@@ -143,7 +143,7 @@ def test_models_within_models(tmp_path, frozen):
     # A model's calls are numbered from 1: 0 is its own making.
     config = files.functional([files.source("x", 3)], ["x"], [("inner", 1, 0)])
     config["config"]["layers"].append(inner | {"inbound_nodes": [[["x", 0, 0]]]})
-    model, report = legacy.load(files.write(tmp_path / "m.h5", config, [("inner", flat)]))
+    model, report = model_files.load(files.write(tmp_path / "m.h5", config, [("inner", flat)]))
     x = draw(5, 3)
     np.testing.assert_allclose(model(x), apply(normalized(apply(x, d), n), e), **CLOSE)
     assert [one.path for one in report.batch_norms] == ["inner/n"]
@@ -222,7 +222,7 @@ def test_time_distributed(tmp_path):
     kernel = [draw(4, 1, 1, 2), draw(2)]
     c = ("c", [("W", kernel[0]), ("b", kernel[1])])
     path = files.write(tmp_path / "m.h5", files.sequential(*layers, shape=shape), [d, c, n, e])
-    model, report = legacy.load(path, backend="theano")
+    model, report = model_files.load(path, backend="theano")
     x = draw(2, *shape)
     y = apply(x, d).reshape(10, 4, 1)
     y = oracle.convolve(y, kernel[0][:, 0], (1,), "same", "theano") + kernel[1]
@@ -510,7 +510,7 @@ def test_the_loaded_model_is_one_of_keras3(tmp_path):
     ]
     pairs += [norm_weights("bn2", 4), norm_weights("mode1", 4)]
     path = files.write(tmp_path / "m.h5", files.sequential(*layers, shape=(2, 6, 5)), pairs)
-    model, report = legacy.load(path, backend="theano")
+    model, report = model_files.load(path, backend="theano")
     names = [layer.name for layer in model.layers]
     added = {"inputs_channels_last", "conv_padding", "pool_channels_first"}
     assert [one for one in names if one not in added] == [

@@ -10,9 +10,9 @@ import pytest
 
 import tfbn
 from tfbn import compat
-from tfbn.compat import legacy
-from tfbn.compat.legacy import statistics
-from tfbn.compat.legacy.origin import origin
+from tfbn.compat import model_files
+from tfbn.compat.model_files.layers import stored_statistics
+from tfbn.compat.model_files.reading.writer_info import writer_info
 
 DIVISORS = {
     "s + eps": lambda s, eps: s + eps,
@@ -50,7 +50,7 @@ def write(path, version, weights=WEIGHTS, **config):
 @pytest.mark.parametrize(("version", "backend", "stored", "divisor"), TABLE)
 def test_each_row_divides_as_that_release_did(tmp_path, version, backend, stored, divisor, epsilon):
     path = write(tmp_path / "bn.h5", version, mode=0, epsilon=epsilon, momentum=0.9)
-    model, report = legacy.load(path, backend=backend)
+    model, report = model_files.load(path, backend=backend)
     wanted = oracle.batch_norm(X, WEIGHTS, DIVISORS[divisor], epsilon)
     # One float32 division, and a mean that is cancelled; s = 0 leaves a divisor of epsilon alone.
     np.testing.assert_allclose(model(X), wanted, rtol=2e-5, atol=1e-6 / epsilon)
@@ -72,13 +72,13 @@ def test_the_table_is_whole():
     for release, backend in itertools.product(releases, ("theano", "tensorflow")):
         rows = [
             row
-            for row in statistics.KERAS1
+            for row in stored_statistics.KERAS1
             if row.first <= release <= row.last and row.backend in (None, backend)
         ]
         assert len(rows) == 1, (release, backend)
     tested = {version for version, *_ in TABLE}
     assert {
-        ".".join(map(str, end)) for row in statistics.KERAS1 for end in (row.first, row.last)
+        ".".join(map(str, end)) for row in stored_statistics.KERAS1 for end in (row.first, row.last)
     } <= tested
 
 
@@ -147,7 +147,7 @@ def test_contradictions_are_errors(tmp_path):
     with pytest.raises(compat.LegacyModelError, match="'latest' is no version of Keras"):
         compat.load_model(path, keras_version="latest")
     with pytest.raises(compat.LegacyModelError, match="the backends contradict each other"):
-        origin({}, {"JSON": "theano"}, None, "tensorflow", like_keras2=False)
+        writer_info({}, {"JSON": "theano"}, None, "tensorflow", like_keras2=False)
 
 
 def test_a_negative_deviation_is_damage(tmp_path):
@@ -175,7 +175,7 @@ def test_training_goes_on_as_keras1_trained(tmp_path):
 def test_modes_without_statistics(tmp_path, mode):
     """Files of releases that stored only gamma and beta in these modes, too."""
     path = write(tmp_path / "bn.h5", "1.2.2", WEIGHTS, mode=mode, epsilon=0.1, momentum=0.9)
-    model, report = legacy.load(path)
+    model, report = model_files.load(path)
     wide = X.astype("float64")
     axis = mode - 2  # mode 1 along the features, mode 2 along the batch
     mean, variance = wide.mean(axis, keepdims=True), wide.var(axis, keepdims=True)
@@ -194,16 +194,16 @@ UNBIASED = [
 
 @pytest.mark.parametrize(("version", "rank", "unbiased"), UNBIASED)
 def test_keras2_trained_with_either_variance(version, rank, unbiased):
-    known = origin({"file": version}, {}, None, None, like_keras2=True)
-    assert statistics.unbiased(known, rank, 1, "bn") is unbiased
+    known = writer_info({"file": version}, {}, None, None, like_keras2=True)
+    assert stored_statistics.unbiased(known, rank, 1, "bn") is unbiased
 
 
 def test_several_axes_were_never_fused_and_vague_releases_are_asked_for():
-    known = origin({"file": "2.15.0"}, {}, None, None, like_keras2=True)
-    assert statistics.unbiased(known, 4, 2, "bn") is False
-    vague = origin({}, {}, "2.1", None, like_keras2=True)
+    known = writer_info({"file": "2.15.0"}, {}, None, None, like_keras2=True)
+    assert stored_statistics.unbiased(known, 4, 2, "bn") is False
+    vague = writer_info({}, {}, "2.1", None, like_keras2=True)
     with pytest.raises(compat.LegacyModelError, match="Pass keras_version="):
-        statistics.unbiased(vague, 4, 1, "bn")
+        stored_statistics.unbiased(vague, 4, 1, "bn")
 
 
 def test_settings_of_the_layer(tmp_path):

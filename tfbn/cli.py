@@ -18,8 +18,9 @@ from rich.table import Table
 
 from . import __version__
 from .batch_norms import layer_paths
-from .compat.legacy import LegacyReport, archive
-from .compat.upgrade import CLOSE, upgrade
+from .compat.model_files import LegacyReport
+from .compat.model_files.reading import archive
+from .compat.upgrade import DEFAULT_RTOL, upgrade
 from .convert import convert
 from .export import export
 from .export.checks import compare_models
@@ -167,7 +168,9 @@ def fold_command(
     help="What OLD predicted. In the old Keras: numpy.savez('ref.npz', x=x, y=model.predict(x)).",
 )
 @click.option(
-    "--rtol", type=click.FloatRange(min=0), help=f"Allowed of the largest |y|, {CLOSE:g} if not told."
+    "--rtol",
+    type=click.FloatRange(min=0),
+    help=f"Allowed of the largest |y|, {DEFAULT_RTOL:g} if not told.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace a file that is already at NEW.")
 def upgrade_command(old: Path, new: Path, rtol: float | None, **arguments: Any) -> None:
@@ -181,7 +184,7 @@ def upgrade_command(old: Path, new: Path, rtol: float | None, **arguments: Any) 
     if rtol is not None and arguments["reference"] is None:
         raise click.ClickException("--rtol is for --reference, which is missing.")
     with _one_line_errors(options=True):
-        report = upgrade(old, new, rtol=CLOSE if rtol is None else rtol, **arguments)
+        report = upgrade(old, new, rtol=DEFAULT_RTOL if rtol is None else rtol, **arguments)
     console = Console(soft_wrap=True, highlight=False)
     if report.legacy.batch_norms:
         Console().print(_upgrade_table(report.legacy))

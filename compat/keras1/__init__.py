@@ -1,0 +1,5 @@
+"""Keras 1's BatchNormalization."""
+
+from .layer import BatchNormalization
+
+__all__ = ["BatchNormalization"]

@@ -1,0 +1,218 @@
+"""`tf.contrib.layers.batch_norm`: what TF1 code, slim's networks and their checkpoints call."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from .arg_scope import ScopedFunction
+from .bn_ops import (
+    BatchNormOptions,
+    apply_batch_norm,
+    check_clipping,
+    static_training,
+)
+from .bn_variables import BatchNormVariables, create_batch_norm_variables, parameter_dtype
+from .keras_tensors import apply_layer, check_supported
+from .scopes import check_owner, collect, collect_output, create_variable
+
+UPDATE_OPS = tf.compat.v1.GraphKeys.UPDATE_OPS
+
+
+@functools.partial(ScopedFunction, slim_name="batch_norm")
+def batch_norm(
+    inputs: Any,
+    decay: Any = 0.999,
+    center: bool = True,
+    scale: bool = False,
+    epsilon: float = 0.001,
+    activation_fn: Callable[[Any], Any] | None = None,
+    updates_collections: str | Sequence[str] | None = UPDATE_OPS,
+    is_training: Any = True,
+    reuse: Any = None,
+    variables_collections: str | Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+    outputs_collections: str | Sequence[str] | None = None,
+    trainable: bool = True,
+    scope: Any = None,
+    *,
+    param_initializers: Mapping[str, Any] | None = None,
+    param_regularizers: Mapping[str, Any] | None = None,
+    batch_weights: Any = None,
+    fused: bool | None = None,
+    data_format: str = "NHWC",
+    zero_debias_moving_mean: bool = False,
+    renorm: bool = False,
+    renorm_clipping: Mapping[str, Any] | None = None,
+    renorm_decay: Any = 0.99,
+    adjustment: Callable[[tf.Tensor], Any] | None = None,
+) -> Any:
+    """`tf.contrib.layers.batch_norm`, with its variables, operations, collections and numbers.
+
+    In a TF1 graph, with v2 behaviour on or off, it is what it was. In a `compat.VariableScopeLayer` its
+    variables are the layer's weights. On a Keras tensor it is a `tfbn.BatchNorm` layer of a functional
+    model, named by `scope`. Its defaults can be set with `compat.arg_scope` and tf_slim's.
+
+    Where it differs from the original: an empty batch, or weights that are all 0, leave the statistics
+    as they were; parameters are at least float32; fused or not it takes any rank from 1 on.
+
+    Args:
+        inputs: tensor of known rank whose channels are the last axis, or the second with NCHW.
+        decay: weight of the old value in the moving averages; `moving -= (1 − decay)(moving − batch)`.
+        center, scale: whether there is an offset `beta`, a factor `gamma`.
+        epsilon: added to the variance.
+        activation_fn: applied last.
+        updates_collections: collections that receive the two update operations, which are not run; you
+            run them with the training step. `None` runs them in place, before the output.
+        is_training: bool, or a boolean tensor or variable that decides when the graph runs.
+        reuse: of the variable scope; `True` needs a `scope`.
+        variables_collections: for all variables, or a mapping from `beta`, `gamma`, `moving_mean` and
+            `moving_variance` to collections.
+        outputs_collections: collections for the output.
+        trainable: whether beta and gamma enter TRAINABLE_VARIABLES. The statistics move either way.
+        scope: variable scope; `BatchNorm`, made unique, if `None`.
+        param_initializers: for beta, gamma, moving_mean, moving_variance, by name.
+        param_regularizers: for beta and gamma, by name, into REGULARIZATION_LOSSES.
+        batch_weights: weight of each sample, `[batch]`.
+        fused: the moving variance takes the batch's biased variance if `None` (the first releases) or
+            `False` (later ones' unfused path, formulas instead of the kernel), and the unbiased one if
+            `True`, at rank 2, 4 and 5 (later ones' fused path).
+        data_format: "NHWC" or "NCHW".
+        zero_debias_moving_mean: correct the moving mean for its start at 0.
+        renorm, renorm_clipping, renorm_decay: batch renormalisation (arXiv 1702.03275), its bounds
+            `rmax`, `rmin`, `dmax`, and the weight of the old value in its averages.
+        adjustment: from the input's shape to a factor and an offset, applied in training before gamma
+            and beta.
+
+    Returns:
+        A tensor of `inputs`' shape and type.
+
+    Raises:
+        ValueError: a data format, rank, number of channels or combination of arguments that it cannot
+            take; an eager tensor outside any layer, whose variables nobody would own.
+        TypeError: `is_training` is no truth value.
+    """
+    arguments = dict(locals())
+    if isinstance(inputs, keras.KerasTensor):
+        return _keras_layer(**arguments)
+    check_owner("batch_norm")
+    inputs = arguments["inputs"] = tf.convert_to_tensor(inputs)
+    axis = _checked_axis(**arguments)
+    options = _options(axis, **arguments)
+    with tf.compat.v1.variable_scope(scope, "BatchNorm", [inputs], reuse=reuse) as variable_scope:
+        outputs, updates = apply_batch_norm(inputs, _variables(axis, **arguments), options, is_training)
+        if updates_collections is None:
+            with tf.control_dependencies(updates):
+                outputs = tf.identity(outputs)
+        for update in updates:
+            collect(updates_collections, update)
+        if activation_fn is not None:
+            outputs = activation_fn(outputs)
+        return collect_output(outputs_collections, variable_scope.name, outputs)
+
+
+def _keras_layer(inputs: keras.KerasTensor, **arguments: Any) -> keras.KerasTensor:
+    axis = _checked_axis(inputs, **arguments)
+    check_supported("batch_norm", arguments)
+    given = {
+        f"{name}_{kind}": value
+        for kind in ("initializer", "regularizer")
+        for name, value in (arguments[f"param_{kind}s"] or {}).items()
+    }
+    names = ["decay", "epsilon", "center", "scale", "trainable", "scope"]
+    names += ["renorm", "renorm_clipping", "renorm_decay"]
+    return apply_layer(
+        inputs,
+        "batch_norm",
+        default_name="BatchNorm",
+        training=arguments["is_training"],
+        activation=arguments["activation_fn"],
+        axis=axis,
+        unbiased=_stores_unbiased(inputs, **arguments),
+        **{name: arguments[name] for name in names},
+        **given,
+    )
+
+
+def _checked_axis(
+    inputs: Any, data_format: str, updates_collections: Any, is_training: Any, **arguments: Any
+) -> int:
+    """The channel axis, once everything that can be wrong has been looked at."""
+    if data_format not in ("NHWC", "NCHW"):
+        raise ValueError(f"data_format has to be either NCHW or NHWC. Received {data_format!r}.")
+    check_clipping(arguments["renorm"], arguments["renorm_clipping"])
+    if is_training is not None or isinstance(inputs, tf.Tensor):
+        static_training(is_training)
+    if isinstance(inputs, tf.Tensor) and inputs.shape.rank is None:
+        raise ValueError(f"Inputs {inputs.name} has undefined rank. Give it one with set_shape.")
+    axis = 1 if data_format == "NCHW" else -1
+    least = 2 if data_format == "NCHW" else 1
+    sizes = tf.TensorShape(inputs.shape).as_list()
+    if len(sizes) < least or sizes[axis] is None:
+        raise ValueError(
+            f"Inputs {inputs.name} has undefined channels dimension {inputs.shape}. Give axis {axis} a "
+            "size with set_shape."
+        )
+    special = arguments["batch_weights"] is not None or arguments["zero_debias_moving_mean"]
+    if arguments["renorm"] and (special or updates_collections != UPDATE_OPS):
+        raise ValueError(
+            "renorm is not supported with batch_weights, updates_collections or zero_debias_moving_mean"
+            f": received updates_collections={updates_collections!r}. Leave one of the two out."
+        )
+    return axis
+
+
+def _options(axis: int, inputs: tf.Tensor, **arguments: Any) -> BatchNormOptions:
+    weights = arguments["batch_weights"]
+    if weights is not None:
+        weights = tf.convert_to_tensor(weights)
+        inputs.shape[:1].assert_is_compatible_with(weights.shape)
+    return BatchNormOptions(
+        axis,
+        arguments["decay"],
+        arguments["epsilon"],
+        fused=arguments["fused"] is not False,
+        unbiased=_stores_unbiased(inputs, **arguments),
+        weights=weights,
+        renorm_clipping=dict(arguments["renorm_clipping"] or {}),
+        renorm_decay=arguments["renorm_decay"],
+        adjustment=arguments["adjustment"],
+    )
+
+
+def _stores_unbiased(inputs: Any, **arguments: Any) -> bool:
+    """Whether the later releases' fused path, which stored the unbiased variance, is asked for."""
+    special = arguments["renorm"] or any(
+        arguments[name] is not None for name in ("batch_weights", "adjustment")
+    )
+    in_collection = arguments["updates_collections"] == UPDATE_OPS
+    ranks = (2, 4, 5) if in_collection and not arguments["zero_debias_moving_mean"] else (2, 4)
+    return bool(arguments["fused"]) and not special and len(inputs.shape) in ranks
+
+
+def _variables(axis: int, inputs: tf.Tensor, **arguments: Any) -> BatchNormVariables:
+    regularizers = arguments["param_regularizers"] or {}
+    dtype = parameter_dtype(inputs.dtype)
+
+    def make(name: str, statistic: bool, **more: Any) -> Any:
+        return create_variable(
+            name,
+            **{"shape": [inputs.shape.as_list()[axis]], "dtype": dtype} | more,
+            collections=arguments["variables_collections"],
+            model="/" not in name,
+            statistic=statistic,
+            trainable=arguments["trainable"] and not statistic,
+            regularizer=regularizers.get(name),
+        )
+
+    parameters = [name for name, key in (("beta", "center"), ("gamma", "scale")) if arguments[key]]
+    return create_batch_norm_variables(
+        make,
+        parameters,
+        dict(arguments["param_initializers"] or {}),
+        arguments["renorm"],
+        arguments["zero_debias_moving_mean"],
+    )

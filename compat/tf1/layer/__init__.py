@@ -1,0 +1,5 @@
+"""TF1-style code as a Keras layer."""
+
+from .variable_scope import VariableScopeLayer
+
+__all__ = ["VariableScopeLayer"]

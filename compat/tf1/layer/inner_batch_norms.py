@@ -1,0 +1,87 @@
+"""The batch norms inside a `VariableScopeLayer`, as `tfbn.recalibrate` finds and measures them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ....axes import Axis
+from ....moving_statistics import warn_if_never_updated
+
+BATCH_NORMS = "tfbn/batch_norms"  # the collection of a traced graph that holds its InnerBatchNorms
+
+
+class InnerBatchNorm:
+    """A batch norm of TF1-style code in a layer, with what the core asks of a batch norm layer.
+
+    Attributes:
+        name: its variable scope.
+        axis, epsilon: of its call.
+    """
+
+    def __init__(self, layer: keras.layers.Layer, name: str, axis: Axis, epsilon: float) -> None:
+        self._layer, self.name = layer, name
+        self.axis, self.epsilon = axis, epsilon
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("trainable", "compute_dtype"):
+            return getattr(self._layer, name)
+        if name in ("moving_mean", "moving_variance", "beta", "gamma", "moving_stddev"):
+            path = f"{self.name}/{name}" if self.name else name
+            weight = self._layer.variables_by_name.get(path)
+            if self._layer.built:  # the layer makes no more weights: this one can be kept
+                vars(self)[name] = weight
+            return weight
+        raise AttributeError(name)
+
+
+class InnerBatchNorms:
+    """The batch norms of one layer, registered while the layer is built.
+
+    One that has a `call` of its own (set by `tfbn.recalibrate`) is measured by it.
+
+    Args:
+        layer: the `VariableScopeLayer`.
+    """
+
+    def __init__(self, layer: keras.layers.Layer) -> None:
+        self.layer = layer
+        self.by_name: dict[str, InnerBatchNorm] = {}
+        self.updates: list[tf.Operation] = []  # of the stand-ins, in the graph that is traced
+        self._settled = False
+
+    @property
+    def measured(self) -> bool:
+        return any("call" in vars(inner) for inner in self.by_name.values())
+
+    def call(self, x: tf.Tensor, axis: Axis, epsilon: float, training: Any) -> tf.Tensor | None:
+        """What the stand-in makes of `x`; `None` where there is none, or it leaves that to the code."""
+        name = tf.compat.v1.get_variable_scope().name
+        inner = self.by_name.setdefault(name, InnerBatchNorm(self.layer, name, axis, epsilon))
+        if "call" not in vars(inner):
+            return None
+        graph = tf.compat.v1.get_default_graph()
+        before = len(graph.get_operations())
+        y = vars(inner)["call"](x, training=training)
+        if y is None:
+            return None
+        made = graph.get_operations()[before:]
+        self.updates += [operation for operation in made if operation.type.startswith("Assign")]
+        return tf.cast(y, x.dtype)
+
+    def warn_once_if_never_updated(self) -> None:
+        """Warn, once, where the layer is used with statistics that training left out."""
+        if self._settled or tf.distribute.has_strategy():
+            return
+        with tf.init_scope():
+            warned = warn_if_never_updated(self.by_name, stacklevel=2)
+            moved = all(np.any(inner.moving_mean) for inner in self.by_name.values())
+        self._settled = warned or moved
+
+
+def of_this_graph() -> InnerBatchNorms | None:
+    """The collector of the graph that is being traced; `None` outside a `VariableScopeLayer`."""
+    return next(iter(tf.compat.v1.get_collection(BATCH_NORMS)), None)

@@ -1,0 +1,237 @@
+"""TF1-style code as a Keras 3 layer: `VariableScopeLayer`.
+
+The code is traced by `tf.compat.v1.wrap_function`, into a graph whose collections and variable scopes
+start empty as in a new `tf.Graph`; `prune` then keeps what a session would have run: the outputs and, in
+training, the ops in UPDATE_OPS. A `tf.function` would run every stateful op, fetched or not, and control
+dependencies of the outputs alone are lost where nobody uses the outputs.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import types
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from .inner_batch_norms import BATCH_NORMS, InnerBatchNorm, InnerBatchNorms
+from .variable_store import VariableStore
+
+tf1 = tf.compat.v1
+
+
+@keras.saving.register_keras_serializable(package="tfbn")
+class VariableScopeLayer(keras.layers.Layer):
+    """A Keras layer around TF1-style code.
+
+    The code may use `tf.compat.v1.variable_scope` and `get_variable` (reuse, default scopes,
+    initializers, regularizers, constraints, partitioners, custom getters), collections, `arg_scope` and
+    what is built upon them, e.g. tf_slim's layers. It always builds a graph, also when called eagerly.
+
+    * Variables are made when the layer is built, where the code runs with `is_training=True`; every
+      later call finds them, and numbering of default scopes starts again. They are the layer's weights.
+      The TF1 name, `conv1/weights`, is their key in `variables_by_name` and the end of their `path`.
+    * Ops in `UPDATE_OPS` run once in each training call. No other op runs that the outputs do not need.
+    * Losses in `REGULARIZATION_LOSSES` are the layer's `losses`. Those of weights alone count once
+      however often the layer is called, and not while it is frozen, as in Keras; others in each call.
+    * With `trainable = False` the layer is frozen like a batch normalisation of Keras: `is_training` is
+      False, and nothing is updated.
+
+    Args:
+        function: called as `function(inputs, **arguments)`, returns tensors in any structure of tuples,
+            lists and dicts. It is saved by its registered name: decorate it with
+            `keras.saving.register_keras_serializable()`, or load with `custom_objects`.
+        scope: name of a variable scope around the code; none unless told.
+        arguments: keyword arguments of `function`. If `is_training` is among them, it stays as it is.
+        name: the layer's name, which is no part of the TF1 names.
+        **kwargs: of `keras.layers.Layer`: dtype, trainable. The code is given floating-point inputs in
+            the compute dtype; a trainable variable asked for in it is stored in the variable dtype.
+
+    Call arguments:
+        inputs: a tensor, or tensors in a structure; sizes may be unknown where the code allows it.
+        training: reaches the function as a Python bool, as `is_training`, or as `training`, if its
+            signature has one of them.
+
+    Warns:
+        UserWarning: once, when the layer is used with trained batch norms whose moving statistics were
+            never updated.
+
+    Raises:
+        TypeError: `function` is not callable, `arguments` is no dict.
+        ValueError: a variable that was not made in `build`, has another shape, or is made without
+            `get_variable`; what `get_variable` itself raises.
+        NotImplementedError: `stateless_call`, where there is no variable to update.
+
+    >>> def dense(x):
+    ...     with tf.compat.v1.variable_scope("fc"):
+    ...         ones = tf.ones_initializer()
+    ...         return x @ tf.compat.v1.get_variable("weights", [3, 2], initializer=ones)
+    >>> layer = VariableScopeLayer(dense)
+    >>> print(layer(tf.ones([1, 3])).numpy(), list(layer.variables_by_name))
+    [[3. 3.]] ['fc/weights']
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        scope: str | None = None,
+        arguments: dict[str, Any] | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(name=name, **kwargs)
+        if not callable(function):
+            raise TypeError(f"function must be callable as function(inputs), received {function!r}.")
+        if not isinstance(arguments, (dict, type(None))):
+            raise TypeError(f"arguments must be a dict of keyword arguments, received {arguments!r}.")
+        self.function = function
+        self.scope = scope
+        # Out of sight of Keras and SavedModel, which would track what is inside.
+        self._made: list[keras.Variable] = []
+        self._hidden = types.SimpleNamespace(
+            arguments=dict(arguments or {}), dtypes=[], programs={}, batch_norms=InnerBatchNorms(self)
+        )
+
+    @property
+    def variables_by_name(self) -> dict[str, keras.Variable]:
+        """The weights by their TF1 names, those that a TF1 checkpoint of the same code has."""
+        return {variable.path.removeprefix(f"{self.path}/"): variable for variable in self._made}
+
+    @property
+    def batch_norms_inside(self) -> dict[str, InnerBatchNorm]:
+        """The batch norms of the code by their variable scopes, for `tfbn.recalibrate`."""
+        return self._hidden.batch_norms.by_name
+
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        if not self.built:  # `build` is told shapes only, and TF1 code may want integers
+            self._hidden.dtypes = [self._given_dtype(value) for value in keras.tree.flatten(inputs)]
+        return super().__call__(inputs, *args, **kwargs)
+
+    def _given_dtype(self, value: Any) -> str:
+        dtype = tf.as_dtype(keras.backend.standardize_dtype(getattr(value, "dtype", self.compute_dtype)))
+        return self.compute_dtype if dtype.is_floating and self.autocast else dtype.name
+
+    def build(self, input_shape: Any) -> None:
+        dtypes = iter(self._hidden.dtypes or itertools.repeat(self.compute_dtype))
+        specs = keras.tree.map_shape_structure(
+            lambda shape: tf.TensorSpec(shape, next(dtypes)), input_shape
+        )
+        with tf.init_scope():
+            self._trace(specs, is_training=True)
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        is_training = bool(training) and self.trainable
+        tensors = [tf.convert_to_tensor(tensor) for tensor in tf.nest.flatten(inputs)]
+        specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in tensors]
+        key = (is_training, repr(tf.nest.pack_sequence_as(inputs, specs)))
+        # Inside a tf.function each call is traced anew: it may be another replica's, or XLA's.
+        real = not self._made or isinstance(self._made[0].value, tf.Variable)  # see VariableStore
+        real &= not self._hidden.batch_norms.measured
+        programs = self._hidden.programs if real and tf.executing_eagerly() else {}
+        if real and not is_training:
+            self._hidden.batch_norms.warn_once_if_never_updated()
+        if key not in programs:
+            programs[key] = self._trace(tf.nest.pack_sequence_as(inputs, specs), is_training)
+        program = programs[key]
+        outputs, losses, _ = program.run(*tensors)
+        for loss in losses:
+            self.add_loss(tf.cast(loss, self.variable_dtype))
+        tf.nest.map_structure(
+            lambda output, traced: output.set_shape(traced.shape), outputs, program.outputs
+        )
+        return outputs
+
+    def _trace(self, specs: Any, is_training: bool) -> _Program:
+        """Run the code on placeholders of these `tf.TensorSpec`s, and keep what is to be computed."""
+        store, kept = VariableStore(self, self._made), types.SimpleNamespace()
+        arguments = self._hidden.arguments
+        accepted = [key for key in ("is_training", "training") if key in _parameters(self.function)]
+        if accepted and accepted[0] not in arguments:
+            arguments = arguments | {accepted[0]: is_training}
+
+        inside = self._hidden.batch_norms
+        inside.updates.clear()
+
+        def body(*tensors: tf.Tensor) -> list[tf.Tensor]:
+            tf1.add_to_collection(BATCH_NORMS, inside)
+            given = {"custom_getter": store.get, "dtype": tf.as_dtype(self.compute_dtype)}
+            scope = tf1.variable_scope(self.scope or tf1.get_variable_scope(), **given)
+            with tf.variable_creator_scope(store.create), scope:
+                outputs = self.function(tf.nest.pack_sequence_as(specs, tensors), **arguments)
+            kept.outputs = tf.nest.map_structure(tf.identity, outputs)
+            losses = tf1.get_collection(tf1.GraphKeys.REGULARIZATION_LOSSES)
+            kept.losses = [tf.convert_to_tensor(loss) for loss in losses]  # get_variable's are lazy
+            updates = tf1.get_collection(tf1.GraphKeys.UPDATE_OPS)  # ops, tensors, results of `assign`
+            kept.updates = list(dict.fromkeys(getattr(update, "op", update) for update in updates))
+            _check_updates(kept.updates)
+            return tf.nest.flatten(kept.outputs)
+
+        wrapped = tf1.wrap_function(body, tf.nest.flatten(specs))
+        fed = wrapped.inputs[: len(tf.nest.flatten(specs))]
+        losses = store.take_weight_losses(kept.losses, wrapped, len(fed))
+        updates = kept.updates if is_training else list(inside.updates)
+        # Without a signature each call would print its inputs into an error that nobody reads.
+        named = [tf.TensorSpec(tensor.shape, tensor.dtype, f"x{n}") for n, tensor in enumerate(fed)]
+        fetches = (kept.outputs, losses, updates)
+        run = wrapped.prune(fed, fetches, input_signature=(tuple(named), {}))
+        return _Program(run, kept.outputs, store)
+
+    def get_build_config(self) -> dict[str, Any] | None:
+        config = super().get_build_config()
+        return config and config | {"dtypes": list(self._hidden.dtypes)}
+
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        self._hidden.dtypes = config.get("dtypes", [])
+        super().build_from_config(config)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {
+            "function": keras.saving.serialize_keras_object(self.function),
+            "scope": self.scope,
+            "arguments": keras.saving.serialize_keras_object(self._hidden.arguments),
+        }
+
+    def live_config(self) -> dict[str, Any]:
+        """The configuration with the function and its arguments themselves, to copy the layer by."""
+        own = {"function": self.function, "arguments": dict(self._hidden.arguments)}
+        return super().get_config() | own | {"scope": self.scope, "live": True}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> VariableScopeLayer:
+        live = config.pop("live", False)
+        load = (lambda value: value) if live else keras.saving.deserialize_keras_object
+        return cls(**config | {key: load(config[key]) for key in ("function", "arguments")})
+
+
+class _Program(NamedTuple):
+    """One trace of the code.
+
+    Attributes:
+        run: tensors → (outputs, losses that depend on them, `None` for each update, which it runs).
+        outputs: the outputs within the graph, in the code's structure.
+        variables: those that the graph refers to, weakly.
+    """
+
+    run: Callable[..., Any]
+    outputs: Any
+    variables: VariableStore
+
+
+def _check_updates(updates: list[Any]) -> None:
+    inner = [update.name for update in updates if update.graph is not tf1.get_default_graph()]
+    if inner:
+        raise ValueError(
+            f"UPDATE_OPS has {', '.join(inner)} from inside a conditional or a loop, where nobody "
+            "outside can run it. Pass updates_collections=None there."
+        )
+
+
+def _parameters(function: Callable[..., Any]) -> Any:
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):  # some built-in functions do not tell
+        return ()
