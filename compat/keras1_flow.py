@@ -13,7 +13,7 @@ def same_flow(one: keras.KerasTensor, other: keras.KerasTensor) -> bool:
 
     Private Keras API, used here only: which call made a Keras tensor has no public name
     (`keras.utils.get_source_inputs` takes time exponential in the number of branches).
-    `tests/test_keras1.py` fails by name when it moves.
+    `tests/compat/keras1/test_layer.py` fails by name when it moves.
     """
     todo, seen = [(one, other)], set()
     while todo:

@@ -8,10 +8,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import pytest
-import tf1_programs
 from hypothesis import HealthCheck, settings
 
-pytest.register_assert_rewrite("folds")
+import draws
+
+pytest.register_assert_rewrite("folds", "tf1_programs", "tf1_networks", "tf1_checkpoints")
 
 # A run finds what the run before found; `pytest --hypothesis-profile=explore` looks further. However
 # slow the machine is: too_slow is the one health check that looks at a clock.
@@ -22,12 +23,10 @@ settings.load_profile("same")
 
 
 @pytest.fixture(autouse=True)
-def _reproducible(request):
+def _reproducible():
     """The same random numbers, whatever tests the process ran before."""
     keras.utils.set_random_seed(0)
-    random = getattr(request.module, "RANDOM", None)
-    if random is not None:
-        random.bit_generator.state = np.random.default_rng(0).bit_generator.state
+    draws.reset()
     yield
     keras.config.set_dtype_policy("float32")
 
@@ -50,10 +49,3 @@ def unchanged():
         assert config is None or config == model.get_config()
 
     return check
-
-
-@pytest.fixture(scope="module")
-def original(request, tmp_path_factory):
-    """What TF1's own function did in the programs that a test module lists in `CASES`."""
-    folder = tmp_path_factory.mktemp("original")
-    return tf1_programs.run_elsewhere("original", request.module.CASES, folder)

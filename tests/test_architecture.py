@@ -3,13 +3,12 @@
 import ast
 import configparser
 import re
-from pathlib import Path
 
 import pytest
 
 import tfbn
+from paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.checkout
 
 # Each part of the package may import those before it in this list, and nothing after it.
@@ -52,17 +51,6 @@ LEGACY_ORDER = [
     "graph",
     "load",
 ]
-# Tested through contrib, tf_layers, variable_scope, checkpoints and upgrade, which they are parts of.
-HELPERS_OF_COMPAT = {
-    "graph",
-    "statistics",
-    "functional_model",
-    "normalization",
-    "variable_store",
-    "weight_losses",
-}
-HELPERS_OF_COMPAT |= {"keras1_arguments"}
-HELPERS_OF_COMPAT |= {"checkpoint_file", "checkpoint_names", "checkpoint_values", "reference"}
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names.split("|")}
 
 
@@ -255,16 +243,29 @@ def test_the_changelog_knows_the_version():
     assert f"## {tfbn.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
-def test_every_module_has_its_tests():
-    tested = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
-    assert (
-        RANK.keys() - {"quiet", "axes", "sums", "arguments", "printing", "moving_statistics"} <= tested
-    )  # in test_cli, as the command is, in test_functional, and in test_layer
-    parts = {part for parts in COMPAT_ORDER for part in parts.split("|")} - {"legacy"}
-    assert parts - HELPERS_OF_COMPAT <= tested
-    whole = {"files", "genuine", "keras1_layers", "keras2", "models", "statistics", "hostile"}
-    whole |= {"details", "masks", "archives"}
-    assert {name.removeprefix("legacy_") for name in tested if name.startswith("legacy_")} == whole
+# Tested in a folder of another name, or with what they are parts of: in test_cli, as the command is, in
+# test_functional and in test_layer.
+TESTS_OF = {"legacy": "model_files"}
+TESTED_ELSEWHERE = {"quiet", "axes", "sums", "arguments", "printing", "moving_statistics"}
+
+
+def files_of_tests(folder):
+    """The test files of a folder and of those within."""
+    return sorted((ROOT / "tests" / folder).rglob("test_*.py"))
+
+
+def test_every_module_and_package_has_its_tests():
+    """Modules of tfbn have a file, or several that begin with their name; each package has a folder."""
+    for package, folder in (("tfbn", "."), ("compat", "compat")):
+        for path in (ROOT / package).glob("*/__init__.py"):
+            name = path.parent.name
+            assert files_of_tests(f"{folder}/{TESTS_OF.get(name, name)}"), path.parent
+    tested = [path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")]
+    for path in (ROOT / "tfbn").glob("*.py"):
+        name = path.stem
+        found = any(name == other or other.startswith(f"{name}_") for other in tested)
+        assert found or name in TESTED_ELSEWHERE | {"__init__"}, path
+    assert not list((ROOT / "tests" / "helpers").rglob("test_*.py"))
 
 
 def test_the_map_names_each_module_once():

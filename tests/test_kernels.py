@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -12,6 +11,8 @@ from tensorflow.python.ops import control_flow_util
 
 import reference
 import tfbn
+from far_from_zero import FAR, FAR_MEANS, assert_exact_far_from_zero
+from paths import HELPERS
 from tfbn import functional, kernels
 
 SHAPES = [((64, 5), -1), ((8, 6, 5), -1), ((8, 5, 6), 1), ((4, 5, 6, 3), -1), ((4, 3, 5, 6), 1)]
@@ -128,23 +129,6 @@ def test_where_the_fused_kernel_is_not_used(monkeypatch):
     assert not kernels._fused_can(x, 1e-5, -1)
 
 
-FAR = [((32, 56, 56, 64), -1), ((131072, 8), -1), ((8, 8, 16384), 1), ((16384, 3), -1)]
-FAR += [((32, 28, 28, 8), -1), ((500, 4), -1), ((2**18, 4), -1)]
-FAR_MEANS = (30.0, 1000.0, 1001.0, 2003.0, 10000.0, 10100.0)  # not round ones add up to other roundings
-
-
-def assert_exact_far_from_zero(function, x, mean, axis):
-    y, moments = function(tf.constant(x))
-    expected = reference.moments(x, axis)
-    # The issue's limits are 1e-3 at mean 1e3 and 1e-2 at 1e4; the kernel's own sums err by 3e-5.
-    np.testing.assert_allclose(moments.variance, expected[1], rtol=1e-4)
-    np.testing.assert_allclose(moments.mean, expected[0], rtol=2e-5)
-    # A mean that is off by 1e-6 of itself moves the output by as much of a deviation.
-    np.testing.assert_allclose(
-        y, reference.apply(x, *expected, axis=axis), rtol=0, atol=5e-6 * mean + 5e-4
-    )
-
-
 @pytest.mark.parametrize("mode", ["eager", "unknown", "jit"])
 @pytest.mark.parametrize(("shape", "axis"), FAR)
 def test_values_far_from_zero_keep_their_variance(shape, axis, mode):
@@ -168,12 +152,12 @@ def test_one_channel_far_from_zero_is_enough():
 ONE_THREAD = """
 import tensorflow as tf
 tf.config.threading.set_intra_op_parallelism_threads(1)
-import numpy as np, test_kernels
+import numpy as np, far_from_zero
 from tfbn import kernels
-for shape, axis in test_kernels.FAR[:3]:
+for shape, axis in far_from_zero.FAR[:3]:
     noise = np.random.default_rng(0).standard_normal(shape)
     for mean in (30.0, 1001.0, 10100.0):
-        test_kernels.assert_exact_far_from_zero(
+        far_from_zero.assert_exact_far_from_zero(
             lambda x: kernels.normalize_batch(x, None, None, 1e-3, axis),
             (noise + mean).astype("float32"), mean, axis)
 """
@@ -181,7 +165,7 @@ for shape, axis in test_kernels.FAR[:3]:
 
 def test_values_far_from_zero_on_one_thread():
     # The kernel gives each thread a part of the values: with one thread the sums are the longest.
-    subprocess.run([sys.executable, "-c", ONE_THREAD], check=True, cwd=Path(__file__).parent)
+    subprocess.run([sys.executable, "-c", ONE_THREAD], check=True, cwd=HELPERS)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+
 from tf1_checkpoints import (
     TOLERANCE,
     V1,
@@ -20,7 +21,6 @@ from tf1_checkpoints import (
     weights,
     write,
 )
-
 from tfbn.compat import VariableScopeLayer, load_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:`layer.apply` is deprecated")

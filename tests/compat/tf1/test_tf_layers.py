@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import tf1_programs
 
 import reference
+import tf1_programs
 from tfbn import BatchNorm, BatchRenorm, compat
 
 V1 = tf.compat.v1

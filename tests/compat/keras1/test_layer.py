@@ -1,7 +1,6 @@
 """compat.BatchNormalization: against Keras 1's rules in float64 NumPy, and files of Keras 1.2.2."""
 
 import json
-from pathlib import Path
 
 import h5py
 import keras
@@ -9,12 +8,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import paths
 import reference
 import tfbn
 from tfbn.compat import BatchNormalization
 
 L = keras.layers
-DATA = Path(__file__).parent / "data" / "keras1"
+DATA = paths.DATA / "keras1"
 SHAPES = [((8, 5), -1), ((7, 6, 3), 1), ((4, 6, 3), 2), ((3, 4, 5, 6), 1), ((3, 5, 6, 4), 3)]
 SHAPES += [((2, 3, 4, 5, 6), -2)]
 CASES = [(mode, *one) for mode in (0, 2) for one in SHAPES]

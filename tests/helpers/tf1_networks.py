@@ -1,6 +1,6 @@
 """tf_slim's networks trained in a TF1 graph, with tf_slim's own batch norm or with what replaces it.
 
-    python tf1_networks.py data/slim_networks.json
+    python tests/helpers/tf1_networks.py tests/data/slim_networks.json
 
 records what all of them compute with its own, in a process of its own as in tf1_programs: too long for
 every run of the tests, which repeat it for the network named behind the file. In float64, where rounding
@@ -22,11 +22,13 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-import tf1_programs
 from sklearn.datasets import load_digits
 
+import tf1_programs
+from paths import DATA
+
 v1 = tf.compat.v1
-RECORD = Path(__file__).parent / "data" / "slim_networks.json"
+RECORD = DATA / "slim_networks.json"
 
 # The smallest images (a multiple of 8), how many, rate, arguments of the network and of its arg_scope.
 # TF1's optimizer takes the rate as float32, which has these.

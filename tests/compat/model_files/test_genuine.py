@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import paths
 import tfbn
 from tfbn import compat
 from tfbn.compat import legacy
 from tfbn.data_format import channels_first
 
-DATA = pathlib.Path(__file__).parent / "data" / "keras1"
+DATA = paths.DATA / "keras1"
 NAMES = ["dense_mode0", "dense_mode1", "dense_mode2", "conv_th_axis1_mode0"]
 
 

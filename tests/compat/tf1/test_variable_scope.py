@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -10,72 +9,13 @@ import pytest
 import tensorflow as tf
 import tf_slim as slim
 
+from paths import HELPERS
+from tf1_layers import LOSSES, TOLERANCE, UPDATES, Session, X, Y, network
 from tfbn import compat
 from tfbn.compat import VariableScopeLayer
 
 tf1 = tf.compat.v1
-UPDATES, LOSSES = tf1.GraphKeys.UPDATE_OPS, tf1.GraphKeys.REGULARIZATION_LOSSES
 pytestmark = [pytest.mark.filterwarnings("ignore:`layer.apply` is deprecated"), pytest.mark.once]
-X = np.random.default_rng(0).normal(3, [1, 2, 5], [12, 3]).astype("float32")
-Y = np.random.default_rng(1).normal(0, 1, [12, 2]).astype("float32")
-
-
-@keras.saving.register_keras_serializable("tests")
-def network(x, is_training=True, units=2):
-    """Default scopes, normalizer_fn, both kinds of regularizers, and an update of its own."""
-    with tf1.variable_scope("net"):
-        with slim.arg_scope([compat.batch_norm], decay=0.9, is_training=is_training, scale=True):
-            x = slim.fully_connected(
-                x, 4, normalizer_fn=compat.batch_norm, weights_regularizer=slim.l2_regularizer(0.1)
-            )
-            x = compat.batch_norm(x)
-            x = compat.batch_norm(x)
-        count = tf1.get_variable("count", [], tf.int32, tf1.zeros_initializer(), trainable=False)
-        if is_training:
-            tf1.add_to_collection(UPDATES, tf1.assign_add(count, 1))
-        tf1.assign_add(count, 1000)  # never fetched
-        weights = tf1.get_variable(
-            "weights", [4, units], regularizer=lambda one: 0.3 * tf.reduce_sum(tf.abs(one))
-        )
-        return x @ weights
-
-
-class Session:
-    """The function in a TF1 graph, from the layer's weights, trained by SGD."""
-
-    def __init__(self, function, layer, x, y, rate=0.1):
-        self.graph, count = tf.Graph(), len(layer.losses)
-        values = {name: one.numpy() for name, one in layer.variables_by_name.items()}
-        with self.graph.as_default():
-            self.x = tf1.placeholder(tf.float32, [None, *x.shape[1:]])
-            self.y = tf1.placeholder(tf.float32, [None, *y.shape[1:]])
-            with tf1.variable_scope(tf1.get_variable_scope(), use_resource=True):
-                outputs = function(self.x, is_training=True)
-            with tf1.variable_scope(tf1.get_variable_scope(), reuse=True):
-                self.inference = function(self.x, is_training=False)
-            self.loss = tf.reduce_mean(tf.square(outputs - self.y))
-            self.loss += tf.add_n(tf1.get_collection(LOSSES)[:count])
-            with tf.control_dependencies(tf1.get_collection(UPDATES)):
-                self.train = tf1.train.GradientDescentOptimizer(rate).minimize(self.loss)
-            self.variables = {one.op.name: one for one in tf1.global_variables()}
-            self.session = tf1.Session()
-            self.session.run(tf1.global_variables_initializer())
-            assert set(self.variables) == set(values)
-            for name, value in values.items():
-                self.variables[name].load(value, self.session)
-
-    def step(self, x, y):
-        return self.session.run([self.loss, self.train], {self.x: x, self.y: y})[0]
-
-    def check(self, layer, x, **tolerance):
-        values = self.session.run(self.variables)
-        for name, variable in layer.variables_by_name.items():
-            np.testing.assert_allclose(variable.numpy(), values[name], err_msg=name, **tolerance)
-        inference = self.session.run(self.inference, {self.x: x})
-        np.testing.assert_allclose(layer(x), inference, **tolerance)
-
-
-TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}  # float32, ten steps, sums in another order
 
 
 @pytest.mark.parametrize(("jit_compile", "eagerly"), [("auto", False), (True, False), (False, True)])
@@ -607,7 +547,8 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import keras
 sys.path.insert(0, sys.argv[1])
-from test_variable_scope import X, Y, Session, VariableScopeLayer, network
+from tfbn.compat import VariableScopeLayer
+from tf1_layers import X, Y, Session, network
 keras.utils.set_random_seed(0)
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 assert strategy.num_replicas_in_sync == 2
@@ -628,8 +569,7 @@ assert len(model.losses) == 2
 
 
 def test_mirrored_strategy(tmp_path):
-    folder = str(Path(__file__).parent)
-    subprocess.run([sys.executable, "-c", MIRRORED, folder], check=True, cwd=tmp_path)
+    subprocess.run([sys.executable, "-c", MIRRORED, HELPERS], check=True, cwd=tmp_path)
 
 
 def test_mixed_precision_of_code_that_names_no_types():

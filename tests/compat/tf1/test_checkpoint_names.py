@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_slim as slim
+
 from tf1_checkpoints import (
     IMAGES,
     STATE,
@@ -23,7 +24,6 @@ from tf1_checkpoints import (
     weights,
     write,
 )
-
 from tfbn import compat
 from tfbn.compat import CheckpointError, VariableScopeLayer, load_checkpoint
 

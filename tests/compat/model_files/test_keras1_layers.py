@@ -1,11 +1,11 @@
 """Every layer of Keras 1 against a float64 oracle of what it computed."""
 
-import legacy_cases
-import legacy_files as files
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import legacy_cases
+import legacy_files as files
 from tfbn import compat
 from tfbn.compat.legacy import keras1_table
 from tfbn.data_format import channels_first

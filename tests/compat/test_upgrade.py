@@ -6,18 +6,19 @@ import shutil
 from pathlib import Path
 
 import keras
-import legacy_files as files
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import legacy_files as files
+import paths
 from networks import relative_difference
 from tfbn.cli import main
 from tfbn.compat import load_model
 from tfbn.compat.upgrade import UpgradeError, upgrade
 from tfbn.data_format import support
 
-DATA = Path(__file__).parent / "data" / "keras1"
+DATA = paths.DATA / "keras1"
 MODELS = ["conv_th_axis1_mode0", "dense_mode0", "dense_mode1", "dense_mode2"]
 CLOSE = 1e-5  # of the original's own predictions, which are float32
 

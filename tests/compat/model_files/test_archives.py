@@ -1,7 +1,6 @@
 """`.keras` archives of Keras 2, and what only files of Keras 2 say; the oracle is tf_keras."""
 
 import json
-import pathlib
 import shutil
 import zipfile
 
@@ -10,17 +9,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
-from test_legacy_keras2 import CLOSE, draw, image_layers, sequence_layers
 from tf_keras.src.layers.normalization.batch_normalization_v1 import (
     BatchNormalization as BatchNormalizationV1,
 )
 
+import paths
 import tfbn
+from keras2_layers import CLOSE, draw, image_layers, sequence_layers
 from tfbn import compat
 from tfbn.compat.upgrade import upgrade
 
 L = tf_keras.layers
-DATA = pathlib.Path(__file__).parent / "data" / "keras2"
+DATA = paths.DATA / "keras2"
 pytestmark = [
     pytest.mark.once,
     pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file"),

@@ -7,15 +7,14 @@ import shutil
 
 import h5py
 import keras
-import legacy_files as files
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import legacy_files as files
+from draws import RANDOM
 from tfbn import compat
-
-RANDOM = np.random.default_rng(11)
 
 
 def draw(*shape):

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import tf_keras
 
+from draws import RANDOM
 from tfbn import compat
 
 pytestmark = pytest.mark.once
 
 L = tf_keras.layers
-RANDOM = np.random.default_rng(3)
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}  # float32 computations in the same order, but for fused ones
 MERGES = [L.Add, L.Subtract, L.Multiply, L.Average, L.Maximum, L.Minimum]
 

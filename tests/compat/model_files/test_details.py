@@ -3,15 +3,15 @@
 import json
 
 import keras
-import legacy_files as files
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import legacy_files as files
+from draws import RANDOM
 from tfbn import compat
 from tfbn.compat.legacy import own_layers
 
-RANDOM = np.random.default_rng(11)
 CLOSE = {"rtol": 1e-6, "atol": 1e-6}  # a rounding or two of float32
 
 

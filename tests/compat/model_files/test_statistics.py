@@ -3,11 +3,11 @@
 import itertools
 
 import keras
-import legacy_files as files
-import legacy_oracle as oracle
 import numpy as np
 import pytest
 
+import legacy_files as files
+import legacy_oracle as oracle
 import tfbn
 from tfbn import compat
 from tfbn.compat import legacy

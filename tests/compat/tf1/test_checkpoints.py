@@ -8,6 +8,8 @@ import pytest
 import tensorflow as tf
 import tf_slim as slim
 from sklearn.datasets import load_digits
+from tf_slim.nets import resnet_utils, resnet_v1
+
 from tf1_checkpoints import (
     TOLERANCE,
     UPDATES,
@@ -22,8 +24,6 @@ from tf1_checkpoints import (
     weights,
     write,
 )
-from tf_slim.nets import resnet_utils, resnet_v1
-
 from tfbn import compat
 from tfbn.compat import CheckpointError, VariableScopeLayer, load_checkpoint
 from tfbn.compat.checkpoints import warn_if_variables_never_updated

@@ -1,7 +1,8 @@
 """A case for each layer of Keras 1: configuration, weights, and what the oracle makes of them."""
 
-import legacy_oracle as o
 import numpy as np
+
+import legacy_oracle as o
 
 _random = np.random.default_rng(5)
 

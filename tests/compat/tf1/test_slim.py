@@ -8,10 +8,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import tf1_networks
 import tf_slim
 from tf_slim.nets import resnet_utils, resnet_v1
 
+import tf1_networks
 from networks import relative_difference
 from tfbn import compat
 

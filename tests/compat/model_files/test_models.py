@@ -3,18 +3,18 @@
 import json
 
 import keras
-import legacy_files as files
-import legacy_oracle as oracle
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import legacy_files as files
+import legacy_oracle as oracle
 import tfbn
+from draws import RANDOM
 from tfbn import compat
 from tfbn.compat import legacy
 from tfbn.data_format import channels_first
 
-RANDOM = np.random.default_rng(3)
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}  # float32 sums of a few products
 
 

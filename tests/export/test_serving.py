@@ -17,9 +17,10 @@ import tensorflow as tf
 import reference
 import tfbn
 from networks import chain, randomize, relative_difference
+from paths import ROOT
 
 L = keras.layers
-EXAMPLE = Path(__file__).parent.parent / "examples" / "serve_c_api.py"
+EXAMPLE = ROOT / "examples" / "serve_c_api.py"
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,13 @@
 """Population statistics under `tf.distribute`: replicas and workers give what one process gives."""
 
-import json
-import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from test_distribution import reserved_ports, wait_for_all
 
 import reference
+from workers import run_two_workers
 
 pytestmark = pytest.mark.once
 
@@ -111,16 +109,7 @@ def test_two_workers(tmp_path):
     np.save(tmp_path / "x.npy", reference.data((71, 3), dtype="float64") + 1e2)
     alone = [sys.executable, "-c", ALONE, str(tmp_path / "x.npy"), str(tmp_path / "alone.npz")]
     subprocess.run(alone, check=True, cwd=tmp_path)
-    with reserved_ports(2) as ports:
-        cluster = {"worker": [f"localhost:{port}" for port in ports]}
-        workers = []
-        for index in range(2):
-            config = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
-            arguments = [str(tmp_path / "x.npy"), str(tmp_path / f"out{index}.npz")]
-            environment = os.environ | {"TF_CONFIG": config, "TF_GRPC_REUSE_PORT": "1"}
-            command = [sys.executable, "-c", WORKER, *arguments]
-            workers.append(subprocess.Popen(command, cwd=tmp_path, env=environment))
-        wait_for_all(workers)
+    run_two_workers(WORKER, tmp_path)
     want = np.load(tmp_path / "alone.npz")
     for index in range(2):
         found = np.load(tmp_path / f"out{index}.npz")

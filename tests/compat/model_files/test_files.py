@@ -6,10 +6,10 @@ import shutil
 
 import h5py
 import keras
-import legacy_files as files
 import numpy as np
 import pytest
 
+import legacy_files as files
 from tfbn import compat
 
 
