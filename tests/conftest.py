@@ -1,18 +1,18 @@
 """Fixtures shared by the tests; TensorFlow is imported once for each test process."""
 
 import os
-from contextlib import contextmanager
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-import draws
+pytest.register_assert_rewrite(*(path.stem for path in Path(__file__).with_name("helpers").glob("*.py")))
 
-pytest.register_assert_rewrite("folds", "tf1_programs", "tf1_networks", "tf1_checkpoints")
+import draws  # noqa: E402  after that, or their assertions tell nothing
+import networks  # noqa: E402
 
 # A run finds what the run before found; `pytest --hypothesis-profile=explore` looks further. However
 # slow the machine is: too_slow is the one health check that looks at a clock.
@@ -34,18 +34,4 @@ def _reproducible():
 @pytest.fixture
 def unchanged():
     """Make a context that fails if anything a model saves is different afterwards."""
-
-    @contextmanager
-    def check(model):
-        def state():
-            return [variable.numpy() for variable in model.variables]
-
-        before, config = state(), model.get_config() if hasattr(model, "inputs") else None
-        yield
-        after = state()
-        assert len(before) == len(after)
-        for old, new in zip(before, after, strict=True):
-            np.testing.assert_array_equal(old, new)
-        assert config is None or config == model.get_config()
-
-    return check
+    return networks.unchanged

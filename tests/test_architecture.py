@@ -268,6 +268,11 @@ def test_every_module_and_package_has_its_tests():
     assert not list((ROOT / "tests" / "helpers").rglob("test_*.py"))
 
 
+def test_files_of_tests_stay_small():
+    for path in modules("tests"):
+        assert path.read_text().count("\n") <= 400, path
+
+
 def test_the_map_names_each_module_once():
     text = (ROOT / "CONTRIBUTING.md").read_text()
     block = text[text.index("```\ntfbn/") :].split("```")[1]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import reference
 import tfbn
 from networks import relative_difference
-from random_graphs import Builder, drawn, weigh
+from random_graphs import Builder, drawn, randomize_as_drawn
 from tfbn.batch_norms import layer_paths
 
 # Rounding of ten layers in float64: a wrong axis stands out.
@@ -25,7 +25,7 @@ def test_random_graphs_turn_to_the_same_function():
     @given(st.data(), st.integers(0, 3))
     def run(data, seed):
         keras.config.set_dtype_policy("float64")
-        model = weigh(Builder(data, True).model(), seed)
+        model = randomize_as_drawn(Builder(data, True).model(), seed)
         turned = tfbn.convert(model, data_format="channels_last")
         folded, report = tfbn.fold(turned)
         x = reference.data((3, *model.inputs[0].shape[1:]))

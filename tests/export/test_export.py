@@ -1,11 +1,5 @@
 """tfbn.export: a SavedModel that is the model, or nothing at all."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
@@ -13,63 +7,14 @@ import tensorflow as tf
 
 import reference
 import tfbn
+from exports import everything, wrong_fold
 from networks import chain, randomize, relative_difference
-from tfbn.export import comparison, savedmodel, staging
+from tfbn.export import comparison
 
 L = keras.layers
+
 # Of models with random statistics, on samples of any kind.
 pytestmark = pytest.mark.filterwarnings("ignore:The inputs of these batch norms are far")
-
-
-@pytest.fixture(scope="module")
-def model():
-    keras.config.set_dtype_policy("float32")
-    return chain((8, 8, 3), L.Conv2D(4, 3), tfbn.BatchNorm(name="bn"), L.ReLU(), L.Flatten(), L.Dense(2))
-
-
-def everything(folder):
-    """Every file below a folder, hidden ones too, with its content."""
-    return {path: path.is_file() and path.read_bytes() for path in Path(folder).rglob("*")}
-
-
-SERVE = """
-import json, sys, numpy as np, tensorflow as tf
-for line in sys.stdin:
-    path, given, answer = json.loads(line)
-    signature = tf.saved_model.load(path).signatures["serving_default"]
-    with np.load(given) as inputs:
-        outputs = signature(**{name: tf.constant(array) for name, array in inputs.items()})
-    np.savez(answer, **{name: tensor.numpy() for name, tensor in outputs.items()})
-    assert "tfbn" not in sys.modules
-    print("served", flush=True)
-"""
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A process that does not import tfbn, one for all tests: TensorFlow's start takes longest."""
-    pipes = {
-        "stdin": subprocess.PIPE,
-        "stdout": subprocess.PIPE,
-        "cwd": tmp_path_factory.mktemp("server"),
-    }
-    with subprocess.Popen([sys.executable, "-c", SERVE], text=True, **pipes) as process:
-        yield process
-
-
-@pytest.fixture
-def serve(server, tmp_path):
-    """Make a function that gives what a SavedModel answers there."""
-
-    def answer(path, **inputs):
-        files = [str(path), str(tmp_path / "inputs.npz"), str(tmp_path / "outputs.npz")]
-        np.savez(files[1], **inputs)
-        server.stdin.write(json.dumps(files) + "\n")
-        server.stdin.flush()
-        assert server.stdout.readline() == "served\n"
-        return np.load(files[2])
-
-    return answer
 
 
 @pytest.mark.parametrize("fold", [True, False])
@@ -222,94 +167,6 @@ def test_opaque_models_are_never_half_folded(outermost, tmp_path, unchanged, ser
     assert relative_difference(serve(tmp_path / "m", inputs=x)["output_0"], model(x)) < 1e-6
 
 
-def test_an_existing_path_is_refused_or_replaced(model, tmp_path, serve):
-    path = tmp_path / "m"
-    tfbn.export(model, path)
-    before = everything(tmp_path)
-    with pytest.raises(
-        FileExistsError, match="m exists already. Choose another path, or pass overwrite=T"
-    ):
-        tfbn.export(model, path)
-    assert everything(tmp_path) == before
-    other = randomize(keras.models.clone_model(model), seed=9)
-    tfbn.export(other, path, overwrite=True)
-    assert os.listdir(tmp_path) == ["m"]
-    x = reference.data((5, 8, 8, 3))
-    assert relative_difference(serve(path, x=x)["output_0"], other(x)) < 1e-5
-
-
-def test_overwrite_replaces_savedmodels_only(model, tmp_path):
-    (tmp_path / "thesis.tex").write_text("years of work")
-    tfbn.export(model, tmp_path / "m")
-    (tmp_path / "m" / "notes.txt").write_text("years of work")
-    before = everything(tmp_path)
-    for path in (tmp_path, tmp_path / "thesis.tex", tmp_path / "m"):
-        with pytest.raises(FileExistsError, match="is not just a SavedModel .* so it is not replaced"):
-            tfbn.export(model, path, overwrite=True)
-    assert everything(tmp_path) == before
-    (tmp_path / "empty").mkdir()
-    tfbn.export(model, tmp_path / "empty", overwrite=True)
-
-
-def test_places_that_cannot_be_written_are_named_before_any_work(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(tfbn.folding, "fold", interrupted)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(
-        OSError, match="file/m cannot be written: Not a directory at .*file. Choose another"
-    ):
-        tfbn.export(model, tmp_path / "file" / "m")
-    with pytest.raises(ValueError, match="export writes to local directories, received gs://bucket/m"):
-        tfbn.export(model, "gs://bucket/m")
-    with pytest.raises(ValueError, match=r"takes \*, \? and \[ in paths for patterns, received m\[1\]"):
-        tfbn.export(model, "m[1]")
-
-
-def wrong_fold(model):
-    folded, report = tfbn.folding.rewrite.fold(model)
-    folded.layers[1].bias.assign(folded.layers[1].bias + 1.0)
-    return folded, report
-
-
-def interrupted(*arguments):
-    raise KeyboardInterrupt
-
-
-def disk_full(*arguments, **keywords):
-    raise OSError(28, "No space left on device")
-
-
-def disk_full_after_some_files(model, path, *rest):
-    path.mkdir()
-    (path / "saved_model.pb").write_bytes(b"half")
-    disk_full()
-
-
-@pytest.mark.parametrize(
-    ("existing", "where", "name", "instead", "error"),
-    [
-        (existing, *rest)
-        for existing in (False, True)
-        for rest in (
-            (tfbn.folding, "fold", wrong_fold, tfbn.ExportError),
-            (comparison, "serve", interrupted, KeyboardInterrupt),
-            (savedmodel, "_write", disk_full_after_some_files, OSError),
-            (staging, "_replace", disk_full, OSError),
-        )
-    ],
-)
-def test_a_failed_export_leaves_what_was_there(
-    model, existing, where, name, instead, error, tmp_path, monkeypatch
-):
-    path = tmp_path / "m"
-    if existing:
-        tfbn.export(model, path)
-    before = everything(tmp_path)
-    monkeypatch.setattr(where, name, instead)
-    with pytest.raises(error):
-        tfbn.export(model, path, overwrite=True)
-    assert everything(tmp_path) == before
-
-
 def test_a_difference_above_the_tolerance_is_an_error_with_the_numbers(model, tmp_path, monkeypatch):
     monkeypatch.setattr(tfbn.folding, "fold", wrong_fold)
     message = (
@@ -403,14 +260,6 @@ def test_arguments_that_make_no_sense_are_refused_before_any_work(model, tmp_pat
         ValueError, match=r"which is a directory, received .*m\.tflite\. Leave \.tflite out"
     ):
         tfbn.export(model, tmp_path / "m.tflite")
-
-
-def test_a_savedmodel_holds_no_other(model, tmp_path):
-    tfbn.export(model, tmp_path / "m")
-    before = everything(tmp_path)
-    with pytest.raises(FileExistsError, match=r"m is a SavedModel itself\. Choose a path beside it"):
-        tfbn.export(model, tmp_path / "m" / "2")
-    assert everything(tmp_path) == before
 
 
 def test_what_cannot_be_exported(tmp_path):

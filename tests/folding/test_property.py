@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import reference
 import tfbn
 from networks import outputs, relative_difference
-from random_graphs import Builder, drawn, weigh
+from random_graphs import Builder, drawn, randomize_as_drawn
 from tfbn.batch_norms import batch_norms
 
 # Folding is exact but for rounding, which a graph may make larger by cancelling: in float64 a wrong rule
@@ -34,7 +34,7 @@ def test_random_graphs_fold_to_the_same_function(shard, policy, first):
     @given(st.data(), st.integers(4 * shard, 4 * shard + 3))
     def run(data, seed):
         keras.config.set_dtype_policy(policy)
-        model = weigh(Builder(data, first).model(), seed)
+        model = randomize_as_drawn(Builder(data, first).model(), seed)
         folded, report = tfbn.fold(model)
         x = reference.data((3, *model.inputs[0].shape[1:]))
         for got, want in zip(outputs(folded, x), outputs(model, x), strict=True):

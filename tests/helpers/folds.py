@@ -5,9 +5,10 @@ import numpy as np
 
 import reference
 import tfbn
-from networks import FLOAT32, outputs, randomize, relative_difference
+from networks import FLOAT32, outputs, randomize, relative_difference, unchanged
 from tfbn.batch_norms import batch_norms
 
+L = keras.layers
 IMAGE = (9, 8, 4)
 
 
@@ -40,20 +41,38 @@ def alike(model, *names):
     return model
 
 
-def check(model, folded, into=None, reason=None, tolerance=FLOAT32):
-    """Fold, compare the outputs, the count, and where the batch norms went or why they stay."""
-    x = [reference.data((5, *one.shape[1:])) + number for number, one in enumerate(model.inputs)]
-    x = keras.tree.pack_sequence_as(model.input, x)
-    new, report = tfbn.fold(model)
-    for got, want in zip(outputs(new, x), outputs(model, x), strict=True):
-        assert relative_difference(got, want) < tolerance
+def check(model, folded, into=None, reason=None, tolerance=FLOAT32, x=None):
+    """Fold, compare the outputs, the count, and where the batch norms went or why they stay.
+
+    The model stays as it was. With `x` given, its first sample alone is compared, too.
+    """
+    if x is None:
+        arrays = [
+            reference.data((5, *tensor.shape[1:])) + number for number, tensor in enumerate(model.inputs)
+        ]
+        batches = [keras.tree.pack_sequence_as(model.input, arrays)]
+    else:
+        batches = [x, x[:1]]
+    with unchanged(model):
+        new, report = tfbn.fold(model)
+    for batch in batches:
+        for got, want in zip(outputs(new, batch), outputs(model, batch), strict=True):
+            assert relative_difference(got, want) < tolerance
     assert len(report.folded) == folded, str(report)
-    assert len(batch_norms(new)) == len(report.kept), str(report)
+    assert len(batch_norms(new)) == len(report.kept) == len(batch_norms(model)) - folded, str(report)
+    assert {entry.path for entry in report.entries} == batch_norms(model).keys()
+    assert {id(v) for v in new.variables}.isdisjoint({id(v) for v in model.variables})
     if into is not None:
         assert {path for entry in report.folded for path in entry.into} == set(into), str(report)
     if reason is not None:
         assert any(reason in entry.reason for entry in report.kept), str(report)
     return new, report
+
+
+def two_branches():
+    inputs = keras.Input((8, 8, 4))
+    conv = L.Conv2D(4, 3, padding="same", name="conv")(inputs)
+    return inputs, conv
 
 
 def bn(**arguments):

@@ -1,6 +1,7 @@
 """Models that several tests use."""
 
 import re
+from contextlib import contextmanager
 
 import keras
 import numpy as np
@@ -52,3 +53,19 @@ def outputs(model, x, **arguments):
             raise
         found = tf.function(lambda x: model(x, **arguments), jit_compile=True)(x)
     return keras.tree.flatten(found)
+
+
+@contextmanager
+def unchanged(model):
+    """Fail if anything the model saves is different afterwards."""
+
+    def state():
+        return [variable.numpy() for variable in model.variables]
+
+    before, config = state(), model.get_config() if hasattr(model, "inputs") else None
+    yield
+    after = state()
+    assert len(before) == len(after)
+    for old, new in zip(before, after, strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert config is None or config == model.get_config()

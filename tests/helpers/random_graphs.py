@@ -171,7 +171,8 @@ class Builder:
         return keras.Model(self.inputs, outputs)
 
 
-def weigh(model, seed):
+def randomize_as_drawn(model, seed):
+    """Random weights; batch norms with positive scales, or without an offset, where that was drawn."""
     randomize(model, seed)
     for layer in batch_norms(model).values():
         if getattr(layer, "positive", False) and layer.gamma is not None:
