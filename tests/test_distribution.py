@@ -39,7 +39,7 @@ def step(part):
         return y, tape.gradient(loss, value)
     return strategy.run(replica, [part])
 
-y, slope = (np.concatenate([one.numpy() for one in strategy.experimental_local_results(value)])
+y, slope = (np.concatenate([tensor.numpy() for tensor in strategy.experimental_local_results(value)])
             for value in step(part))
 mean, variance = layer.moving_mean.numpy(), layer.moving_variance.numpy()
 np.savez(target, y=y, slope=slope, mean=mean, variance=variance)

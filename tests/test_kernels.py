@@ -59,14 +59,14 @@ def test_fused_inference_equals_the_oracle(shape, axis, dtype):
 
 def gradients(function, x, beta, gamma, order):
     """First or second gradients of a non-linear loss in x, beta and gamma."""
-    variables = [tf.cast(one, x.dtype) for one in (x, beta, gamma)]
+    variables = [tf.cast(tensor, x.dtype) for tensor in (x, beta, gamma)]
     with tf.GradientTape() as outer:
         outer.watch(variables)
         with tf.GradientTape() as tape:
             tape.watch(variables)
             loss = tf.reduce_sum(tf.sin(function(*variables)))
         first = tape.gradient(loss, variables)
-        penalty = tf.add_n([tf.reduce_sum(one**2) for one in first])
+        penalty = tf.add_n([tf.reduce_sum(gradient**2) for gradient in first])
     return first if order == 1 else outer.gradient(penalty, variables)
 
 
@@ -76,7 +76,10 @@ def test_channels_second_by_either_way(shape, gpu, monkeypatch):
     """Transposed for the CPU; on a GPU the kernel takes them as they are, and so does this CPU's."""
     monkeypatch.setattr(kernels, "_has_gpu", lambda: gpu)
     x = tf.constant(reference.data(shape, 1), tf.float32)
-    p = {name: tf.constant(one, tf.float32) for name, one in reference.parameters((3,)).items()}
+    p = {
+        name: tf.constant(parameter, tf.float32)
+        for name, parameter in reference.parameters((3,)).items()
+    }
     graph = tf.function(
         lambda x: (
             kernels.normalize_batch(x, p["beta"], p["gamma"], 1e-3, 1),
@@ -113,10 +116,10 @@ def test_fused_gradients_equal_those_of_the_formulas_in_float64(shape, axis, tra
 
     got = gradients(normalized, tf.constant(x), p["beta"], p["gamma"], order)
     want = gradients(normalized, tf.constant(x, tf.float64), p["beta"], p["gamma"], order)
-    for one, other in zip(got, want, strict=True):
+    for tensor, expected in zip(got, want, strict=True):
         # Sums of hundreds of float32 terms, twice over in the second gradient.
-        tolerance = 1e-4 * np.abs(other).max()
-        np.testing.assert_allclose(one, other, rtol=0, atol=tolerance)
+        tolerance = 1e-4 * np.abs(expected).max()
+        np.testing.assert_allclose(tensor, expected, rtol=0, atol=tolerance)
 
 
 def test_where_the_fused_kernel_is_not_used(monkeypatch):
@@ -133,7 +136,9 @@ def test_where_the_fused_kernel_is_not_used(monkeypatch):
 @pytest.mark.parametrize(("shape", "axis"), FAR)
 def test_values_far_from_zero_keep_their_variance(shape, axis, mode):
     noise = np.random.default_rng(0).standard_normal(shape)
-    spec = tf.TensorSpec([size if one == axis % len(shape) else None for one, size in enumerate(shape)])
+    spec = tf.TensorSpec(
+        [size if number == axis % len(shape) else None for number, size in enumerate(shape)]
+    )
     function = lambda x: kernels.normalize_batch(x, None, None, 1e-3, axis)  # noqa: E731
     if mode != "eager":
         signature = [spec] if mode == "unknown" else None
@@ -282,7 +287,7 @@ def test_very_many_values_are_summed_by_the_formulas(shape, axis, mean, jit):
 )
 def test_very_many_values_in_a_batch_of_unknown_size(shape, axis, mean):
     x = tf.constant(np.random.default_rng(0).normal(mean, 1, shape), tf.float32)
-    sizes = [size if one == axis % len(shape) else None for one, size in enumerate(shape)]
+    sizes = [size if number == axis % len(shape) else None for number, size in enumerate(shape)]
 
     @tf.function(input_signature=[tf.TensorSpec(sizes)])
     def step(x):

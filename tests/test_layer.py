@@ -121,8 +121,8 @@ def test_what_a_mask_hides_reaches_no_gradient_but_its_own(kind, training, bad):
 
     got, y = slopes(bad)
     want, _ = slopes(0.0)
-    for one, other in zip(got, want, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    for array, expected in zip(got, want, strict=True):
+        np.testing.assert_allclose(array, expected, rtol=1e-5, atol=1e-6)
     assert np.isfinite(y.numpy()[mask]).all()
     if bad != 3e38:
         assert not np.isfinite(y.numpy()[~mask]).any()

@@ -48,8 +48,8 @@ def test_fit_equals_keras_own_layer(model_kind, eagerly, jit):
     keras_own = training_run(L.BatchNormalization(momentum=0.8), model_kind, eagerly, jit)
     # Nine steps apart only by the rounding of each.
     for got, want in zip(ours, keras_own, strict=True):
-        for one, other in zip(got, want, strict=True):
-            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+        for array, expected in zip(got, want, strict=True):
+            np.testing.assert_allclose(array, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_initializers_regularizers_and_constraints():

@@ -21,8 +21,8 @@ def drawn_inputs(draw, dtype):
 
 def called(layer, x, mode, **arguments):
     """The layer in training, built and traced without the sizes that are not channels."""
-    axes = [one % x.shape.rank for one in np.atleast_1d(layer.axis)]
-    sizes = [size if one in axes else None for one, size in enumerate(x.shape)]
+    axes = [number % x.shape.rank for number in np.atleast_1d(layer.axis)]
+    sizes = [size if number in axes else None for number, size in enumerate(x.shape)]
     layer.build(sizes)
     if mode == "eager":
         return layer(x, training=True, **arguments)
@@ -57,7 +57,9 @@ def test_any_shape_axes_precision_mask_and_mode(data):
     assert y.dtype == dtype
     assert y.shape == x.shape
     with np.errstate(invalid="ignore"):
-        mean, variance = (np.nan_to_num(one) for one in reference.moments(wide, axis, weights))
+        mean, variance = (
+            np.nan_to_num(statistic) for statistic in reference.moments(wide, axis, weights)
+        )
     want = reference.apply(wide, mean, variance, epsilon=1e-2, axis=axis)
     tolerance = {"float32": 1e-4, "float64": 1e-10, "float16": 5e-3, "bfloat16": 4e-2}[dtype]
     # With few values a channel's deviation is near 0, and the output is rounding over sqrt(epsilon).
@@ -90,11 +92,11 @@ def test_first_and_second_gradients_of_any_shape_in_any_mode(data):
                     tape.watch(x)
                     loss = tf.reduce_sum(tf.sin(layer(x, training=True, mask=mask)))
                 first = tape.gradient(loss, [x, *watched])
-                penalty = tf.add_n([tf.reduce_sum(one**2) for one in first])
+                penalty = tf.add_n([tf.reduce_sum(gradient**2) for gradient in first])
             return first + outer.gradient(penalty, [x, *watched])
 
         if mode != "eager":
-            sizes = [size if mode == "known" or one else None for one, size in enumerate(x.shape)]
+            sizes = [size if mode == "known" or number else None for number, size in enumerate(x.shape)]
             signature = [tf.TensorSpec(sizes, x.dtype)]
             both = tf.function(both, jit_compile=mode == "jit", input_signature=signature)
         return both(x)
@@ -103,7 +105,7 @@ def test_first_and_second_gradients_of_any_shape_in_any_mode(data):
     for order in (slice(0, 3), slice(3, 6)):
         # Those of x, gamma and beta are sums of the same terms, which cancel in some of them; second
         # gradients divide by the variance, at least 0.1, again and again.
-        tolerance = 1e-4 * max(1.0, *(np.abs(one).max(initial=0) for one in wanted[order]))
+        tolerance = 1e-4 * max(1.0, *(np.abs(gradient).max(initial=0) for gradient in wanted[order]))
         for got, want in zip(found[order], wanted[order], strict=True):
             np.testing.assert_allclose(got, want, rtol=0, atol=tolerance)
 

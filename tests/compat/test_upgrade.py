@@ -106,7 +106,7 @@ def test_predictions_of_mode_2_in_the_batches_that_predict_made(run):
     assert run("dense_mode2_full.h5", "a.keras", "--reference", "ref.npz").exit_code == 0
     np.savez("ref.npz", x=x, y=np.asarray(model(x)))
     assert run("dense_mode2_full.h5", "b.keras", "--reference", "ref.npz").exit_code == 0
-    np.savez("ref.npz", x=x, y=np.concatenate([np.asarray(model(one)) for one in (x[:40], x[40:])]))
+    np.savez("ref.npz", x=x, y=np.concatenate([np.asarray(model(batch)) for batch in (x[:40], x[40:])]))
     assert run("dense_mode2_full.h5", "c.keras", "--reference", "ref.npz").exit_code == 1
 
 
@@ -195,13 +195,13 @@ def test_several_inputs_and_outputs(tmp_path):
     import tf_keras  # noqa: PLC0415
 
     inputs = [tf_keras.Input((3,), name=name) for name in "ab"]
-    outputs = [tf_keras.layers.Dense(2)(one) for one in inputs]
+    outputs = [tf_keras.layers.Dense(2)(tensor) for tensor in inputs]
     old = tf_keras.Model(inputs, [*outputs, tf_keras.layers.Add()(outputs)])
     with pytest.warns(UserWarning, match="HDF5 file"):  # which tf_keras advises against
         old.save(tmp_path / "old.h5")
     x = [np.random.default_rng(n).normal(size=(4, 3)).astype("float32") for n in range(2)]
-    named = {f"x_{n}": one for n, one in enumerate(x)}
-    y = {f"y_{n}": one.numpy() for n, one in enumerate(old(x))}
+    named = {f"x_{n}": array for n, array in enumerate(x)}
+    y = {f"y_{n}": tensor.numpy() for n, tensor in enumerate(old(x))}
     np.savez(tmp_path / "ref.npz", **named, **y)
     report = upgrade(tmp_path / "old.h5", tmp_path / "new.keras", reference=tmp_path / "ref.npz")
     assert (report.samples, report.legacy.batch_norms) == (4, ())

@@ -24,8 +24,8 @@ def test_masks_of_steps_are_kept(tmp_path):
     wanted = by_xla(model, x)
     assert relative_difference(wanted, by_xla(model, x + (x == 0))) > 0.1
     turned.save(tmp_path / "m.keras")
-    for one in (turned, keras.models.load_model(tmp_path / "m.keras")):
-        assert relative_difference(one(x), wanted) < FLOAT32
+    for loaded in (turned, keras.models.load_model(tmp_path / "m.keras")):
+        assert relative_difference(loaded(x), wanted) < FLOAT32
 
 
 @pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask:UserWarning")

@@ -32,7 +32,9 @@ def residual():
 def test_branches_nested_models_and_several_inputs():
     model = residual()
     turned = check(model, permutes=4)  # two inputs, the images put out, and what Flatten reads
-    named, wanted = ({one.path: one for one in each.variables} for each in (turned, model))
+    named, wanted = (
+        {variable.path: variable for variable in each.variables} for each in (turned, model)
+    )
     assert named.keys() == wanted.keys()
     for path, variable in wanted.items():
         np.testing.assert_array_equal(named[path], variable)
@@ -42,8 +44,8 @@ def test_a_sequential_model_stays_one(tmp_path):
     model = sequential()
     turned = check(model, permutes=2)
     assert isinstance(turned, keras.Sequential)
-    assert [one.name for one in turned.layers if type(one) is not L.Permute] == [
-        one.name for one in model.layers
+    assert [layer.name for layer in turned.layers if type(layer) is not L.Permute] == [
+        layer.name for layer in model.layers
     ]
     turned.save(tmp_path / "m.keras")
     x = samples(model)
@@ -64,9 +66,9 @@ def test_training_goes_on_equally():
     start = model.get_weights()
     (losses, weights), (expected, wanted) = trained(turned), trained(model)
     np.testing.assert_allclose(losses, expected, rtol=1e-4)
-    assert max(np.abs(one - other).max() for one, other in zip(wanted, start, strict=True)) > 1e-2
-    for one, other in zip(weights, wanted, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)  # ten steps, rounded in each
+    assert max(np.abs(array - other).max() for array, other in zip(wanted, start, strict=True)) > 1e-2
+    for array, expected in zip(weights, wanted, strict=True):
+        np.testing.assert_allclose(array, expected, rtol=1e-3, atol=1e-4)  # ten steps, rounded in each
 
 
 def test_frozen_layers_and_types_are_kept():
@@ -107,17 +109,19 @@ def test_it_folds_exports_and_serves(tmp_path):
 def test_batch_norms_are_replaced_only_if_asked():
     model = sequential()
     turned = tfbn.convert(model, data_format="channels_last")
-    kinds = [type(one) for one in batch_norms(model).values()]
-    assert [type(one) for one in batch_norms(turned).values()] == kinds
+    kinds = [type(layer) for layer in batch_norms(model).values()]
+    assert [type(layer) for layer in batch_norms(turned).values()] == kinds
     both = tfbn.convert(model, to=tfbn.BatchNorm, data_format="channels_last")
-    assert {type(one) for one in batch_norms(both).values()} == {tfbn.BatchNorm}
-    assert {one.axis for one in batch_norms(both).values()} == {-1}
+    assert {type(layer) for layer in batch_norms(both).values()} == {tfbn.BatchNorm}
+    assert {layer.axis for layer in batch_norms(both).values()} == {-1}
 
 
 def test_a_model_that_is_channels_last_is_only_copied():
     model = chain((6, 5, 3), L.Conv2D(4, 3), tfbn.BatchNorm(), L.Flatten(), L.Dense(2))
     turned = check(model, permutes=0)
-    assert [one.get_config() for one in turned.layers] == [one.get_config() for one in model.layers]
+    assert [layer.get_config() for layer in turned.layers] == [
+        layer.get_config() for layer in model.layers
+    ]
 
 
 def test_activity_regularizers_stay_where_they_were():
@@ -132,8 +136,12 @@ def test_activity_regularizers_stay_where_they_were():
     turned = check(model)
     x = samples(model)
     losses = []
-    for one in (model, turned):
-        losses.append(tf.function(lambda x, one=one: (one(x), sum(one.losses))[1], jit_compile=True)(x))
+    for network in (model, turned):
+        losses.append(
+            tf.function(
+                lambda x, network=network: (network(x), sum(network.losses))[1], jit_compile=True
+            )(x)
+        )
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
     assert losses[0] > 1
 

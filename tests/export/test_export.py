@@ -162,7 +162,10 @@ def test_opaque_models_are_never_half_folded(outermost, tmp_path, unchanged, ser
         assert everything(tmp_path) == {}
         assert tfbn.export(model, tmp_path / "m", fold=False, samples=x, freeze=False).fold is None
     saved = tf.saved_model.load(str(tmp_path / "m")).variables
-    values = [sorted(one.numpy().ravel().tolist() for one in some) for some in (saved, model.variables)]
+    values = [
+        sorted(variable.numpy().ravel().tolist() for variable in some)
+        for some in (saved, model.variables)
+    ]
     assert values[0] == values[1]
     assert relative_difference(serve(tmp_path / "m", inputs=x)["output_0"], model(x)) < 1e-6
 
@@ -238,9 +241,9 @@ def test_outputs_that_hardly_vary_prove_little(tmp_path):
     assert "outputs hardly" not in str(report)
     scalar = keras.Model(model.inputs, keras.ops.sum(model.outputs[0]))
     assert tfbn.export(scalar, tmp_path / "s").spread is None
-    one = tfbn.export(model, tmp_path / "m", overwrite=True, samples=np.ones((1, 3)))
-    assert one.spread is None
-    assert "outputs hardly" not in str(one)
+    report = tfbn.export(model, tmp_path / "m", overwrite=True, samples=np.ones((1, 3)))
+    assert report.spread is None
+    assert "outputs hardly" not in str(report)
 
 
 def test_arguments_that_make_no_sense_are_refused_before_any_work(model, tmp_path, monkeypatch):

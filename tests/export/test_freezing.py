@@ -30,7 +30,7 @@ def constants(path):
     graph = load(path).signatures["serving_default"].graph.as_graph_def()
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
     tensors = [node.attr["value"].tensor for node in nodes if node.op == "Const"]
-    return sum(len(one.tensor_content) // tf.as_dtype(one.dtype).size for one in tensors)
+    return sum(len(tensor.tensor_content) // tf.as_dtype(tensor.dtype).size for tensor in tensors)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_variables_can_be_trained_on(model, tmp_path):
     x = reference.data((5, 8, 8, 3))
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(layer(x))
-    assert all(one is not None for one in tape.gradient(loss, layer.trainable_weights))
+    assert all(gradient is not None for gradient in tape.gradient(loss, layer.trainable_weights))
 
 
 @pytest.mark.parametrize("freeze", [True, False])
@@ -114,7 +114,7 @@ def test_models_of_all_kinds(name, policy, tmp_path):
     report = tfbn.export(model, tmp_path / "m", fold=False, freeze=True)
     assert report.frozen
     assert load(tmp_path / "m").signatures["serving_default"].variables == ()
-    shape = [5, *(one or 7 for one in model.inputs[0].shape[1:])]
+    shape = [5, *(size or 7 for size in model.inputs[0].shape[1:])]
     x = np.tile(np.arange(6), (5, 1)) if name == "embedding" else reference.data(shape)
     x = x.astype(model.inputs[0].dtype)
     tolerance = {"mixed_float16": 1e-2, "mixed_bfloat16": 1e-1}.get(policy, 1e-5)
@@ -235,7 +235,7 @@ def test_what_a_call_writes_goes_on(make, tmp_path):
     tfbn.export(keras.Model(inputs, make()(inputs)), tmp_path / "m")
     loaded = load(tmp_path / "m")
     signature = loaded.signatures["serving_default"]
-    count = max(signature.variables, key=lambda one: one.numpy())
+    count = max(signature.variables, key=lambda variable: variable.numpy())
     before = float(count)
     for _ in range(3):
         signature(x=tf.zeros((1, 4)))
@@ -312,7 +312,7 @@ def test_how_large_constants_may_be():
     def reason(megabytes, dtype, freeze=None):
         size = int(megabytes * 1e6) // np.dtype(dtype).itemsize
         weights = [
-            SimpleNamespace(shape=one, dtype=dtype) for one in ((size // 2000, 1000), (size // 2,))
+            SimpleNamespace(shape=shape, dtype=dtype) for shape in ((size // 2000, 1000), (size // 2,))
         ]
         return freezing.reason_for_variables(SimpleNamespace(name="m", variables=weights), freeze)
 

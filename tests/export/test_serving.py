@@ -64,13 +64,13 @@ def serve(path, *batches):
 def test_the_c_api_serves_without_tensorflow_in_python(model, tmp_path):
     tfbn.export(model, tmp_path / "m")
     x = [reference.data((size, 8, 8, 3), seed=size) for size in (1, 3, 64)]
-    outputs, imported = serve(tmp_path / "m", *({"x": one} for one in x))
+    outputs, imported = serve(tmp_path / "m", *({"x": batch} for batch in x))
     assert not {"tensorflow", "keras", "tfbn"} & set(imported)
     assert "numpy" in imported
-    for one, got in zip(x, outputs, strict=True):
+    for batch, got in zip(x, outputs, strict=True):
         assert got.keys() == {"output_0"}
-        assert got["output_0"].shape == (len(one), 2)
-        assert relative_difference(got["output_0"], model(one)) < 1e-5  # what export allows
+        assert got["output_0"].shape == (len(batch), 2)
+        assert relative_difference(got["output_0"], model(batch)) < 1e-5  # what export allows
 
 
 def test_the_c_api_serves_several_inputs_and_outputs_of_other_types(tmp_path):
@@ -91,13 +91,13 @@ def test_the_c_api_serves_several_inputs_and_outputs_of_other_types(tmp_path):
     fed = {"c": data[2], "b": np.asfortranarray(data[1]), "a": data[0]}
     (got,), _ = serve(tmp_path / "m", fed)
     want = model(data)
-    assert {name: (one.dtype.name, one.shape) for name, one in got.items()} == {
+    assert {name: (array.dtype.name, array.shape) for name, array in got.items()} == {
         "half": ("float16", (3, 2)),
         "row": ("float32", (3, 3, 3)),
         "not": ("bool", (3, 2)),
     }
-    for name, one in got.items():
-        assert relative_difference(one, want[name]) < (1e-2 if name == "half" else 1e-5)
+    for name, array in got.items():
+        assert relative_difference(array, want[name]) < (1e-2 if name == "half" else 1e-5)
 
 
 def test_the_example_names_what_it_does_not_take(model, tmp_path):

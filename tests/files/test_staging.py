@@ -174,7 +174,7 @@ def test_when_the_new_one_cannot_be_moved_in_the_old_one_comes_back(again, tmp_p
             raise OSError(errno.ENOSPC, "No space left on device")
         rename(source, destination)
 
-    monkeypatch.setattr(staging, "_exchange", lambda one, other: False)
+    monkeypatch.setattr(staging, "_exchange", lambda new, other: False)
     monkeypatch.setattr(os, "rename", full)
     with (
         pytest.raises(

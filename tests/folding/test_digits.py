@@ -35,7 +35,7 @@ def in_float64(model, x):
     """What a chain of batch norms, Dense layers and convolutions of width 1 computes."""
     x = x.astype("float64")
     for layer in model.layers[1:]:
-        weights = [one.astype("float64") for one in layer.get_weights()]
+        weights = [array.astype("float64") for array in layer.get_weights()]
         if isinstance(layer, (tfbn.BatchNorm, L.BatchNormalization)):
             gamma, beta, mean, variance = weights
             x = reference.apply(x, mean, variance, beta, gamma, layer.epsilon)
@@ -70,7 +70,7 @@ def test_no_digit_is_lost(last, kind, far, deviation):
     folded, report = tfbn.fold(model)
     x = inputs_at(far, (64, 8, 5), deviation)
     exact = in_float64(model, x)
-    errors = [np.abs(one(x) - exact).max() for one in (folded, model)]
+    errors = [np.abs(network(x) - exact).max() for network in (folded, model)]
     # In float32 nothing is exact to less than two roundings of the largest output.
     assert errors[0] <= 4 * max(errors[1], 2**-23 * np.abs(exact).max()), str(report)
     if far == 0 and last in ("dense", "conv", "rescaling", "merged, dense"):
@@ -131,6 +131,6 @@ def test_no_digit_is_lost_in_rescaling(shifted, far, kind):
     folded, report = tfbn.fold(model)
     x = inputs_at(far, (64, 5), 10.0)
     exact = in_float64(model, x)
-    errors = [np.abs(one(x) - exact).max() for one in (folded, model)]
+    errors = [np.abs(network(x) - exact).max() for network in (folded, model)]
     assert errors[0] <= 4 * max(errors[1], 2**-23 * np.abs(exact).max()), str(report)
     assert len(report.folded) == 1 or far > 0

@@ -42,7 +42,7 @@ def test_a_nested_functional_model_may_be_an_output_and_an_input():
     model = keras.Model(inputs, [once, twice, L.Dense(2, name="last")(once)])
     graph = Graph(model)
     outputs = [call.outputs[0] for call in graph.of(inner.get_layer("b"))]
-    users = [{user.layer.name if user else "model" for user in one.users} for one in outputs]
+    users = [{user.layer.name if user else "model" for user in tensor.users} for tensor in outputs]
     dense = inner.layers[1].name
     assert sorted(map(sorted, users)) == [[dense], ["last", "model"], ["model"]]
 

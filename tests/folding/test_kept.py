@@ -36,10 +36,10 @@ def kept_cases():
 
     def shared_across_models():
         conv, bn = L.Conv2D(4, 3, padding="same", name="conv"), tfbn.BatchNorm(name="bn")
-        one = keras.Sequential([keras.Input((8, 8, 4)), conv, bn], name="one")
+        first = keras.Sequential([keras.Input((8, 8, 4)), conv, bn], name="one")
         two = keras.Sequential([keras.Input((8, 8, 4)), conv, L.ReLU()], name="two")
         inputs = keras.Input((8, 8, 4))
-        return keras.Model(inputs, two(one(inputs)))
+        return keras.Model(inputs, two(first(inputs)))
 
     def twice_to_one_layer():
         inputs, conv = two_branches()
@@ -104,8 +104,8 @@ def test_what_cannot_fold_is_kept_with_the_reason(name, unchanged):
         assert any(reason in report.entries[0].reason for reason in reasons), str(report)
         assert report.entries[0].reason in str(report)
         got, want = new(x, training=False), model(x, training=False)
-        for one, other in zip(keras.tree.flatten(got), keras.tree.flatten(want), strict=True):
-            assert relative_difference(one, other) < 1e-6
+        for tensor, expected in zip(keras.tree.flatten(got), keras.tree.flatten(want), strict=True):
+            assert relative_difference(tensor, expected) < 1e-6
 
 
 def test_a_subclass_of_a_linear_layer_is_left_alone():

@@ -47,9 +47,9 @@ def test_nested_models_with_several_inputs_and_outputs():
         inner = keras.Model(structure, outputs, name="inner")
         x, y = keras.Input((4,)), keras.Input((4,))
         given = {"a": L.Dense(4, name="x")(x), "b": L.Dense(4, name="y")(y)}
-        listed = [given[one.name] for one in keras.tree.flatten(structure)]
-        one, two = inner(keras.tree.pack_sequence_as(structure, listed))
-        model = keras.Model([x, y], [bn(name="outside")(one), two])
+        listed = [given[tensor.name] for tensor in keras.tree.flatten(structure)]
+        first, two = inner(keras.tree.pack_sequence_as(structure, listed))
+        model = keras.Model([x, y], [bn(name="outside")(first), two])
         check(weigh(model), folded=2, into=["inner/first", "y"])
 
 
@@ -70,7 +70,7 @@ def test_an_output_of_a_nested_model_that_nothing_reads_stays_what_it_is():
     model = weigh(keras.Model(x, inner(x)[0]))
     new, _ = check(model, folded=0, reason="its result is an output of the model")
     data = reference.data((5, 4))
-    got, want = (one.get_layer("inner")(data)[1] for one in (new, model))
+    got, want = (network.get_layer("inner")(data)[1] for network in (new, model))
     assert relative_difference(got, want) < FLOAT32
 
 

@@ -138,7 +138,7 @@ def test_statistics_of_a_normalization_that_are_alike_or_zero():
 
     check(alike(model(2.0, 2, 2, 2), "gamma", "moving_variance"), folded=1)
     zero = model(0.0, 1, 2, 3)
-    zero.get_layer("bn").set_weights([np.full(4, one) for one in (0.5, 1.0, 2.0, 1.0)])
+    zero.get_layer("bn").set_weights([np.full(4, value) for value in (0.5, 1.0, 2.0, 1.0)])
     check(zero, folded=1)
     zero.get_layer("bn").gamma.assign([0.5, 1, 0, 1])
     check(zero, folded=0, reason="cannot take up a scale that is not positive")
@@ -152,5 +152,5 @@ def test_a_deviation_that_a_normalization_cannot_have(dtype, deviation):
     keras.config.set_dtype_policy(dtype)
     layer = L.Normalization(mean=[0.0] * 4, variance=[1.0] * 4)
     model = weigh(functional((4,), layer, tfbn.BatchNorm(epsilon=1e-14), L.ReLU()), positive=True)
-    model.layers[-2].set_weights([np.full(4, one) for one in (0.1 / deviation, 0.5, 0.0, 1e-2)])
+    model.layers[-2].set_weights([np.full(4, value) for value in (0.1 / deviation, 0.5, 0.0, 1e-2)])
     check(model, folded=0, reason="too small or too large", tolerance=1e-2)

@@ -40,7 +40,9 @@ def test_no_rounding_of_the_old_policy_is_left():
     assert relative_difference(model(x), want) > 1e-5  # float16, which has 1e-3
     assert relative_difference(tfbn.fold(model, "float32")[0](x), want) < 1e-6
     again = tfbn.fold(model)[0]
-    assert [type(one) for one in again.operations] == [type(one) for one in model.operations]
+    assert [type(operation) for operation in again.operations] == [
+        type(operation) for operation in model.operations
+    ]
     np.testing.assert_array_equal(again(x), model(x))
 
 
@@ -72,7 +74,7 @@ def test_the_result_has_the_policy(given, asked, variables, output, tolerance):
     model = network(given)
     folded, report = tfbn.fold(model, dtype=asked)
     assert len(report.folded) == 1
-    floats = {one for one in dtypes(folded) if "float" in one}
+    floats = {dtype for dtype in dtypes(folded) if "float" in dtype}
     assert floats == {variables}
     x = reference.data((3, 8, 8, 4), dtype=str(model.inputs[0].dtype))
     got = folded(x)
@@ -138,7 +140,7 @@ def test_a_model_inside_a_wrapper_keeps_the_type_of_its_input():
     model = chain((5, 4), L.TimeDistributed(inner), L.Dense(2), tfbn.BatchNorm())
     folded, report = tfbn.fold(model, dtype="mixed_float16")
     assert len(report.folded) == 1
-    (wrapper,) = (one for one in folded.layers if isinstance(one, L.TimeDistributed))
+    (wrapper,) = (layer for layer in folded.layers if isinstance(layer, L.TimeDistributed))
     assert wrapper.layer.layers[0].compute_dtype == "float16"
     x = reference.data((3, 5, 4))
     assert relative_difference(folded(x), model(x)) < 1e-2
@@ -181,7 +183,7 @@ def test_what_mixed_precision_would_cast_to_infinity_stays(kind):
     if kind is L.Dense:
         first.set_weights([np.eye(4), np.zeros(4)])
     values = ([1.0] * 4, [0.5] * 4, [0.0] * 4, [1e-11, 1, 1, 1])
-    model.get_layer("bn").set_weights([np.array(one) for one in values])
+    model.get_layer("bn").set_weights([np.array(value) for value in values])
     x = 1e-6 * reference.data((5, 4))
     folded, report = tfbn.fold(model)
     assert "of 'first' is not finite in float16" in report.kept[0].reason

@@ -32,7 +32,7 @@ def test_a_batch_norm_does_not_cross(name):
     shape = shape_for(name)
     conv = getattr(L, f"Conv{len(shape) - 1}D")
     for less in need:  # one condition at a time is not met
-        given = {one: value for one, value in need.items() if one != less}
+        given = {name: value for name, value in need.items() if name != less}
         reason = "a negative scale does not pass" if less == "positive" else "an offset does not pass"
         for steps in (
             (conv(4, 2), make(), bn(), L.Activation("tanh")),

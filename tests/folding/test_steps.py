@@ -87,15 +87,15 @@ def test_convert_there_and_back(inner):
     ours = tfbn.convert(model)
     back = tfbn.convert(ours, to=L.BatchNormalization)
     assert batch_norms(ours).keys() == batch_norms(model).keys() == batch_norms(back).keys()
-    assert {type(one) for one in batch_norms(ours).values()} == {tfbn.BatchNorm}
-    assert {type(one) for one in batch_norms(back).values()} == {L.BatchNormalization}
+    assert {type(layer) for layer in batch_norms(ours).values()} == {tfbn.BatchNorm}
+    assert {type(layer) for layer in batch_norms(back).values()} == {L.BatchNormalization}
     x = np.random.default_rng(0).normal(size=(2, 5, 6, 6, 3)).astype("float32")
     assert relative_difference(ours(x), model(x)) < 1e-6
-    for one, other in zip(back.get_weights(), model.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
+    for array, expected in zip(back.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(array, expected)
 
 
 def test_precision_reaches_inside():
     model = chain((5, 6, 6, 3), steps(backbone(tfbn.BatchNorm)))
     folded, _ = tfbn.fold(model, dtype="float16")
-    assert {one.dtype for one in folded.weights} == {"float16"}
+    assert {variable.dtype for variable in folded.weights} == {"float16"}

@@ -43,8 +43,8 @@ def norm(name, **config):
 def norm_weights(name, size):
     values = [draw(size), draw(size), draw(size), draw(size) ** 2]
     return name, [
-        (f"{name}_{one}", value)
-        for one, value in zip(("gamma", "beta", "running_mean", "running_std"), values, strict=True)
+        (f"{name}_{weight}", value)
+        for weight, value in zip(("gamma", "beta", "running_mean", "running_std"), values, strict=True)
     ]
 
 

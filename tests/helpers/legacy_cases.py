@@ -16,7 +16,11 @@ from legacy_layers import (
     separable,
 )
 
-DENSE = [dense("Dense", (5,), activation=one) for one in o.ACTIVATIONS if one != "softmax"]
+DENSE = [
+    dense("Dense", (5,), activation=activation)
+    for activation in o.ACTIVATIONS
+    if activation != "softmax"
+]
 CASES = [
     *DENSE,
     dense("TimeDistributedDense", (3, 5)),
@@ -29,8 +33,10 @@ CASES = [
         name="no bias",
     ),
     *(
-        case("Activation", {"activation": one}, (3, 5), o.ACTIVATIONS[one], name=one)
-        for one in ("softmax", "hard_sigmoid")
+        case(
+            "Activation", {"activation": activation}, (3, 5), o.ACTIVATIONS[activation], name=activation
+        )
+        for activation in ("softmax", "hard_sigmoid")
     ),
     case("Dropout", {"p": 0.5}, (5,), lambda x: x),
     case("SpatialDropout1D", {"p": 0.5}, (4, 5), lambda x: x),
@@ -223,7 +229,7 @@ CASES = [
     ),
     case(
         "SReLU",
-        {f"{one}_init": "zero" for one in ("t_left", "a_left", "t_right", "a_right")},
+        {f"{place}_init": "zero" for place in ("t_left", "a_left", "t_right", "a_right")},
         (4, 3),
         o.srelu,
         [draw(4, 3) for _ in range(4)],

@@ -27,7 +27,7 @@ def write(path, config, weights, version="1.2.2", backend=None, *, whole=True, n
             if numbered:
                 child.attrs["nb_params"] = len(arrays)
             else:
-                child.attrs["weight_names"] = [one.encode() for one, _ in arrays]
+                child.attrs["weight_names"] = [weight.encode() for weight, _ in arrays]
             for place, (weight, array) in enumerate(arrays):
                 child[f"param_{place}" if numbered else weight] = np.asarray(array, "float32")
     return str(path)
@@ -47,19 +47,19 @@ def sequential(*layers, shape):
 def functional(layers, inputs, outputs):
     """A Model: `layers` is a list of (layer, [[names of the first call's inputs], …])."""
     described = [
-        one
+        entry
         | {
-            "name": one["config"]["name"],
+            "name": entry["config"]["name"],
             "inbound_nodes": [
                 [[*source] if isinstance(source, tuple) else [source, 0, 0] for source in call]
                 for call in calls
             ],
         }
-        for one, calls in layers
+        for entry, calls in layers
     ]
     ends = {"input_layers": inputs, "output_layers": outputs}
     ends = {
-        key: [[*one] if isinstance(one, tuple) else [one, 0, 0] for one in names]
+        key: [[*name] if isinstance(name, tuple) else [name, 0, 0] for name in names]
         for key, names in ends.items()
     }
     return {"class_name": "Model", "config": {"name": "model_1", "layers": described} | ends}

@@ -124,8 +124,8 @@ def separable(ordering):
     }
     config |= {"dim_ordering": ordering, "depth_multiplier": 2, "depthwise_regularizer": None}
     config |= {
-        f"{one}_{kind}": None
-        for one in ("depthwise", "pointwise")
+        f"{step}_{kind}": None
+        for step in ("depthwise", "pointwise")
         for kind in ("regularizer", "constraint")
     }
     for key in ("W_regularizer", "W_constraint"):
@@ -169,7 +169,7 @@ def pool(kind, rank, size, strides, border, ordering="tf", backend="tensorflow")
 
 
 def recurrent(kind, gates, answer, shape=(5, 3), **config):
-    weights = [draw(*one) for _ in gates for one in ((3, 4), (4, 4), (4,))]
+    weights = [draw(*shape) for _ in gates for shape in ((3, 4), (4, 4), (4,))]
     base = {"output_dim": 4, "init": "glorot_uniform", "inner_init": "orthogonal", "activation": "tanh"}
     base |= {"return_sequences": False, "go_backwards": False, "stateful": False, "unroll": False}
     base |= {
@@ -179,7 +179,7 @@ def recurrent(kind, gates, answer, shape=(5, 3), **config):
         "input_dim": 3,
         "input_length": 5,
     }
-    base |= {f"{one}_regularizer": None for one in "WUb"}
+    base |= {f"{weight}_regularizer": None for weight in "WUb"}
     base |= {} if kind == "SimpleRNN" else {"inner_activation": "hard_sigmoid"}
     base |= {"forget_bias_init": "one"} if kind == "LSTM" else {}
     if config.get("consume_less") == "gpu":
@@ -195,5 +195,5 @@ def recurrent(kind, gates, answer, shape=(5, 3), **config):
         return y if config.get("return_sequences") else y[:, -1]
 
     label = "-".join(f"{key}={value}" for key, value in config.items())
-    settings = {key: one for key, one in (base | config).items() if one is not None}
+    settings = {key: value for key, value in (base | config).items() if value is not None}
     return case(kind, settings, shape, whole, given, name=label)

@@ -61,7 +61,9 @@ def convolve(x, kernel, strides, border_mode, backend, rates=None):
         window = (kernel.shape[axis] - 1) * rates[axis] + 1
         if border_mode == "same":
             before, after, counts[axis] = pads_of_same(x.shape[axis + 1], window, strides[axis], backend)
-            x = np.pad(x, [(before, after) if one == axis + 1 else (0, 0) for one in range(x.ndim)])
+            x = np.pad(
+                x, [(before, after) if number == axis + 1 else (0, 0) for number in range(x.ndim)]
+            )
     if backend == "theano":
         kernel = kernel[(slice(None, None, -1),) * rank]
     outputs = [
@@ -93,7 +95,7 @@ def deconvolve(x, kernel, output, strides, border_mode, backend):
     for at in itertools.product(*map(range, x.shape[1:-1])):
         for place in itertools.product(*map(range, kernel.shape[:rank])):
             to = [i * s + p - b for i, s, p, b in zip(at, strides, place, before, strict=True)]
-            if all(0 <= one < size for one, size in zip(to, output, strict=True)):
+            if all(0 <= index < size for index, size in zip(to, output, strict=True)):
                 y[(slice(None), *to)] += x[(slice(None), *at)] @ kernel[place]
     return y
 
@@ -113,7 +115,7 @@ def pool(x, size, strides, border_mode, mode, backend):
                 before = after = window - 2 if window % 2 else window - 1
         x = np.pad(
             x,
-            [(before, after) if one == axis + 1 else (0, 0) for one in range(x.ndim)],
+            [(before, after) if number == axis + 1 else (0, 0) for number in range(x.ndim)],
             constant_values=np.nan,
         )
         counts.append(count)
@@ -172,5 +174,5 @@ def batch_norm(x, w, divisor, epsilon, axis=-1):
     """w: gamma, beta, running_mean, running_std; `divisor` is the release's function of (s, epsilon)."""
     shape = [1] * x.ndim
     shape[axis] = -1
-    gamma, beta, mean, s = (one.astype("float64").reshape(shape) for one in w)
+    gamma, beta, mean, s = (array.astype("float64").reshape(shape) for array in w)
     return gamma * (x - mean) / divisor(s, epsilon) + beta

@@ -12,7 +12,7 @@ import numpy as np
 def rows(x, axis=-1):
     """`x` as a float64 matrix [values, channels], and the shape of the channel axes."""
     x = np.asarray(x, np.float64)
-    axes = sorted(one % x.ndim for one in np.atleast_1d(axis))
+    axes = sorted(number % x.ndim for number in np.atleast_1d(axis))
     moved = np.moveaxis(x, axes, range(-len(axes), 0))
     shape = moved.shape[moved.ndim - len(axes) :]
     return moved.reshape(-1, int(np.prod(shape))), shape
@@ -43,7 +43,7 @@ def affine(mean, variance, beta=None, gamma=None, epsilon=1e-3):
 def apply(x, mean, variance, beta=None, gamma=None, epsilon=1e-3, axis=-1):
     """Compute gamma · (x − mean) / sqrt(variance + epsilon) + beta, channel by channel."""
     x = np.asarray(x, np.float64)
-    axes = sorted(one % x.ndim for one in np.atleast_1d(axis))
+    axes = sorted(number % x.ndim for number in np.atleast_1d(axis))
     moved = np.moveaxis(x, axes, range(-len(axes), 0))
     y = (moved - np.asarray(mean, np.float64)) / np.sqrt(np.asarray(variance, np.float64) + epsilon)
     y = y * (1.0 if gamma is None else np.asarray(gamma, np.float64))
@@ -68,9 +68,9 @@ def data(shape, axis=-1, seed=0, dtype="float32"):
     """Random values whose mean and scale differ from channel to channel."""
     rng = np.random.default_rng(seed)
     x = rng.standard_normal(shape)
-    for one in np.atleast_1d(axis):
+    for number in np.atleast_1d(axis):
         size = [1] * len(shape)
-        size[one] = shape[one]
+        size[number] = shape[number]
         x = x * rng.uniform(0.5, 3.0, size) + rng.uniform(-4.0, 4.0, size)
     return x.astype(dtype)
 

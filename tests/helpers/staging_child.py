@@ -39,7 +39,7 @@ def main(module, target, mode, step, *contents):
     staging = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(staging)
     if mode == "two steps":
-        staging._exchange = lambda one, other: False
+        staging._exchange = lambda new, other: False
     die_before(int(step))
     for content in contents:
         with staging.staged(Path(target), overwrite=mode != "keep") as new:

@@ -36,9 +36,9 @@ def write(path, build, *, x=X, train=None, fmt=2, partitions=None, parts_apart=F
         saver = V1.train.Saver(write_version=fmt, **whole)
         with V1.Session() as session:
             session.run(V1.global_variables_initializer())
-            for one in variables:
-                if one.dtype.base_dtype.is_floating and not one.op.name.startswith("step"):
-                    one.load(rng.uniform(0.5, 1.5, one.shape).astype("float32"), session)
+            for variable in variables:
+                if variable.dtype.base_dtype.is_floating and not variable.op.name.startswith("step"):
+                    variable.load(rng.uniform(0.5, 1.5, variable.shape).astype("float32"), session)
             session.run(operation, {inputs: x})
             saver.save(session, str(path))
             result = session.run(inference, {inputs: x})
@@ -111,7 +111,7 @@ def check_values(layer, expected):
 @contextmanager
 def refused(kind, message, model=None):
     """The whole message, and nothing changed."""
-    before = [] if model is None else [one.numpy() for one in model.variables]
+    before = [] if model is None else [variable.numpy() for variable in model.variables]
     with pytest.raises(kind, match=f"^{re.escape(message)}$") as caught:
         yield caught
     for old, new in zip(before, model.variables if model is not None else [], strict=True):

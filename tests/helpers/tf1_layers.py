@@ -28,7 +28,7 @@ def network(x, is_training=True, units=2):
             tf1.add_to_collection(UPDATES, tf1.assign_add(count, 1))
         tf1.assign_add(count, 1000)  # never fetched
         weights = tf1.get_variable(
-            "weights", [4, units], regularizer=lambda one: 0.3 * tf.reduce_sum(tf.abs(one))
+            "weights", [4, units], regularizer=lambda variable: 0.3 * tf.reduce_sum(tf.abs(variable))
         )
         return x @ weights
 
@@ -38,7 +38,7 @@ class Session:
 
     def __init__(self, function, layer, x, y, rate=0.1):
         self.graph, count = tf.Graph(), len(layer.losses)
-        values = {name: one.numpy() for name, one in layer.variables_by_name.items()}
+        values = {name: variable.numpy() for name, variable in layer.variables_by_name.items()}
         with self.graph.as_default():
             self.x = tf1.placeholder(tf.float32, [None, *x.shape[1:]])
             self.y = tf1.placeholder(tf.float32, [None, *y.shape[1:]])
@@ -50,7 +50,7 @@ class Session:
             self.loss += tf.add_n(tf1.get_collection(LOSSES)[:count])
             with tf.control_dependencies(tf1.get_collection(UPDATES)):
                 self.train = tf1.train.GradientDescentOptimizer(rate).minimize(self.loss)
-            self.variables = {one.op.name: one for one in tf1.global_variables()}
+            self.variables = {variable.op.name: variable for variable in tf1.global_variables()}
             self.session = tf1.Session()
             self.session.run(tf1.global_variables_initializer())
             assert set(self.variables) == set(values)

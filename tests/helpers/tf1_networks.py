@@ -88,9 +88,11 @@ class Network:
         # Without None, as auxiliary classifiers have it.
         gradients = [pair for pair in optimizer.compute_gradients(self.loss) if pair[0] is not None]
         # Last of all: nothing in the graph reads a variable that has already been changed.
-        with tf.control_dependencies([self.loss, *(one for one, _ in gradients), *self.updates]):
+        with tf.control_dependencies(
+            [self.loss, *(gradient for gradient, _ in gradients), *self.updates]
+        ):
             self.step = optimizer.apply_gradients(gradients)
-        self.variables = {one.op.name: one for one in v1.global_variables()}
+        self.variables = {variable.op.name: variable for variable in v1.global_variables()}
 
     def train(self, steps=2):
         """Descend from `initial`.
@@ -99,10 +101,14 @@ class Network:
             The losses before each step; what the network infers after the last one, and how far the
             variables of each kind are from `initial` then.
         """
-        values = {name: initial(name, one.shape.as_list()) for name, one in self.variables.items()}
+        values = {
+            name: initial(name, variable.shape.as_list()) for name, variable in self.variables.items()
+        }
         with session() as running:
-            starts = {one.initializer.inputs[1]: values[name] for name, one in self.variables.items()}
-            running.run([one.initializer for one in self.variables.values()], starts)
+            starts = {
+                variable.initializer.inputs[1]: values[name] for name, variable in self.variables.items()
+            }
+            running.run([variable.initializer for variable in self.variables.values()], starts)
             losses = [running.run([self.loss, self.step])[0] for _ in range(steps)]
             inference = running.run(self.inference)
             moved = running.run(self.variables)

@@ -185,7 +185,7 @@ def run_elsewhere(which, cases, folder):
 def assert_same(got, want, case):
     """Outputs, gradients, losses, variables, collections and inference of one case."""
     prefix = f"{case['name']}/"
-    facts, expected = (json.loads(str(one[f"{prefix}facts"])) for one in (got, want))
+    facts, expected = (json.loads(str(found[f"{prefix}facts"])) for found in (got, want))
     assert "error" not in facts, (case, facts)
     assert "error" not in expected, (case, expected)
 

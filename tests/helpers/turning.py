@@ -24,8 +24,8 @@ def by_xla(model, x, **arguments):
 
 def samples(model, count=3):
     tensors = [
-        tf.constant(reference.data((count, *one.shape[1:])) + number, one.dtype)
-        for number, one in enumerate(model.inputs)
+        tf.constant(reference.data((count, *tensor.shape[1:])) + number, tensor.dtype)
+        for number, tensor in enumerate(model.inputs)
     ]
     return keras.tree.pack_sequence_as(declared_inputs(model), tensors)
 
@@ -38,8 +38,8 @@ def check(model, permutes=None):
         assert getattr(layer, "data_format", "channels_last") == "channels_last", layer.name
     if not isinstance(model, keras.Sequential):
         assert list(turned.output_names) == list(model.output_names)
-    for one, other in zip(turned.inputs, model.inputs, strict=True):
-        assert (one.shape, one.dtype) == (other.shape, other.dtype)
+    for tensor, expected in zip(turned.inputs, model.inputs, strict=True):
+        assert (tensor.shape, tensor.dtype) == (expected.shape, expected.dtype)
     x = samples(model)
     for got, want in zip(
         keras.tree.flatten(turned(x)), keras.tree.flatten(by_xla(model, x)), strict=True

@@ -36,8 +36,9 @@ def batches():
 
 found = {}
 def note(name, measured):
-    for path, one in measured.items():
-        found[f"{name} {path}"] = np.stack([one.mean, one.variance, np.full_like(one.mean, one.count)])
+    for path, moments in measured.items():
+        count = np.full_like(moments.mean, moments.count)
+        found[f"{name} {path}"] = np.stack([moments.mean, moments.variance, count])
 """
 MIRRORED = (
     COMMON.replace("DEVICES", "2").replace(
@@ -50,7 +51,7 @@ with strategy.scope():
     inside = made()
     distributed = strategy.experimental_distribute_dataset(dataset())
     note("arrays", tfbn.population_statistics(inside, dataset(), verbose=0))
-    note("generator", tfbn.population_statistics(inside, (one for one in batches()), verbose=0))
+    note("generator", tfbn.population_statistics(inside, (batch for batch in batches()), verbose=0))
     note("distributed", tfbn.population_statistics(inside, distributed, verbose=0))
     note("model of outside", tfbn.population_statistics(outside, dataset(), verbose=0))
     note("steps", tfbn.population_statistics(inside, dataset(), steps=-(-len(x) // 16), verbose=0))

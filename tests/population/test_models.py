@@ -39,7 +39,7 @@ def test_a_batch_norm_that_training_runs_as_at_inference_is_left(kind, eagerly):
     model = chain((5, 3), Backbone(kind, name="backbone"))
     model.compile(run_eagerly=eagerly)
     pretrained = model.get_layer("backbone").pretrained
-    before = [one.numpy() for one in pretrained.variables]
+    before = [variable.numpy() for variable in pretrained.variables]
     found = tfbn.recalibrate(model, X, verbose=0)
     for old, new in zip(before, pretrained.variables, strict=True):
         np.testing.assert_array_equal(old, new)
@@ -107,7 +107,7 @@ def test_tf1_code_that_fixes_its_batch_norm_to_inference():
 
 def tfbn_inference(x, weights):
     parts = ("moving_mean", "moving_variance", "beta")
-    return reference.apply(x, *(weights[f"frozen/{one}"].numpy() for one in parts))
+    return reference.apply(x, *(weights[f"frozen/{part}"].numpy() for part in parts))
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -206,7 +206,7 @@ class Unused(keras.Model):
 def test_what_no_data_reaches_is_left_and_named():
     model = Unused()
     model(X[:1])
-    before = [one.numpy() for one in model.unused.variables]
+    before = [variable.numpy() for variable in model.unused.variables]
     with pytest.warns(UserWarning, match=r"not measured: single \(it saw 1 value in a channel, and"):
         found = tfbn.recalibrate(model, [(X,)], verbose=0)
     assert found.left == {
@@ -239,7 +239,9 @@ def test_the_table():
     mean, variance = flat.mean(0), flat.var(0, ddof=1)
     assert lines[0] == "1 of 4 batch norms measured"
     assert " ".join(lines[1].split()) == "values mean before measured variance before measured"
-    means, variances = (f"{one.min():.3g} … {one.max():.3g}" for one in (mean, variance))
+    means, variances = (
+        f"{statistic.min():.3g} … {statistic.max():.3g}" for statistic in (mean, variance)
+    )
     assert " ".join(lines[2].split()) == f"used 240 0.5 {means} 1 {variances}"
     assert lines[3:] == [
         "  unused  left: training does not call it",
@@ -250,7 +252,7 @@ def test_the_table():
 
 def test_what_was_measured_is_a_dictionary():
     found = tfbn.population_statistics(chain((5, 3), tfbn.BatchNorm(name="bn")), X, verbose=0)
-    assert json.dumps({path: one.mean.tolist() for path, one in found.items()})
+    assert json.dumps({path: moments.mean.tolist() for path, moments in found.items()})
     assert found.left == {}
     np.testing.assert_array_equal(found.before["bn"][0].shape, (3,))
 
@@ -331,7 +333,7 @@ class Holding(L.Layer):
 def test_variables_in_dictionaries_and_metrics_are_put_back():
     layer = Holding()
     model = chain((5, 3), layer, tfbn.BatchNorm())
-    before = [layer.held["calls"][0].numpy(), *(one.numpy() for one in layer.mean.variables)]
+    before = [layer.held["calls"][0].numpy(), *(variable.numpy() for variable in layer.mean.variables)]
     tfbn.population_statistics(model, X, verbose=0)
-    after = [layer.held["calls"][0].numpy(), *(one.numpy() for one in layer.mean.variables)]
+    after = [layer.held["calls"][0].numpy(), *(variable.numpy() for variable in layer.mean.variables)]
     np.testing.assert_array_equal(before, after)

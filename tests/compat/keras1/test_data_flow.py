@@ -25,9 +25,9 @@ def test_keras_still_tells_how_a_tensor_was_made():
 
 
 def siamese(bn):
-    one, other = keras.Input((4,), name="one"), keras.Input((4,), name="other")
+    first, second = keras.Input((4,), name="one"), keras.Input((4,), name="other")
     dense = L.Dense(3)
-    return bn(dense(one)), bn(dense(other))
+    return bn(dense(first)), bn(dense(second))
 
 
 def twice_through_a_layer(bn):
@@ -74,13 +74,13 @@ def test_a_second_data_flow_is_refused(build):
 @pytest.mark.parametrize("mode", [1, 2])
 @pytest.mark.parametrize("build", FLOWS)
 def test_modes_1_and_2_may_be_shared(build, mode):
-    one, other = build(BatchNormalization(mode=mode, name="bn"))
-    assert one is not other
+    first, second = build(BatchNormalization(mode=mode, name="bn"))
+    assert first is not second
 
 
 def test_a_shared_layer_of_mode_2_uses_each_batch_by_itself():
     bn, inputs = BatchNormalization(mode=2), [keras.Input((3,)), keras.Input((3,))]
-    model = keras.Model(inputs, [bn(one) for one in inputs])
+    model = keras.Model(inputs, [bn(tensor) for tensor in inputs])
     batches = [reference.data((8, 3), seed=seed) for seed in (1, 2)]
     for training in (True, False):
         for y, x in zip(model(batches, training=training), batches, strict=True):

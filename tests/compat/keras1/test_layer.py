@@ -17,7 +17,7 @@ L = keras.layers
 DATA = paths.DATA / "keras1"
 SHAPES = [((8, 5), -1), ((7, 6, 3), 1), ((4, 6, 3), 2), ((3, 4, 5, 6), 1), ((3, 5, 6, 4), 3)]
 SHAPES += [((2, 3, 4, 5, 6), -2)]
-CASES = [(mode, *one) for mode in (0, 2) for one in SHAPES]
+CASES = [(mode, *shape) for mode in (0, 2) for shape in SHAPES]
 CASES += [(1, shape, -1) for shape, _ in SHAPES] + [(1, (4, 5, 5), 1), (1, (3, 1, 4), 1)]
 ARGUMENTS = {"epsilon": 0.02, "momentum": 0.8}
 
@@ -87,20 +87,20 @@ def test_models_of_keras_1_predict_the_same(name):
     arrays = np.load(DATA / f"{name}_ref.npz")
     layers, weights = [keras.Input(arrays["x"].shape[1:])], []
     with h5py.File(DATA / f"{name}_weights.h5") as file:
-        for one in configs:
-            config = one["config"]
+        for described in configs:
+            config = described["config"]
             group = file[config["name"]]
             own = [group[key][()] for key in group.attrs["weight_names"]]
-            if one["class_name"] == "Dense":
+            if described["class_name"] == "Dense":
                 layers.append(L.Dense(config["output_dim"]))
-            elif one["class_name"] == "Convolution2D":
+            elif described["class_name"] == "Convolution2D":
                 # Theano's convolution turns the kernel by half, and a CPU has channels last only.
                 own[0] = own[0][:, :, ::-1, ::-1].transpose(2, 3, 1, 0)
                 layers += [L.Permute((2, 3, 1)), L.Conv2D(4, 3), L.Permute((3, 1, 2))]
-            elif one["class_name"] == "BatchNormalization":
+            elif described["class_name"] == "BatchNormalization":
                 layers.append(BatchNormalization.from_config(config))
             else:
-                layers.append(getattr(L, one["class_name"]).from_config(config))
+                layers.append(getattr(L, described["class_name"]).from_config(config))
             weights += own
     model = keras.Sequential(layers)
     model.set_weights(weights)
@@ -144,7 +144,7 @@ def test_gradients_equal_finite_differences(mode):
         for index in list(np.ndindex(*slope.shape))[:6]:
             ends = []
             for step in (1e-5, -1e-5):
-                moved = [one.copy() for one in point]
+                moved = [array.copy() for array in point]
                 moved[number][index] += step
                 ends.append(float(loss(*map(tf.constant, moved))))
             loss(*map(tf.constant, point))

@@ -62,8 +62,8 @@ def test_saved_and_loaded_models_are_the_same(tmp_path, mode, shape):
     assert config["beta_regularizer"] == {"name": "WeightRegularizer", "l1": 0.0, "l2": 0.01}
     assert config["beta_init"] == "he_normal"
     assert config.get("batch_input_shape") == ([None, 4, 3] if shape else None)
-    for one, other in zip(loaded.get_weights(), model.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
+    for array, expected in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(array, expected)
     x = reference.data((6, 4, 3))
     np.testing.assert_array_equal(loaded(x), model(x))
 
@@ -86,15 +86,15 @@ def test_fold_convert_and_recalibrate_take_mode_0():
     model = keras.Sequential([keras.Input((4,)), L.Dense(5, name="dense"), layer, L.ReLU()])
     x = reference.data((64, 4))
     folded, report = tfbn.fold(model)
-    assert [(one.path, one.kind, one.into) for one in report.folded] == [
+    assert [(entry.path, entry.kind, entry.into) for entry in report.folded] == [
         ("bn", "BatchNormalization", ("dense",))
     ]
     assert relative_difference(folded(x), model(x)) < 1e-5
     for to in (tfbn.BatchNorm, L.BatchNormalization):
         new = tfbn.convert(model, to=to).get_layer("bn")
         assert type(new) is to
-        for one, other in zip(new.get_weights(), layer.get_weights(), strict=True):
-            np.testing.assert_array_equal(one, other)
+        for array, expected in zip(new.get_weights(), layer.get_weights(), strict=True):
+            np.testing.assert_array_equal(array, expected)
         hidden = model.get_layer("dense")(x)
         got, want = new(hidden, training=True), layer(hidden, training=True)
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)

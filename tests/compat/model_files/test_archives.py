@@ -30,9 +30,11 @@ pytestmark = [
 def weighed(model):
     rng = np.random.default_rng(0)
     weights = []
-    for one in model.weights:
-        value = rng.normal(0, 0.5, one.shape).astype("float32")
-        weights.append(abs(value) + 0.1 if "variance" in one.name or "stddev" in one.name else value)
+    for variable in model.weights:
+        value = rng.normal(0, 0.5, variable.shape).astype("float32")
+        weights.append(
+            abs(value) + 0.1 if "variance" in variable.name or "stddev" in variable.name else value
+        )
     model.set_weights(weights)
     return model
 
@@ -42,7 +44,7 @@ def check(model, tmp_path, *x, **arguments):
     model.save(tmp_path / "old.keras")
     loaded = compat.load_model(tmp_path / "old.keras", **arguments)
     given = x[0] if len(x) == 1 else list(x)
-    want, got = (np.asarray(one.predict(given, verbose=0)) for one in (model, loaded))
+    want, got = (np.asarray(network.predict(given, verbose=0)) for network in (model, loaded))
     np.testing.assert_allclose(got, want, **CLOSE)
     return loaded
 
@@ -126,11 +128,11 @@ def rewritten(source, target, change):
 DAMAGED = {
     "no weights": (lambda m: m | {"model.weights.h5": b""}, "cannot be read as HDF5"),
     "weights missing": (
-        lambda m: {name: one for name, one in m.items() if "weights" not in name},
+        lambda m: {name: content for name, content in m.items() if "weights" not in name},
         r"model\.weights\.h5.*is missing from the archive",
     ),
     "no architecture": (
-        lambda m: {name: one for name, one in m.items() if "config" not in name},
+        lambda m: {name: content for name, content in m.items() if "config" not in name},
         r"config\.json.*is missing from the archive",
     ),
     "Keras 3": (
@@ -227,8 +229,8 @@ def test_sequences_of_free_length(inner, tmp_path):
     again = keras.models.load_model(tmp_path / "new.keras")
     for length in (2, 7, 3, 5, 1):
         x = draw(2, length, 4, 3)
-        for one in (loaded, again, folded):
-            got = one.predict(x, verbose=0)
+        for network in (loaded, again, folded):
+            got = network.predict(x, verbose=0)
             np.testing.assert_allclose(got, model.predict(x, verbose=0), **CLOSE)
 
 
@@ -367,5 +369,5 @@ def test_comparing_does_not_move_what_always_trains(tmp_path):
     want = compat.load_model(tmp_path / "old.h5").get_weights()
     upgrade(tmp_path / "old.h5", tmp_path / "new.keras", reference=tmp_path / "ref.npz")
     got = keras.models.load_model(tmp_path / "new.keras").get_weights()
-    for one, other in zip(got, want, strict=True):
-        np.testing.assert_array_equal(one, other)
+    for array, expected in zip(got, want, strict=True):
+        np.testing.assert_array_equal(array, expected)

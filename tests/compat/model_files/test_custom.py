@@ -65,7 +65,7 @@ def test_classes_and_activations_of_the_caller(tmp_path):
 
 
 def test_kernels_need_their_backend(tmp_path):
-    one = files.layer(
+    convolution = files.layer(
         "Convolution2D",
         "conv",
         nb_filter=2,
@@ -76,7 +76,7 @@ def test_kernels_need_their_backend(tmp_path):
         subsample=[1, 1],
     )
     pairs = [("conv", [("W", draw(3, 1, 2, 2)), ("b", draw(2))])]
-    path = files.write(tmp_path / "m.h5", files.sequential(one, shape=(5, 5, 2)), pairs)
+    path = files.write(tmp_path / "m.h5", files.sequential(convolution, shape=(5, 5, 2)), pairs)
     with pytest.raises(
         compat.LegacyModelError,
         match="conv: Theano turned kernels around, and the file does not say .*Pass backend='theano'",
@@ -113,7 +113,7 @@ def test_a_model_that_cannot_be_turned_stays_channels_first_with_a_warning(tmp_p
     # As wide as it has channels, Keras would add the bias along the last axis: kept apart from that.
     assert [layer.name for layer in model.layers] == [layer.name for layer in kept.layers]
     x = draw(3, 2, 6, 6)
-    by_xla = [tf.function(one, jit_compile=True)(x) for one in (model, kept)]
+    by_xla = [tf.function(network, jit_compile=True)(x) for network in (model, kept)]
     np.testing.assert_array_equal(*by_xla)
     with pytest.raises(ValueError, match="would stay channels first"):
         compat.load_model(path, data_format="channels_last", **known)

@@ -32,7 +32,7 @@ def interpolated(x, factor, axis, shift):
     at = np.clip((np.arange(size * factor) + shift) / factor - shift, 0, size - 1)
     low = np.floor(at).astype(int)
     high = np.minimum(low + 1, size - 1)
-    part = (at - low).reshape([-1 if one == axis else 1 for one in range(x.ndim)])
+    part = (at - low).reshape([-1 if number == axis else 1 for number in range(x.ndim)])
     return np.take(x, low, axis) * (1 - part) + np.take(x, high, axis) * part
 
 
@@ -85,7 +85,7 @@ def test_the_release_of_the_weights_tells_what_they_are(tmp_path):
     layer = files.layer("BatchNormalization", "bn", mode=0, axis=-1, epsilon=0.0, momentum=0.9)
     arrays = zip(("gamma", "beta", "mean", "std"), ([1, 1], [0, 0], [0, 0], [4, 16]), strict=True)
     path = one_layer(
-        tmp_path, layer, (2,), "1.2.2", weights=[(f"bn_{name}", one) for name, one in arrays]
+        tmp_path, layer, (2,), "1.2.2", weights=[(f"bn_{name}", array) for name, array in arrays]
     )
     config = files.sequential(layer, shape=(2,)) | {"keras_version": "1.0.5"}
     (tmp_path / "m.json").write_text(json.dumps(config))
@@ -217,11 +217,11 @@ def test_transposed_convolutions_padded_by_0(rank, padding, tmp_path):
     x = RANDOM.normal(size=(2, *[4] * rank, 3)).astype("float32")
     cut = (..., slice(-1), slice(None))
     model.save(tmp_path / "m.keras")
-    for one in (model, keras.models.load_model(tmp_path / "m.keras")):
+    for network in (model, keras.models.load_model(tmp_path / "m.keras")):
         if padding == "valid":
-            np.testing.assert_allclose(one(x), longer(x).numpy()[cut], **CLOSE)
-        assert one(x).shape == longer(x).numpy()[cut].shape
-        assert one.output_shape[1:] == one(x).shape[1:]
+            np.testing.assert_allclose(network(x), longer(x).numpy()[cut], **CLOSE)
+        assert network(x).shape == longer(x).numpy()[cut].shape
+        assert network.output_shape[1:] == network(x).shape[1:]
 
 
 @pytest.mark.parametrize("form", ["channels_last", "channels_first"])

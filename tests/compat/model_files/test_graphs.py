@@ -29,7 +29,7 @@ def test_a_graph_with_shared_layers_and_two_ends(tmp_path):
     np.testing.assert_allclose(first, apply(apply(b, weights[0]), weights[1]), **CLOSE)
     np.testing.assert_allclose(second, apply(apply(a, weights[0]), weights[1]), **CLOSE)
     np.testing.assert_allclose(third, apply(a, weights[0]), **CLOSE)
-    assert [one.name for one in model.inputs] == ["b", "a"]
+    assert [tensor.name for tensor in model.inputs] == ["b", "a"]
 
 
 @pytest.mark.parametrize("frozen", [False, True])
@@ -46,7 +46,7 @@ def test_models_within_models(tmp_path, frozen):
     model, report = legacy.load(files.write(tmp_path / "m.h5", config, [("inner", flat)]))
     x = draw(5, 3)
     np.testing.assert_allclose(model(x), apply(normalized(apply(x, d), n), e), **CLOSE)
-    assert [one.path for one in report.batch_norms] == ["inner/n"]
+    assert [entry.path for entry in report.batch_norms] == ["inner/n"]
     assert model.get_layer("inner").get_layer("n").trainable is not frozen
     # A Sequential model in a Sequential model has no name of its own in Keras 1.
     outer = {
@@ -153,7 +153,7 @@ def test_the_loaded_model_is_one_of_keras3(tmp_path):
     model, report = legacy.load(path, backend="theano")
     names = [layer.name for layer in model.layers]
     added = {"inputs_channels_last", "conv_padding", "pool_channels_first"}
-    assert [one for one in names if one not in added] == [
+    assert [name for name in names if name not in added] == [
         "conv",
         "bn",
         "hard",
@@ -163,7 +163,7 @@ def test_the_loaded_model_is_one_of_keras3(tmp_path):
         "bn2",
         "mode1",
     ]
-    assert [one.became.split("(")[0] for one in report.batch_norms] == ["BatchNorm"] * 2 + [
+    assert [entry.became.split("(")[0] for entry in report.batch_norms] == ["BatchNorm"] * 2 + [
         "compat.BatchNormalization"
     ]
     assert str(report).splitlines()[0] == "Keras 1.2.2, backend theano, 3 batch norms"

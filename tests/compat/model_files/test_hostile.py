@@ -27,7 +27,7 @@ def norm(name):
 
 def norm_weights(name, size):
     return name, [
-        (f"{name}_{one}", draw(size)) for one in ("gamma", "beta", "running_mean", "running_std")
+        (f"{name}_{weight}", draw(size)) for weight in ("gamma", "beta", "running_mean", "running_std")
     ]
 
 
@@ -127,10 +127,12 @@ def load(path, weights=None, backend=None):
 
 def ran(model):
     """The model, after a call where that is not too much."""
-    inputs = [one.shape for one in model.inputs]
+    inputs = [tensor.shape for tensor in model.inputs]
     shapes = [[2 if size is None else size for size in shape] for shape in inputs]
     if sum(np.prod(shape, dtype=float) for shape in shapes) < 1e4 and _light(model):
-        values = [np.ones(shape, one.dtype) for shape, one in zip(shapes, model.inputs, strict=True)]
+        values = [
+            np.ones(shape, tensor.dtype) for shape, tensor in zip(shapes, model.inputs, strict=True)
+        ]
         model(values if len(values) > 1 else values[0])
     return model
 
@@ -143,7 +145,7 @@ def _light(model):
         for node in layer._inbound_nodes
         for tensor in node.output_tensors
     ]
-    return all(np.prod([one or 2 for one in tensor.shape], dtype=float) < 1e6 for tensor in outputs)
+    return all(np.prod([size or 2 for size in tensor.shape], dtype=float) < 1e6 for tensor in outputs)
 
 
 HOSTILE = [
@@ -181,8 +183,8 @@ def places(value, path=()):
     items = (
         value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     )
-    for key, one in items:
-        yield from places(one, (*path, key))
+    for key, item in items:
+        yield from places(item, (*path, key))
 
 
 def mutated(config, rng):
@@ -237,13 +239,13 @@ def structures(path, rng):
         for _ in range(rng.randint(1, 2)):
             found = ["/"]
             file.visit(found.append)
-            one = file[rng.choice(found)]
-            names = list(one.attrs)
+            item = file[rng.choice(found)]
+            names = list(item.attrs)
             kind = rng.randrange(8)
             if kind == 0 and names:
-                del one.attrs[rng.choice(names)]
+                del item.attrs[rng.choice(names)]
             elif kind == 1 and names:
-                one.attrs[rng.choice(names)] = rng.choice(
+                item.attrs[rng.choice(names)] = rng.choice(
                     [
                         0,
                         1.5,
@@ -258,12 +260,12 @@ def structures(path, rng):
                     ]
                 )
             elif kind == 2:
-                one.attrs[
+                item.attrs[
                     rng.choice(["nb_layers", "layer_names0", "nb_params", "backend", "keras_version"])
                 ] = rng.choice([2, 10**9, -1, "theano", "1.2.2", [b"d"]])
-            elif one.name != "/":
-                parent, name = one.parent, one.name.rpartition("/")[2]
-                data = one[()] if isinstance(one, h5py.Dataset) and one.nbytes < 1000 else None
+            elif item.name != "/":
+                parent, name = item.parent, item.name.rpartition("/")[2]
+                data = item[()] if isinstance(item, h5py.Dataset) and item.nbytes < 1000 else None
                 del parent[name]
                 if kind == 3:
                     parent[name] = rng.choice(

@@ -15,8 +15,8 @@ ELSEWHERE = {"Merge", "Bidirectional", "TimeDistributed", "BatchNormalization"}
 
 
 def loaded(tmp_path, class_name, config, x, weights, **known):
-    one = files.layer(class_name, "the_layer", **config)
-    model = files.sequential(one, shape=x.shape[1:])
+    layer = files.layer(class_name, "the_layer", **config)
+    model = files.sequential(layer, shape=x.shape[1:])
     names = [(f"the_layer_w{number}", array) for number, array in enumerate(weights)]
     path = files.write(tmp_path / "model.h5", model, [("the_layer", names)])
     return compat.load_model(path, **known)
@@ -39,10 +39,10 @@ def test_it_computes_what_keras1_did(tmp_path, class_name, config, x, weights, a
         )
         # Which runs it on every processor.
         found.append(tf.function(kept, jit_compile=True)(x, training=False))
-    for one in found:
-        assert tuple(one.shape) == wanted.shape
+    for output in found:
+        assert tuple(output.shape) == wanted.shape
         # float32 sums of at most 40 products of size 1, and five steps of recurrence
-        np.testing.assert_allclose(one, wanted, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(output, wanted, rtol=1e-5, atol=1e-5)
     assert "the_layer" in [layer.name for layer in model.layers]
 
 

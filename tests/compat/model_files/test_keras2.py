@@ -69,8 +69,8 @@ def original(request, tmp_path_factory):
     model, inputs = MODELS[request.param]()
     model.set_weights(
         [
-            np.abs(draw(*one.shape)) if "variance" in one.name else draw(*one.shape)
-            for one in model.weights
+            np.abs(draw(*weight.shape)) if "variance" in weight.name else draw(*weight.shape)
+            for weight in model.weights
         ]
     )
     folder = tmp_path_factory.mktemp(request.param)
@@ -79,14 +79,14 @@ def original(request, tmp_path_factory):
         model.save(folder / "model.h5")
     model.save_weights(folder / "weights.h5")
     (folder / "model.json").write_text(model.to_json())
-    outputs = [one.numpy() for one in model(inputs, training=False)]
+    outputs = [tensor.numpy() for tensor in model(inputs, training=False)]
     return model, folder, inputs, outputs
 
 
 def same(model, inputs, outputs, names):
     found = model(inputs if len(inputs) > 1 else inputs[0], training=False)
-    for one, wanted, name in zip(found, outputs, names, strict=True):
-        np.testing.assert_allclose(one, wanted, **CLOSE, err_msg=name)
+    for tensor, wanted, name in zip(found, outputs, names, strict=True):
+        np.testing.assert_allclose(tensor, wanted, **CLOSE, err_msg=name)
 
 
 def test_whole_files(original):
@@ -103,15 +103,15 @@ def test_as_the_first_releases_wrote_it(original):
 
     def older(value):
         if isinstance(value, list):
-            return [older(one) for one in value]
+            return [older(item) for item in value]
         if not isinstance(value, dict):
             return value
-        value = {key: older(one) for key, one in value.items()}
+        value = {key: older(item) for key, item in value.items()}
         if value.get("class_name") == "Functional":
             value["class_name"] = "Model"
         if value.get("class_name") == "Sequential":
             value["config"] = [
-                one for one in value["config"]["layers"] if one["class_name"] != "InputLayer"
+                layer for layer in value["config"]["layers"] if layer["class_name"] != "InputLayer"
             ]
         later = (
             "module",
@@ -123,7 +123,9 @@ def test_as_the_first_releases_wrote_it(original):
             "seed",
             "sparse",
         )
-        return {key: one for key, one in value.items() if key not in later or one == 2 or one is True}
+        return {
+            key: item for key, item in value.items() if key not in later or item == 2 or item is True
+        }
 
     config = older(json.loads((folder / "model.json").read_text()))
     config["keras_version"] = "2.0.5"
@@ -141,9 +143,9 @@ def test_as_the_first_releases_wrote_it(original):
 
 def test_every_row_has_a_layer():
     made = {
-        type(one).__name__
+        type(layer).__name__
         for layers in (image_layers, sequence_layers, volume_layers)
-        for one in layers()
+        for layer in layers()
     }
     made |= {
         "Add",
@@ -199,8 +201,8 @@ def test_channels_first(tmp_path):
     ]
     layers += [L.UpSampling2D(2), L.BatchNormalization(), L.GlobalAveragePooling2D()]
     inputs = L.Input((6, 5, 4))
-    theirs = tf_keras.Model(inputs, [one(inputs) for one in layers])
-    theirs.set_weights([np.abs(draw(*one.shape)) for one in theirs.weights])
+    theirs = tf_keras.Model(inputs, [layer(inputs) for layer in layers])
+    theirs.set_weights([np.abs(draw(*weight.shape)) for weight in theirs.weights])
     theirs.save_weights(tmp_path / "w.h5")
     config = json.loads(theirs.to_json())
     for layer in config["config"]["layers"]:
@@ -272,8 +274,8 @@ def test_sequential_without_input_layer_and_older_batch_norms(tmp_path):
     values = {name: [draw(3), draw(3), draw(3), np.abs(draw(3))] for name in ("v1", "v2")}
     names = ("gamma", "beta", "moving_mean", "moving_variance")
     pairs = [
-        (one, [(f"{one}/{name}:0", value) for name, value in zip(names, values[one], strict=True)])
-        for one in values
+        (layer, [(f"{layer}/{name}:0", value) for name, value in zip(names, values[layer], strict=True)])
+        for layer in values
     ]
     dense = [draw(4, 3), draw(3)]
     pairs.insert(0, ("d/1", [("d/1/kernel:0", dense[0]), ("d/1/bias:0", dense[1])]))
@@ -290,7 +292,8 @@ def test_sequential_without_input_layer_and_older_batch_norms(tmp_path):
     assert isinstance(model, keras.Sequential)
     assert [layer.unbiased for layer in model.layers[1:]] == [True, True]
     assert all(
-        one.stored == "variance" and one.became.endswith(", unbiased)") for one in report.batch_norms
+        entry.stored == "variance" and entry.became.endswith(", unbiased)")
+        for entry in report.batch_norms
     )
     for _ in range(2):  # moves as Keras 2.2.4 trained: with the unbiased variance
         before = model.layers[1].moving_variance.numpy()

@@ -22,7 +22,7 @@ def embedding():
 def saved(tmp_path, inputs, outputs, *values):
     """The file of a model, and what the model predicts."""
     model = tf_keras.Model(inputs, outputs)
-    model.set_weights([RANDOM.normal(0, 1, one.shape) for one in model.weights])
+    model.set_weights([RANDOM.normal(0, 1, weight.shape) for weight in model.weights])
     model.save(tmp_path / "m.h5", save_format="h5")
     return tmp_path / "m.h5", model(list(values)).numpy()
 
@@ -43,13 +43,13 @@ def test_merged_masks(tmp_path, merge):
     merged = [merge([embedding()(words), embedding()(others)])]
     if getattr(merge, "axis", -1) == -1:  # tf_keras fails to join a mask and none along the steps
         merged.append(type(merge)()([embedding()(words), plain]))
-    outputs = L.Add()([L.LSTM(2)(one) for one in (*merged, plain)])
+    outputs = L.Add()([L.LSTM(2)(tensor) for tensor in (*merged, plain)])
     values = [
         RANDOM.integers(0, 4, (3, 6)),
         RANDOM.integers(0, 4, (3, 6)),
         RANDOM.normal(0, 1, (3, 6, 3)),
     ]
-    values = [np.float32(one) for one in values]
+    values = [np.float32(value) for value in values]
     path, wanted = saved(tmp_path, [words, others, plain], outputs, *values)
     model = compat.load_model(path)
     np.testing.assert_allclose(model(values), wanted, **CLOSE)

@@ -18,7 +18,7 @@ def merged(tmp_path, shapes, **config):
     layers.append((files.layer("Merge", "merge_1", **(base | config)), [names]))
     path = files.write(tmp_path / "m.h5", files.functional(layers, names, ["merge_1"]), [])
     inputs = [draw(2, *shape) for shape in shapes]
-    return [one.astype("float64") for one in inputs], compat.load_model(path)(inputs)
+    return [array.astype("float64") for array in inputs], compat.load_model(path)(inputs)
 
 
 @pytest.mark.parametrize(

@@ -35,15 +35,15 @@ TABLE = [
 ]
 GAMMA, BETA = np.array([-1.5, 0.5, 2.0, 1.0]), np.array([0.1, -0.2, 0.3, 0.0])
 MEAN, S = np.array([0.5, -1.0, 2.0, 0.0]), np.array([0.9, 0.04, 1.7, 0.0])
-WEIGHTS = [one.astype("float32") for one in (GAMMA, BETA, MEAN, S)]
+WEIGHTS = [array.astype("float32") for array in (GAMMA, BETA, MEAN, S)]
 X = np.random.default_rng(1).normal(0.5, 1.5, (6, 4)).astype("float32")
 
 
 def write(path, version, weights=WEIGHTS, **config):
-    one = files.layer("BatchNormalization", "bn", axis=-1, **config)
+    layer = files.layer("BatchNormalization", "bn", axis=-1, **config)
     names = [f"bn_{name}" for name in ("gamma", "beta", "running_mean", "running_std")]
     pairs = [("bn", list(zip(names, weights, strict=False)))]
-    return files.write(path, files.sequential(one, shape=(4,)), pairs, version)
+    return files.write(path, files.sequential(layer, shape=(4,)), pairs, version)
 
 
 @pytest.mark.parametrize("epsilon", [1e-3, 0.25])
@@ -207,14 +207,14 @@ def test_several_axes_were_never_fused_and_vague_releases_are_asked_for():
 
 
 def test_settings_of_the_layer(tmp_path):
-    one = {"name": "WeightRegularizer", "l1": 0.0, "l2": 0.25}
+    regularizer = {"name": "WeightRegularizer", "l1": 0.0, "l2": 0.25}
     path = write(
         tmp_path / "bn.h5",
         "1.2.2",
         mode=0,
         epsilon=0.1,
         momentum=0.7,
-        gamma_regularizer=one,
+        gamma_regularizer=regularizer,
         beta_regularizer=None,
     )
     layer = compat.load_model(path).layers[-1]

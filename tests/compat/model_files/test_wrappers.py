@@ -24,9 +24,9 @@ from tfbn.compat import legacy
 
 @pytest.mark.parametrize("merge_mode", ["concat", "sum", "mul", "ave"])
 def test_bidirectional(tmp_path, merge_mode):
-    one = {"class_name": "LSTM", "config": lstm_config(name="lstm_1", trainable=True)}
+    lstm = {"class_name": "LSTM", "config": lstm_config(name="lstm_1", trainable=True)}
     weights = [draw(*shape) for _ in range(8) for shape in ((3, 4), (4, 4), (4,))]
-    layer = files.layer("Bidirectional", "both", layer=one, merge_mode=merge_mode)
+    layer = files.layer("Bidirectional", "both", layer=lstm, merge_mode=merge_mode)
     pairs = [("both", [(f"w{number}", array) for number, array in enumerate(weights)])]
     model = compat.load_model(
         files.write(tmp_path / "m.h5", files.sequential(layer, shape=(5, 3)), pairs)
@@ -74,7 +74,7 @@ def test_time_distributed(tmp_path):
     np.testing.assert_allclose(model(x), y, **CLOSE)
     assert type(model.get_layer("n")) is tfbn.BatchNorm
     assert model.get_layer("n").axis == 3
-    assert [one.path for one in report.batch_norms] == ["n/n"]
+    assert [entry.path for entry in report.batch_norms] == ["n/n"]
 
 
 def test_our_own_layers_save_and_load(tmp_path):
@@ -90,9 +90,9 @@ def test_our_own_layers_save_and_load(tmp_path):
         (files.layer("Merge", "cos", mode="cos", dot_axes=2), [["pool", "pool"]]),
     ]
     both = [draw(*shape) for _ in range(8) for shape in ((3, 4), (4, 4), (4,))]
-    pairs = [("both", [(f"w{number}", one) for number, one in enumerate(both)])]
-    pairs.append(("softplus", [(one, draw(5, 4)) for one in ("alphas", "betas")]))
-    pairs.append(("s", [(one, draw(5, 4)) for one in names]))
+    pairs = [("both", [(f"w{number}", array) for number, array in enumerate(both)])]
+    pairs.append(("softplus", [(weight, draw(5, 4)) for weight in ("alphas", "betas")]))
+    pairs.append(("s", [(weight, draw(5, 4)) for weight in names]))
     config = files.functional([files.source("x", 5, 3), *layers], ["x"], ["cos"])
     model = compat.load_model(files.write(tmp_path / "m.h5", config, pairs), backend="theano")
     x = draw(2, 5, 3)
@@ -115,10 +115,10 @@ def test_wrappers_in_wrappers(tmp_path):
         compat.UnsupportedLayerError, match="t: has 4097 steps, which Keras 3 would write out"
     ):
         compat.load_model(path)
-    one = dense("d", 2)
+    layer = dense("d", 2)
     for _ in range(60):  # 2 ** 60 weights, if it were let
-        one = files.layer("Bidirectional", "b", layer=one, merge_mode="sum")
-    path = files.write(tmp_path / "deep.h5", files.sequential(one, shape=(4, 3)), [("b", d[1])])
+        layer = files.layer("Bidirectional", "b", layer=layer, merge_mode="sum")
+    path = files.write(tmp_path / "deep.h5", files.sequential(layer, shape=(4, 3)), [("b", d[1])])
     with pytest.raises(compat.UnsupportedLayerError, match="b: holds a wrapper and no recurrent layer"):
         compat.load_model(path)
 
@@ -129,7 +129,11 @@ def test_masks_travel(tmp_path):
     gru = files.layer(
         "GRU",
         "gru",
-        **{key: one for key, one in lstm_config(return_sequences=False).items() if key[:6] != "forget"},
+        **{
+            key: value
+            for key, value in lstm_config(return_sequences=False).items()
+            if key[:6] != "forget"
+        },
     )
     weights = [draw(*shape) for _ in range(3) for shape in ((3, 4), (4, 4), (4,))]
     pairs = [("gru", [(f"w{number}", array) for number, array in enumerate(weights)])]

@@ -136,7 +136,7 @@ class Decorated(Base):
 
     @add_arg_scope
     def method(self, a=1, b=2):
-        return tuple(self.factor * one for one in super().method(a, b))  # super() makes it a closure
+        return tuple(self.factor * value for value in super().method(a, b))  # super() makes it a closure
 
     @staticmethod
     @add_arg_scope
@@ -207,8 +207,8 @@ def test_each_scope_takes_the_other_ones_functions():
     with tf_slim.arg_scope([twice], b=10):
         assert (theirs(0), twice(0)) == ((0, 10, 2), (0, 10, 2))
     assert tf_slim.arg_scoped_arguments(other) == ("a", "b")
-    for one in (functools.partial(undecorated), dict, Base):
-        assert tf_slim.has_arg_scope(add_arg_scope(one))
+    for function in (functools.partial(undecorated), dict, Base):
+        assert tf_slim.has_arg_scope(add_arg_scope(function))
 
 
 @beside_slim
@@ -237,7 +237,7 @@ def test_one_scope_for_this_batch_norm_and_tf_slims(anywhere):
     def variables(**kwargs):
         with tf.Graph().as_default():
             compat.batch_norm(tf.zeros([2, 3]), **kwargs)
-            return [one.op.name for one in tf1.trainable_variables()]
+            return [variable.op.name for variable in tf1.trainable_variables()]
 
     either = [compat.batch_norm] + [tf_slim.batch_norm] * ("tf_slim" in sys.modules)
     for function in either:
@@ -255,7 +255,7 @@ def test_scopes_from_before_tf_slim_was_loaded(monkeypatch):
     def trainable():
         with tf.Graph().as_default():
             batch_norm(tf.zeros([2, 3]))
-            return [one.op.name for one in tf1.trainable_variables()]
+            return [variable.op.name for variable in tf1.trainable_variables()]
 
     own = add_arg_scope(lambda a=1, b=2: (a, b))
     with arg_scope([own, other], a=10), arg_scope([batch_norm], scale=True) as saved:

@@ -52,9 +52,9 @@ def test_every_way_to_say_where_it_is(tmp_path, fmt):
     names = ["model-7", "model-7.meta", "", "."]
     names += ["model-7.index", "model-7.data-00000-of-00001"] if fmt == 2 else []
     for path in [folder / name for name in names]:
-        for one in (path, str(path), bytes(path)):
+        for given in (path, str(path), bytes(path)):
             layer = weights("a", shape=(3,))
-            load_checkpoint(one, layer)
+            load_checkpoint(given, layer)
             check_values(layer, stored)
     layer = weights("a", shape=(3,))
     load_checkpoint(f"{folder}/", layer)
@@ -128,8 +128,8 @@ def test_damaged_files(tmp_path):
             lambda x: [x * tf.reduce_sum(V1.get_variable(n, [2])) for n in "ab"],
             fmt=fmt,
         )
-    data, index = (tmp_path / f"f2.{one}" for one in ("data-00000-of-00001", "index"))
-    whole = {one: one.read_bytes() for one in (data, index, tmp_path / "f1")}
+    data, index = (tmp_path / f"f2.{suffix}" for suffix in ("data-00000-of-00001", "index"))
+    whole = {file: file.read_bytes() for file in (data, index, tmp_path / "f1")}
     flipped = whole[data][:-1] + bytes([whole[data][-1] ^ 255])  # of b, so that a can be read
     cases = [
         (data, whole[data][:-1], "Read less bytes than requested"),

@@ -82,10 +82,10 @@ def test_tf_layers_names_and_what_an_optimizer_left(tmp_path):
     report = load_checkpoint(tmp_path / "model", model)
     assert report.loaded == {
         name: name
-        for name in ["dense/kernel", "dense/bias", *(f"batch_normalization/{one}" for one in STATE)]
+        for name in ["dense/kernel", "dense/bias", *(f"batch_normalization/{part}" for part in STATE)]
     }
     trained = ["dense/kernel", "dense/bias", "batch_normalization/beta", "batch_normalization/gamma"]
-    slots = [f"{one}/{slot}" for one in trained for slot in ("Adam", "Adam_1", "Momentum")]
+    slots = [f"{name}/{slot}" for name in trained for slot in ("Adam", "Adam_1", "Momentum")]
     slots += ["beta1_power", "beta2_power", "global_step"]
     assert report.unused == sorted(slots)
     shown = ", ".join(sorted(slots)[:10])
@@ -115,7 +115,9 @@ def test_names_of_other_models(tmp_path):
     model = Subclass()
     model(X)
     assert load_checkpoint(path, model).loaded == {name: name for name in names}
-    np.testing.assert_array_equal([one.numpy().mean() for one in model.weights], [5, 1, 2, 3, 4])
+    np.testing.assert_array_equal(
+        [variable.numpy().mean() for variable in model.weights], [5, 1, 2, 3, 4]
+    )
     alone = keras.layers.Dense(2, name="b")
     alone.build((None, 2))
     assert load_checkpoint(path, alone, {"": "inner"}).loaded == {
@@ -159,7 +161,7 @@ def test_zero_debias(tmp_path):
         return compat.batch_norm(x, is_training=is_training, decay=0.9, scope="net/BatchNorm")
 
     expected, stored = write(tmp_path / "model", both(code), train=sgd_step)
-    names = [f"net/BatchNorm/moving_mean/{one}" for one in ("biased", "local_step")]
+    names = [f"net/BatchNorm/moving_mean/{part}" for part in ("biased", "local_step")]
     doubled = {
         (f"net/BatchNorm/{name}" if name in names else name).replace("/", "__"): array
         for name, array in stored.items()
@@ -212,7 +214,7 @@ def test_name_maps(tmp_path, kind):
     new = dict(zip(STATE, ("offset", "scale", "pop_mean", "pop_var"), strict=True))
     arrays = {f"old__conv1_bn__{last}": np.float32([n, n + 9]) for n, last in enumerate(new.values())}
     path = values(tmp_path / "model", **arrays, other=np.float32([0, 0]))
-    layer = weights(*(f"net/conv1/BatchNorm/{one}" for one in STATE))
+    layer = weights(*(f"net/conv1/BatchNorm/{part}" for part in STATE))
     name_map = {
         "whole names": {f"net/conv1/BatchNorm/{a}": f"old/conv1_bn/{b}" for a, b in new.items()},
         "scopes and last parts": {
@@ -226,8 +228,8 @@ def test_name_maps(tmp_path, kind):
     report = load_checkpoint(path, layer, name_map)
     assert report.loaded == {f"net/conv1/BatchNorm/{a}": f"old/conv1_bn/{b}" for a, b in new.items()}
     assert report.unused == ["other"]
-    for number, one in enumerate(STATE):
-        np.testing.assert_array_equal(value(layer, f"net/conv1/BatchNorm/{one}"), [number, number + 9])
+    for number, part in enumerate(STATE):
+        np.testing.assert_array_equal(value(layer, f"net/conv1/BatchNorm/{part}"), [number, number + 9])
 
 
 def test_outermost_scopes_come_and_go(tmp_path):

@@ -132,7 +132,7 @@ def test_types_that_hold_the_values(tmp_path):
             load_checkpoint(path, layer)
             np.testing.assert_array_equal(value(layer, name), [1, 2])
             continue
-        unused = ", ".join(one for one in "abc" if one != name)
+        unused = ", ".join(other for other in "abc" if other != name)
         details = (
             f"0 of 1 variables fit.\nWrong: {name}: {name} has values that {dtype.name} cannot hold."
         )
@@ -228,7 +228,7 @@ def test_update_operations_that_were_never_run(tmp_path, run, partitions):
         return
     with pytest.warns(UserWarning, match=f"^{re.escape(never('net/one, BatchNorm'))}$") as caught:
         load_checkpoint(tmp_path / "model", layer)
-    assert [one.filename for one in caught] == [__file__]
+    assert [warning.filename for warning in caught] == [__file__]
     assert value(layer, "BatchNorm/beta" + ("/part_0" if partitions else "")).any()
 
 
@@ -285,7 +285,7 @@ def test_a_whole_resnet(tmp_path):
         outputs = layer(images)
     assert len(report.loaded) == len(layer.weights) == 267
     assert all(name == key for name, key in report.loaded.items())
-    trainable = [name for name, one in layer.variables_by_name.items() if one.trainable]
+    trainable = [name for name, variable in layer.variables_by_name.items() if variable.trainable]
     assert report.unused == sorted(f"{name}/Momentum" for name in trainable)
     scale = np.abs(expected).max()
     np.testing.assert_allclose(outputs / scale, expected / scale, atol=1e-5, rtol=0)

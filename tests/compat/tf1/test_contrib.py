@@ -111,7 +111,7 @@ def placeholder(*shape):
 
 
 def names(collection):
-    return [one.name for one in V1.get_collection(collection)]
+    return [item.name for item in V1.get_collection(collection)]
 
 
 def test_the_updates_are_collected_and_not_run(graph):
@@ -169,15 +169,17 @@ def test_operations_bear_the_names_that_graphs_are_searched_for(graph):
 
 def test_renormalisation_is_computed_before_its_averages_are_updated(graph):
     outputs = compat.batch_norm(placeholder(8, 3), renorm=True)
-    operations = [one for one in graph.get_operations() if one.type == "AssignSubVariableOp"]
+    operations = [
+        operation for operation in graph.get_operations() if operation.type == "AssignSubVariableOp"
+    ]
     assert len(operations) == 4
     for operation in operations:
         before, todo = set(), [operation]
         while todo:
-            one = todo.pop()
-            if one.name not in before:
-                before.add(one.name)
-                todo += [*one.control_inputs, *(tensor.op for tensor in one.inputs)]
+            current = todo.pop()
+            if current.name not in before:
+                before.add(current.name)
+                todo += [*current.control_inputs, *(tensor.op for tensor in current.inputs)]
         assert outputs.op.name in before
 
 
@@ -186,8 +188,8 @@ def test_inside_the_control_flow_of_a_graph(graph, where):
     x, p = reference.data((4, 6, 3)), V1.placeholder_with_default(True, [])
     reuse = {"scope": "bn", "reuse": V1.AUTO_REUSE, "updates_collections": None, "decay": 0.5}
 
-    def call(one):
-        return compat.batch_norm(one, **reuse)
+    def call(batch):
+        return compat.batch_norm(batch, **reuse)
 
     call(tf.constant(x[0])) if where != "cond" else None
     if where == "cond":
@@ -203,8 +205,8 @@ def test_inside_the_control_flow_of_a_graph(graph, where):
         got, mean = session.run(y), session.run(V1.global_variables()[1])
     turns = {"cond": 1, "while": 3, "map": 4}[where]
     want = np.zeros(3)
-    for one in x[:turns]:
-        want = 0.5 * want + 0.5 * reference.moments(one)[0]
+    for batch in x[:turns]:
+        want = 0.5 * want + 0.5 * reference.moments(batch)[0]
     np.testing.assert_allclose(mean, want, rtol=1e-5, atol=1e-6)
     last = x[turns - 1]
     np.testing.assert_allclose(got, reference.apply(last, *reference.moments(last)), atol=1e-5)
@@ -283,7 +285,11 @@ def test_on_a_keras_tensor_it_is_a_layer(tmp_path):
         0.9,
         False,
     )
-    assert [one.name for one in (second, third, fourth)] == ["BatchNorm", "BatchNorm_1", "BatchNorm_2"]
+    assert [layer.name for layer in (second, third, fourth)] == [
+        "BatchNorm",
+        "BatchNorm_1",
+        "BatchNorm_2",
+    ]
     assert (second.unbiased, second.scale, third.axis, third.dmax) == (True, True, 1, 1.0)
     assert type(third) is BatchRenorm
     np.testing.assert_array_equal(first.beta, [2.0] * 3)

@@ -49,7 +49,7 @@ def expected_statistics(weights):
 def test_recalibrate_reaches_the_batch_norms_of_tf1_code(eagerly):
     model, weights = network()
     model.compile(run_eagerly=eagerly)
-    before = {name: one.numpy() for name, one in weights.items()}
+    before = {name: variable.numpy() for name, variable in weights.items()}
     measured = tfbn.recalibrate(model, tf.data.Dataset.from_tensors(X), verbose=0)
     assert list(measured) == ["tf1/net/BatchNorm", "tf1/net/second"]
     for name, want in zip(("BatchNorm", "second"), expected_statistics(weights), strict=True):

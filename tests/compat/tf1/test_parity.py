@@ -44,10 +44,10 @@ def trained_in_a_session(images, labels):
         with tf.control_dependencies(V1.get_collection(V1.GraphKeys.UPDATE_OPS)):
             train = V1.train.GradientDescentOptimizer(RATE).minimize(loss)
         session.run(V1.global_variables_initializer())
-        variables = {one.op.name: one for one in V1.global_variables()}
+        variables = {variable.op.name: variable for variable in V1.global_variables()}
         start = session.run(variables)
         parts = zip(np.split(images, STEPS), np.split(labels, STEPS), strict=True)
-        losses = [session.run([loss, train], {x: one, y: other})[0] for one, other in parts]
+        losses = [session.run([loss, train], {x: batch, y: classes})[0] for batch, classes in parts]
         with V1.variable_scope("", reuse=True):
             inference = classifier(x, is_training=False)
         return losses, start, session.run(variables), session.run(inference, {x: images[:BATCH]})

@@ -42,7 +42,7 @@ def trainable(function, *args, **kwargs):
     """The names of the trainable variables that the function makes."""
     with tf.Graph().as_default():
         function(*args, **kwargs)
-        return [one.op.name for one in tf1.trainable_variables()]
+        return [variable.op.name for variable in tf1.trainable_variables()]
 
 
 def zeros():
@@ -140,18 +140,20 @@ def test_as_normalizer_fn_without_compat_slim(scope):
     layer = LAYERS[scope]
     with tf.Graph().as_default():
         output = layer(normalizer_fn=compat.batch_norm)
-        names = [one.op.name.removeprefix(f"{scope}/") for one in tf1.global_variables()]
+        names = [variable.op.name.removeprefix(f"{scope}/") for variable in tf1.global_variables()]
         normalized = [f"BatchNorm/{name}" for name in ("beta", "moving_mean", "moving_variance")]
         assert [name for name in names if "weights" not in name] == normalized  # and no biases
         assert len(tf1.get_collection(UPDATES)) == 2
         assert output.op.type == "Relu"  # the activation comes last
-        models = [one.op.name for one in tf1.model_variables()]
+        models = [variable.op.name for variable in tf1.model_variables()]
         assert len(models) == len(set(models)) == len(names)
     for function in (tf_slim.batch_norm, compat.batch_norm):
         for arg_scope in (tf_slim.arg_scope, compat.arg_scope):
             with tf.Graph().as_default(), arg_scope([function], is_training=False, scale=True):
                 layer(normalizer_fn=compat.batch_norm, normalizer_params={"center": False})
-                assert f"{scope}/BatchNorm/gamma" in [one.op.name for one in tf1.trainable_variables()]
+                assert f"{scope}/BatchNorm/gamma" in [
+                    variable.op.name for variable in tf1.trainable_variables()
+                ]
                 assert not tf1.get_collection(UPDATES)
 
 

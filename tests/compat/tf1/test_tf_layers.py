@@ -148,12 +148,12 @@ def test_on_a_keras_tensor_it_is_a_layer():
     x = compat.batch_normalization(inputs, axis=-1, momentum=0.8, training=None, name="one/two")
     x = compat.batch_normalization(x, renorm=True, renorm_clipping={"rmax": 2.0}, training=None)
     model = keras.Model(inputs, compat.batch_normalization(x, fused=False))
-    one, renorm, frozen = model.layers[1:]
-    assert (type(one), one.name, one.decay, one.unbiased) == (BatchNorm, "one_two", 0.8, True)
+    plain, renorm, frozen = model.layers[1:]
+    assert (type(plain), plain.name, plain.decay, plain.unbiased) == (BatchNorm, "one_two", 0.8, True)
     assert (renorm.name, frozen.name) == ("batch_normalization", "batch_normalization_1")
     assert (type(renorm), renorm.rmax, renorm.rmin) == (BatchRenorm, 2.0, None)
     model(reference.data((4, 4, 5, 3)), training=True)
-    assert np.any(one.moving_mean)
+    assert np.any(plain.moving_mean)
     assert not np.any(frozen.moving_mean)  # the function's default is training=False
     assert not frozen.unbiased
     with pytest.raises(

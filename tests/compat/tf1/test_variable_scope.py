@@ -37,14 +37,14 @@ def test_fit_follows_a_tf1_session(jit_compile, eagerly):
 
 def test_custom_loop_in_and_out_of_tf_function():
     layers = [VariableScopeLayer(network) for _ in range(2)]
-    for one in layers:
-        one.build((None, 3))
+    for layer in layers:
+        layer.build((None, 3))
     layers[1].set_weights(layers[0].get_weights())
 
     def step(layer, x, y):
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean(tf.square(layer(x, training=True) - y)) + tf.add_n(layer.losses)
-        values = [one.value for one in layer.trainable_weights]
+        values = [variable.value for variable in layer.trainable_weights]
         for value, gradient in zip(values, tape.gradient(loss, values), strict=True):
             value.assign_sub(0.1 * gradient)
         return loss
@@ -55,8 +55,8 @@ def test_custom_loop_in_and_out_of_tf_function():
         expected = session.step(X, Y)
         np.testing.assert_allclose(step(layers[0], X, Y), expected, rtol=1e-5)
         np.testing.assert_allclose(compiled(layers[1], X, Y), expected, rtol=1e-5)
-    for one in layers:
-        session.check(one, X, **TOLERANCE)
+    for layer in layers:
+        session.check(layer, X, **TOLERANCE)
 
 
 def test_is_training_is_a_bool_and_arguments_win():
@@ -69,7 +69,7 @@ def test_is_training_is_a_bool_and_arguments_win():
     layer = VariableScopeLayer(code)
     for training in (None, True, False, np.True_, 1):
         layer(X, training=training)
-    assert [type(one) for one in seen] == [bool] * 3  # build, inference, training; then found again
+    assert [type(flag) for flag in seen] == [bool] * 3  # build, inference, training; then found again
     assert seen == [True, False, True]
     seen.clear()
     VariableScopeLayer(code, arguments={"is_training": False})(X, training=True)
@@ -87,17 +87,17 @@ def test_is_training_is_a_bool_and_arguments_win():
 
 def test_called_twice_and_twins():
     inputs = keras.Input([3])
-    one = VariableScopeLayer(network, arguments={"units": 3})
+    first = VariableScopeLayer(network, arguments={"units": 3})
     two = VariableScopeLayer(network)
-    model = keras.Model(inputs, two(one(one(inputs))))
-    assert len(one.weights) == len(two.weights) == 15
+    model = keras.Model(inputs, two(first(first(inputs))))
+    assert len(first.weights) == len(two.weights) == 15
     model.compile("sgd", "mse")
     model.fit(X, Y, batch_size=6, epochs=2, verbose=0)
-    assert one.variables_by_name["net/count"].numpy() == 8
+    assert first.variables_by_name["net/count"].numpy() == 8
     assert two.variables_by_name["net/count"].numpy() == 4
     assert len(model.losses) == 4
     assert not np.array_equal(
-        *(each.variables_by_name["net/fully_connected/weights"] for each in (one, two))
+        *(each.variables_by_name["net/fully_connected/weights"] for each in (first, two))
     )
 
 

@@ -35,7 +35,7 @@ def test_updates_run_once_and_only_what_is_fetched():
     layer = VariableScopeLayer(code)
 
     def check(trained, called):
-        values = {name: one.numpy() for name, one in layer.variables_by_name.items()}
+        values = {name: variable.numpy() for name, variable in layer.variables_by_name.items()}
         assert values == {
             **dict.fromkeys(("op", "tensor", "twice", "read"), trained),
             "ignored": 0,
@@ -73,7 +73,7 @@ def test_losses():
 
     layer = VariableScopeLayer(code)
     layer.build((None, 3))
-    assert [float(one) for one in layer.losses] == [7 + 1, 24]
+    assert [float(loss) for loss in layer.losses] == [7 + 1, 24]
     inputs = keras.Input([3])
     model = keras.Model(inputs, layer(layer(inputs)))
     weights = [layer.variables_by_name[f"net/{name}"].value for name in "ab"]

@@ -19,13 +19,15 @@ def test_names_order_and_flags():
     layer.build((None, 3))
     batch_norm = [f"BatchNorm{n}/{v}" for n in ("", "_1") for v in VARIABLES]
     names = ["fully_connected/weights", *(f"fully_connected/BatchNorm/{v}" for v in VARIABLES)]
-    names = [f"net/{one}" for one in [*names, *batch_norm, "count", "weights"]]
+    names = [f"net/{name}" for name in [*names, *batch_norm, "count", "weights"]]
     assert list(layer.variables_by_name) == names
-    assert {one.path for one in layer.weights} == {f"mine/{one}" for one in names}
-    assert all(one.value.name == f"{name}:0" for name, one in layer.variables_by_name.items())
+    assert {variable.path for variable in layer.weights} == {f"mine/{name}" for name in names}
+    assert all(variable.value.name == f"{name}:0" for name, variable in layer.variables_by_name.items())
     frozen = ("moving_mean", "moving_variance", "count")
     trainable = {name for name in names if not name.endswith(frozen)}
-    assert {one.path for one in layer.trainable_weights} == {f"mine/{one}" for one in trainable}
+    assert {variable.path for variable in layer.trainable_weights} == {
+        f"mine/{variable}" for variable in trainable
+    }
     assert layer.variables_by_name["net/count"].dtype == "int32"
 
 
@@ -63,7 +65,7 @@ def test_initializers():
 
     layer = VariableScopeLayer(code)
     layer(X)
-    values = {name: one.numpy() for name, one in layer.variables_by_name.items()}
+    values = {name: variable.numpy() for name, variable in layer.variables_by_name.items()}
     expected = {
         "constant": np.float32([[1, 2]]),
         "array": np.float64([3, 4]),
@@ -112,7 +114,7 @@ def test_mixed_precision():
     output = layer(X, training=True)
     assert output.dtype == tf.float16
     weights = layer.variables_by_name
-    assert {weights[one].dtype for one in weights} == {"float32"}
+    assert {weights[name].dtype for name in weights} == {"float32"}
     w, b = weights["net/fully_connected/weights"].numpy(), weights["net/w"].numpy()
     y = X.astype("float64") @ w
     y = (y - y.mean(0)) / np.sqrt(y.var(0) + 0.001) * b
@@ -146,15 +148,15 @@ def test_partitioned_scope_constraint_and_collections():
             constraint=lambda v: v / 2,
             collections=["mine"],
         )
-        assert [one.name for one in tf1.get_collection("mine")] == ["c:0"]
-        assert [one.name for one in tf1.trainable_variables("p/")] == [
+        assert [variable.name for variable in tf1.get_collection("mine")] == ["c:0"]
+        assert [variable.name for variable in tf1.trainable_variables("p/")] == [
             f"p/w/part_{n}:0" for n in range(3)
         ]
         return x @ tf.convert_to_tensor(w) + c
 
     layer = VariableScopeLayer(code)
     y = layer(X)
-    values = {name: one.numpy() for name, one in layer.variables_by_name.items()}
+    values = {name: variable.numpy() for name, variable in layer.variables_by_name.items()}
     w = np.concatenate([values[f"p/w/part_{n}"] for n in range(3)])
     np.testing.assert_allclose(y, X @ w + values["c"], rtol=1e-5)
     model = keras.Sequential([layer])
@@ -184,5 +186,5 @@ def test_mixed_precision_of_code_that_names_no_types():
     keras.config.set_dtype_policy("mixed_bfloat16")
     layer = VariableScopeLayer(code)
     assert layer(X, training=True).dtype == tf.bfloat16
-    assert {one.dtype for one in layer.weights} == {"float32"}
+    assert {variable.dtype for variable in layer.weights} == {"float32"}
     assert layer.variables_by_name["count"].numpy() == 1
