@@ -18,28 +18,30 @@ TOLERANCE = 1e-11
 
 
 @pytest.mark.once
-def test_random_graphs_turn_to_the_same_function():
+@pytest.mark.parametrize("shard", range(4))
+def test_random_graphs_turn_to_the_same_function(shard):
     permutes = []
 
-    @drawn(40)
+    @drawn(10, shard)
     @given(st.data(), st.integers(0, 3))
-    def run(data, seed):
+    def run(data, number):
         keras.config.set_dtype_policy("float64")
-        model = randomize_as_drawn(Builder(data, True).model(), seed)
+        model = randomize_as_drawn(Builder(data, True).model(), number)
         turned = tfbn.convert(model, data_format="channels_last")
         folded, report = tfbn.fold(turned)
         x = reference.data((3, *model.inputs[0].shape[1:]))
         # All by XLA, which runs channels first everywhere: its tanh is another one than TensorFlow's.
         wanted, *found = (
-            keras.tree.flatten(tf.function(one, jit_compile=True)(x)) for one in (model, turned, folded)
+            keras.tree.flatten(tf.function(network, jit_compile=True)(x))
+            for network in (model, turned, folded)
         )
         for got in found:
-            for one, other in zip(got, wanted, strict=True):
-                assert one.shape == other.shape
-                if np.abs(other).max() > 0:
-                    assert relative_difference(one, other) < TOLERANCE, str(report)
+            for array, expected in zip(got, wanted, strict=True):
+                assert array.shape == expected.shape
+                if np.abs(expected).max() > 0:
+                    assert relative_difference(array, expected) < TOLERANCE, str(report)
         permutes.append(
-            sum(isinstance(one, keras.layers.Permute) for one in layer_paths(turned).values())
+            sum(isinstance(layer, keras.layers.Permute) for layer in layer_paths(turned).values())
         )
 
     run()

@@ -33,7 +33,7 @@ for line in sys.stdin:
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(tmp_path_factory):
     """A process that does not import tfbn, one for all tests: TensorFlow's start takes longest."""
     pipes = {

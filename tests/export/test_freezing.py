@@ -33,12 +33,6 @@ def constants(path):
     return sum(len(tensor.tensor_content) // tf.as_dtype(tensor.dtype).size for tensor in tensors)
 
 
-@pytest.fixture(scope="module")
-def model():
-    keras.config.set_dtype_policy("float32")
-    return chain((8, 8, 3), L.Conv2D(4, 3), tfbn.BatchNorm(name="bn"), L.ReLU(), L.Flatten(), L.Dense(2))
-
-
 def size(path):
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
@@ -106,7 +100,10 @@ class Attention(L.Layer):
         return self.inner(x, x)
 
 
-@pytest.mark.parametrize("policy", ["float32", "float64", "mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "policy",
+    ["float32", pytest.param("float64", marks=pytest.mark.once), "mixed_float16", "mixed_bfloat16"],
+)
 @pytest.mark.parametrize("name", dict(cases()))
 def test_models_of_all_kinds(name, policy, tmp_path):
     keras.config.set_dtype_policy(policy)

@@ -60,7 +60,11 @@ LAST = {
 }
 
 
-@pytest.mark.parametrize("deviation", [1.0, 10.0, 1e-2])
+# One of them is enough for either set of kernels: what they round is relative.
+@pytest.mark.parametrize(
+    "deviation",
+    [pytest.param(1.0, marks=pytest.mark.once), 10.0, pytest.param(1e-2, marks=pytest.mark.once)],
+)
 @pytest.mark.parametrize("far", FAR)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("last", LAST)

@@ -1,7 +1,7 @@
 """Random graphs of convolutions, batch norms and what stands between them."""
 
 import keras
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 
 import tfbn
@@ -12,16 +12,16 @@ L = keras.layers
 CHANNELS = 4
 
 
-def drawn(examples):
-    """Hypothesis' settings for so many graphs, the same ones in each run."""
-    return settings(
+def drawn(examples, shard):
+    """Make a property see so many graphs: the same ones in each run, and others in each shard."""
+    same = settings(
         max_examples=examples,
         phases=[Phase.generate],  # shrinking takes a hundred times as long
         deadline=None,
-        derandomize=True,
         database=None,
         suppress_health_check=list(HealthCheck),
     )
+    return lambda run: seed(shard)(same(run))
 
 
 class Builder:
@@ -171,9 +171,9 @@ class Builder:
         return keras.Model(self.inputs, outputs)
 
 
-def randomize_as_drawn(model, seed):
+def randomize_as_drawn(model, number):
     """Random weights; batch norms with positive scales, or without an offset, where that was drawn."""
-    randomize(model, seed)
+    randomize(model, number)
     for layer in batch_norms(model).values():
         if getattr(layer, "positive", False) and layer.gamma is not None:
             layer.gamma.assign(abs(layer.gamma))
