@@ -12,7 +12,10 @@ from networks import randomize, relative_difference
 from tfbn.export import comparison, savedmodel, staging
 
 # Of models with random statistics, on samples of any kind.
-pytestmark = pytest.mark.filterwarnings("ignore:The inputs of these batch norms are far")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The inputs of these batch norms are far"),
+    pytest.mark.once,  # files decide here, and no kernel
+]
 
 
 def test_an_existing_path_is_refused_or_replaced(model, tmp_path, serve):
