@@ -1,17 +1,18 @@
 """Fixtures shared by the tests; TensorFlow is imported once for each test process."""
 
 import os
-from contextlib import contextmanager
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
-import numpy as np
 import pytest
-import tf1_programs
 from hypothesis import HealthCheck, settings
 
-pytest.register_assert_rewrite("folds")
+pytest.register_assert_rewrite(*(path.stem for path in Path(__file__).with_name("helpers").glob("*.py")))
+
+import draws  # noqa: E402  after that, or their assertions tell nothing
+import networks  # noqa: E402
 
 # A run finds what the run before found; `pytest --hypothesis-profile=explore` looks further. However
 # slow the machine is: too_slow is the one health check that looks at a clock.
@@ -22,12 +23,10 @@ settings.load_profile("same")
 
 
 @pytest.fixture(autouse=True)
-def _reproducible(request):
+def _reproducible():
     """The same random numbers, whatever tests the process ran before."""
     keras.utils.set_random_seed(0)
-    random = getattr(request.module, "RANDOM", None)
-    if random is not None:
-        random.bit_generator.state = np.random.default_rng(0).bit_generator.state
+    draws.reset()
     yield
     keras.config.set_dtype_policy("float32")
 
@@ -35,25 +34,4 @@ def _reproducible(request):
 @pytest.fixture
 def unchanged():
     """Make a context that fails if anything a model saves is different afterwards."""
-
-    @contextmanager
-    def check(model):
-        def state():
-            return [variable.numpy() for variable in model.variables]
-
-        before, config = state(), model.get_config() if hasattr(model, "inputs") else None
-        yield
-        after = state()
-        assert len(before) == len(after)
-        for old, new in zip(before, after, strict=True):
-            np.testing.assert_array_equal(old, new)
-        assert config is None or config == model.get_config()
-
-    return check
-
-
-@pytest.fixture(scope="module")
-def original(request, tmp_path_factory):
-    """What TF1's own function did in the programs that a test module lists in `CASES`."""
-    folder = tmp_path_factory.mktemp("original")
-    return tf1_programs.run_elsewhere("original", request.module.CASES, folder)
+    return networks.unchanged

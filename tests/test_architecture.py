@@ -4,13 +4,12 @@ import ast
 import configparser
 import re
 import sys
-from pathlib import Path
 
 import pytest
 
 import tfbn
+from paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.checkout
 
 # Each part of the package may import those before it in this list, and nothing after it.
@@ -135,7 +134,7 @@ def test_imports_within_a_package_of_compat_point_one_way(package):
         part = path.relative_to(ROOT / package).with_suffix("").parts[0]
         for module in modules_of_compat(path) if part != "__init__" else ():
             if module.is_relative_to(package):
-                assert module != Path(package), f"{path} imports the package that it is in"
+                assert str(module) != package, f"{path} imports the package that it is in"
                 imported = module.relative_to(package).parts[0]
                 assert imported == part or rank[imported] < rank[part], f"{path} imports {module}"
 
@@ -288,14 +287,33 @@ def test_the_changelog_knows_the_version():
     assert f"## {tfbn.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
-def test_every_module_has_its_tests():
-    tested = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
-    assert (
-        RANK.keys() - {"quiet", "axes", "sums", "arguments", "printing", "moving_statistics"} <= tested
-    )  # in test_cli, as the command is, in test_functional, and in test_layer
-    whole = {"files", "genuine", "keras1_layers", "keras2", "models", "statistics", "hostile"}
-    whole |= {"details", "masks", "archives"}
-    assert {name.removeprefix("legacy_") for name in tested if name.startswith("legacy_")} == whole
+# Tested with what they are parts of: in test_cli, as the command is, in
+# test_functional and in test_layer.
+TESTED_ELSEWHERE = {"quiet", "axes", "sums", "arguments", "printing", "moving_statistics"}
+
+
+def files_of_tests(folder):
+    """The test files of a folder and of those within."""
+    return sorted((ROOT / "tests" / folder).rglob("test_*.py"))
+
+
+def test_every_module_and_package_has_its_tests():
+    """Modules of tfbn have a file, or several that begin with their name; each package has a folder."""
+    for package, folder in (("tfbn", "."), ("compat", "compat")):
+        for path in (ROOT / package).glob("*/__init__.py"):
+            name = path.parent.name
+            assert files_of_tests(f"{folder}/{name}"), path.parent
+    tested = [path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")]
+    for path in (ROOT / "tfbn").glob("*.py"):
+        name = path.stem
+        found = any(name == other or other.startswith(f"{name}_") for other in tested)
+        assert found or name in TESTED_ELSEWHERE | {"__init__"}, path
+    assert not list((ROOT / "tests" / "helpers").rglob("test_*.py"))
+
+
+def test_files_of_tests_stay_small():
+    for path in modules("tests"):
+        assert path.read_text().count("\n") <= 400, path
 
 
 def test_the_map_names_each_module_once():

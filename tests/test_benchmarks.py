@@ -3,15 +3,16 @@
 import importlib
 import json
 import sys
-from pathlib import Path
 
 import click.testing
 import keras
 import pytest
 
+from paths import ROOT
+
 pytestmark = pytest.mark.checkout
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+BENCHMARKS = ROOT / "benchmarks"
 MODULES = ("drawing", "machine", "measure", "run", "serving", "summary", "training")
 
 # In place of training.py and serving.py: which switch the process was given, as a row.

@@ -71,10 +71,10 @@ def test_a_copy_computes_the_same_and_shares_nothing(unchanged):
 
 def test_layers_shared_between_nested_models_stay_shared():
     dense = L.Dense(4, name="both")
-    one = keras.Sequential([keras.Input((4,)), dense], name="one")
+    first = keras.Sequential([keras.Input((4,)), dense], name="one")
     two = keras.Sequential([keras.Input((4,)), dense], name="two")
     inputs = keras.Input((4,))
-    new = copy(keras.Model(inputs, two(one(inputs))))
+    new = copy(keras.Model(inputs, two(first(inputs))))
     assert new.get_layer("one").layers[0] is new.get_layer("two").layers[0]
 
 
@@ -119,12 +119,12 @@ def test_a_nested_model_can_be_left_empty(sequential, tmp_path):
     outer = chain((3,), L.Dense(4), inner, L.ReLU())
     kept = lambda layer: CloneAction.SKIP if layer in steps else CloneAction.COPY  # noqa: E731
     new, _ = rebuild(outer, kept)
-    named = [one for one in new.get_layer("inner").layers if not isinstance(one, L.InputLayer)]
-    assert [(type(one), one.name) for one in named] == [(L.Identity, "bn")]
+    named = [layer for layer in new.get_layer("inner").layers if not isinstance(layer, L.InputLayer)]
+    assert [(type(layer), layer.name) for layer in named] == [(L.Identity, "bn")]
     new.save(tmp_path / "m.keras")
     x = np.random.default_rng(0).normal(size=(5, 3))
-    for one in (new, keras.models.load_model(tmp_path / "m.keras")):
-        np.testing.assert_array_equal(one(x), np.maximum(outer.layers[1](x), 0))
+    for model in (new, keras.models.load_model(tmp_path / "m.keras")):
+        np.testing.assert_array_equal(model(x), np.maximum(outer.layers[1](x), 0))
 
 
 def test_an_input_left_to_outputs_alone_still_feeds_layers_directly():
@@ -135,9 +135,9 @@ def test_an_input_left_to_outputs_alone_still_feeds_layers_directly():
     new, _ = rebuild(
         model, lambda layer: CloneAction.SKIP if layer.name in ("bn", "drop") else CloneAction.COPY
     )
-    assert [one.name for one in new.layers if isinstance(one, L.Identity)] == ["bn"]
+    assert [layer.name for layer in new.layers if isinstance(layer, L.Identity)] == ["bn"]
     for name, feeds in (("dense", "b"), ("re_lu", "a")):
-        (layer,) = [one for one in new.layers if one.name.startswith(name)]
+        (layer,) = [layer for layer in new.layers if layer.name.startswith(name)]
         assert layer.input is new.inputs["ab".index(feeds)]
 
 

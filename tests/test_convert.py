@@ -63,9 +63,9 @@ def test_training_goes_on_as_before():
     model = network(STOCK, momentum=0.8, beta_regularizer="l2")
     ours = tfbn.convert(model)
     for got, want in zip(trained(ours), trained(model), strict=True):
-        for one, other in zip(got, want, strict=True):
+        for array, expected in zip(got, want, strict=True):
             # Ten steps, apart by the rounding of each.
-            np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+            np.testing.assert_allclose(array, expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("flags", list(itertools.product([False, True], repeat=4)))
@@ -92,8 +92,8 @@ def test_there_and_back_is_the_same_model():
     back = tfbn.convert(tfbn.convert(model), to=STOCK)
     for path, layer in batch_norms(model).items():
         assert batch_norms(back)[path].get_config() == layer.get_config()
-    for one, other in zip(back.get_weights(), model.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
+    for array, expected in zip(back.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(array, expected)
     assert relative_difference(back(X), model(X)) < 1e-6
 
 

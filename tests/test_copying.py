@@ -127,7 +127,7 @@ def test_a_copy_has_the_layers_own_precision():
     keras.config.set_dtype_policy("float64")
     copy = rebuild(model, lambda layer: CloneAction.COPY)[0]
     assert keras.config.dtype_policy().name == "float64"
-    policies = [one.dtype_policy.name for one in (copy.layers[1], copy.layers[1].inner)]
+    policies = [layer.dtype_policy.name for layer in (copy.layers[1], copy.layers[1].inner)]
     assert policies == ["mixed_float16", "mixed_float16"]
     assert copy.layers[1].inner.kernel.dtype == "float32"
     x = reference.data((6, 4))
@@ -159,8 +159,8 @@ def test_adapted_and_quantized_layers_are_copied_to_the_bit(kind, quantized, ada
     x = rng.integers(0, 9, (7, *shape)) if kind == "embedding" else rng.normal(size=(7, *shape))
     copy = rebuild(model, lambda layer: CloneAction.COPY)[0]
     np.testing.assert_array_equal(copy(x), model(x))
-    assert [one.trainable for one in copy.layers[1].variables] == [
-        one.trainable for one in layer.variables
+    assert [variable.trainable for variable in copy.layers[1].variables] == [
+        variable.trainable for variable in layer.variables
     ]
     folded, _ = tfbn.fold(model)
     np.testing.assert_allclose(folded(x), model(x), rtol=1e-4, atol=1e-5)

@@ -1,12 +1,7 @@
 """Synchronized batch norm: replicas and workers against one process on the whole batch."""
 
-import json
-import os
-import socket
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import pytest
@@ -14,10 +9,9 @@ import tensorflow as tf
 
 import reference
 import tfbn
+from workers import run_two_workers
 
 pytestmark = pytest.mark.once
-
-HUNG = 600  # seconds, some hundred times what the workers need alone
 
 # A training step of a synchronized layer; `parts` are the replicas' or workers' shares of the batch.
 STEP = """
@@ -45,7 +39,7 @@ def step(part):
         return y, tape.gradient(loss, value)
     return strategy.run(replica, [part])
 
-y, slope = (np.concatenate([one.numpy() for one in strategy.experimental_local_results(value)])
+y, slope = (np.concatenate([tensor.numpy() for tensor in strategy.experimental_local_results(value)])
             for value in step(part))
 mean, variance = layer.moving_mean.numpy(), layer.moving_variance.numpy()
 np.savez(target, y=y, slope=slope, mean=mean, variance=variance)
@@ -89,39 +83,8 @@ def test_two_replicas(x, sizes, tmp_path):
     assert_same(np.load(tmp_path / "out.npz"), whole_batch(x))
 
 
-@contextmanager
-def reserved_ports(count):
-    """Ports that nobody else is given meanwhile; who sets TF_GRPC_REUSE_PORT can listen there."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            one.bind(("localhost", 0))
-        yield [one.getsockname()[1] for one in sockets]
-
-
-def wait_for_all(workers):
-    """Wait until all have ended well, or one has not: the others would wait for it without end."""
-    with ThreadPoolExecutor(len(workers)) as pool:
-        try:
-            for ended in as_completed([pool.submit(worker.wait) for worker in workers], timeout=HUNG):
-                assert ended.result() == 0
-        finally:
-            for worker in workers:
-                worker.kill()
-
-
 def test_two_workers_in_processes_of_their_own(x, tmp_path):
-    with reserved_ports(2) as ports:
-        cluster = {"worker": [f"localhost:{port}" for port in ports]}
-        workers = []
-        for index in range(2):
-            config = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
-            arguments = [str(tmp_path / "x.npy"), str(tmp_path / f"out{index}.npz"), "3", "5"]
-            command = [sys.executable, "-c", WORKER, *arguments]
-            environment = os.environ | {"TF_CONFIG": config, "TF_GRPC_REUSE_PORT": "1"}
-            workers.append(subprocess.Popen(command, cwd=tmp_path, env=environment))
-        wait_for_all(workers)
+    run_two_workers(WORKER, tmp_path, "3", "5")
     first, second = (np.load(tmp_path / f"out{index}.npz") for index in range(2))
     whole = whole_batch(x)
     assert_same(

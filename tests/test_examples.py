@@ -3,11 +3,10 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from paths import ROOT
 
 
 def run(*arguments, cwd):
@@ -51,7 +50,7 @@ def test_the_migration_example(tmp_path):
     assert "All comparisons hold." in done.stdout
     accuracies = re.findall(r"(?:Keras model|fit) +([\d.]+)% ", done.stdout)
     assert len(accuracies) == 2
-    assert all(float(one) > 90 for one in accuracies)  # the moving statistics came along
+    assert all(float(accuracy) > 90 for accuracy in accuracies)  # the moving statistics came along
 
 
 @pytest.mark.once

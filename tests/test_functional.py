@@ -45,7 +45,7 @@ def test_batch_moments_of_any_shape_and_axes(data):
     rank = len(shape)
     axes = data.draw(st.lists(st.integers(0, rank - 1), min_size=1, unique=True))
     signs = data.draw(st.lists(st.booleans(), min_size=len(axes), max_size=len(axes)))
-    axis = [one - rank if negative else one for one, negative in zip(axes, signs, strict=True)]
+    axis = [number - rank if negative else number for number, negative in zip(axes, signs, strict=True)]
     x = reference.data(shape, axis, seed=data.draw(st.integers(0, 99)))
     mean, variance = reference.moments(x, axis)
     moments = functional.batch_moments(x, axis)
@@ -137,7 +137,9 @@ def test_combined_moments_are_those_of_all_values(sizes, mean):
     parts = [
         functional.batch_moments(part.reshape(-1, 3)) for part in np.split(x, np.cumsum(sizes)[:-1])
     ]
-    combined = functional.combine_moments(Moments(*(tf.stack(one) for one in zip(*parts, strict=True))))
+    combined = functional.combine_moments(
+        Moments(*(tf.stack(moment) for moment in zip(*parts, strict=True)))
+    )
     np.testing.assert_array_equal(combined.count, [sum(sizes)] * 3)
     if len(x):
         expected = reference.moments(x)
@@ -167,7 +169,7 @@ def test_normalize(shape, axis, dtype):
 
 def test_normalize_far_from_zero_keeps_its_digits():
     x = (reference.data((512, 4)) + np.float32(1e4)).astype("float32")
-    mean, variance = (one.astype("float32") for one in reference.moments(x))
+    mean, variance = (statistic.astype("float32") for statistic in reference.moments(x))
     close(functional.normalize(x, mean, variance), reference.apply(x, mean, variance), 1e-5)
 
 
@@ -209,7 +211,7 @@ def test_scale_and_offset():
 )
 def test_fold_into_kernel(kernel_shape, axis, equation, with_bias):
     kernel = reference.data(kernel_shape)
-    channels = int(np.prod([kernel_shape[one] for one in np.atleast_1d(axis)]))
+    channels = int(np.prod([kernel_shape[number] for number in np.atleast_1d(axis)]))
     p = reference.parameters((channels,))
     bias = p["beta"].astype("float32") if with_bias else None
     scale, offset = reference.affine(p["mean"], p["variance"], p["beta"], p["gamma"])

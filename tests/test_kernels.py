@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -12,6 +11,8 @@ from tensorflow.python.ops import control_flow_util
 
 import reference
 import tfbn
+from far_from_zero import FAR, FAR_MEANS, assert_exact_far_from_zero
+from paths import HELPERS
 from tfbn import functional, kernels
 
 SHAPES = [((64, 5), -1), ((8, 6, 5), -1), ((8, 5, 6), 1), ((4, 5, 6, 3), -1), ((4, 3, 5, 6), 1)]
@@ -58,14 +59,14 @@ def test_fused_inference_equals_the_oracle(shape, axis, dtype):
 
 def gradients(function, x, beta, gamma, order):
     """First or second gradients of a non-linear loss in x, beta and gamma."""
-    variables = [tf.cast(one, x.dtype) for one in (x, beta, gamma)]
+    variables = [tf.cast(tensor, x.dtype) for tensor in (x, beta, gamma)]
     with tf.GradientTape() as outer:
         outer.watch(variables)
         with tf.GradientTape() as tape:
             tape.watch(variables)
             loss = tf.reduce_sum(tf.sin(function(*variables)))
         first = tape.gradient(loss, variables)
-        penalty = tf.add_n([tf.reduce_sum(one**2) for one in first])
+        penalty = tf.add_n([tf.reduce_sum(gradient**2) for gradient in first])
     return first if order == 1 else outer.gradient(penalty, variables)
 
 
@@ -75,7 +76,10 @@ def test_channels_second_by_either_way(shape, gpu, monkeypatch):
     """Transposed for the CPU; on a GPU the kernel takes them as they are, and so does this CPU's."""
     monkeypatch.setattr(kernels, "_has_gpu", lambda: gpu)
     x = tf.constant(reference.data(shape, 1), tf.float32)
-    p = {name: tf.constant(one, tf.float32) for name, one in reference.parameters((3,)).items()}
+    p = {
+        name: tf.constant(parameter, tf.float32)
+        for name, parameter in reference.parameters((3,)).items()
+    }
     graph = tf.function(
         lambda x: (
             kernels.normalize_batch(x, p["beta"], p["gamma"], 1e-3, 1),
@@ -112,10 +116,10 @@ def test_fused_gradients_equal_those_of_the_formulas_in_float64(shape, axis, tra
 
     got = gradients(normalized, tf.constant(x), p["beta"], p["gamma"], order)
     want = gradients(normalized, tf.constant(x, tf.float64), p["beta"], p["gamma"], order)
-    for one, other in zip(got, want, strict=True):
+    for tensor, expected in zip(got, want, strict=True):
         # Sums of hundreds of float32 terms, twice over in the second gradient.
-        tolerance = 1e-4 * np.abs(other).max()
-        np.testing.assert_allclose(one, other, rtol=0, atol=tolerance)
+        tolerance = 1e-4 * np.abs(expected).max()
+        np.testing.assert_allclose(tensor, expected, rtol=0, atol=tolerance)
 
 
 def test_where_the_fused_kernel_is_not_used(monkeypatch):
@@ -128,28 +132,13 @@ def test_where_the_fused_kernel_is_not_used(monkeypatch):
     assert not kernels._fused_can(x, 1e-5, -1)
 
 
-FAR = [((32, 56, 56, 64), -1), ((131072, 8), -1), ((8, 8, 16384), 1), ((16384, 3), -1)]
-FAR += [((32, 28, 28, 8), -1), ((500, 4), -1), ((2**18, 4), -1)]
-FAR_MEANS = (30.0, 1000.0, 1001.0, 2003.0, 10000.0, 10100.0)  # not round ones add up to other roundings
-
-
-def assert_exact_far_from_zero(function, x, mean, axis):
-    y, moments = function(tf.constant(x))
-    expected = reference.moments(x, axis)
-    # The issue's limits are 1e-3 at mean 1e3 and 1e-2 at 1e4; the kernel's own sums err by 3e-5.
-    np.testing.assert_allclose(moments.variance, expected[1], rtol=1e-4)
-    np.testing.assert_allclose(moments.mean, expected[0], rtol=2e-5)
-    # A mean that is off by 1e-6 of itself moves the output by as much of a deviation.
-    np.testing.assert_allclose(
-        y, reference.apply(x, *expected, axis=axis), rtol=0, atol=5e-6 * mean + 5e-4
-    )
-
-
 @pytest.mark.parametrize("mode", ["eager", "unknown", "jit"])
 @pytest.mark.parametrize(("shape", "axis"), FAR)
 def test_values_far_from_zero_keep_their_variance(shape, axis, mode):
     noise = np.random.default_rng(0).standard_normal(shape)
-    spec = tf.TensorSpec([size if one == axis % len(shape) else None for one, size in enumerate(shape)])
+    spec = tf.TensorSpec(
+        [size if number == axis % len(shape) else None for number, size in enumerate(shape)]
+    )
     function = lambda x: kernels.normalize_batch(x, None, None, 1e-3, axis)  # noqa: E731
     if mode != "eager":
         signature = [spec] if mode == "unknown" else None
@@ -168,12 +157,12 @@ def test_one_channel_far_from_zero_is_enough():
 ONE_THREAD = """
 import tensorflow as tf
 tf.config.threading.set_intra_op_parallelism_threads(1)
-import numpy as np, test_kernels
+import numpy as np, far_from_zero
 from tfbn import kernels
-for shape, axis in test_kernels.FAR[:3]:
+for shape, axis in far_from_zero.FAR[:3]:
     noise = np.random.default_rng(0).standard_normal(shape)
     for mean in (30.0, 1001.0, 10100.0):
-        test_kernels.assert_exact_far_from_zero(
+        far_from_zero.assert_exact_far_from_zero(
             lambda x: kernels.normalize_batch(x, None, None, 1e-3, axis),
             (noise + mean).astype("float32"), mean, axis)
 """
@@ -181,7 +170,7 @@ for shape, axis in test_kernels.FAR[:3]:
 
 def test_values_far_from_zero_on_one_thread():
     # The kernel gives each thread a part of the values: with one thread the sums are the longest.
-    subprocess.run([sys.executable, "-c", ONE_THREAD], check=True, cwd=Path(__file__).parent)
+    subprocess.run([sys.executable, "-c", ONE_THREAD], check=True, cwd=HELPERS)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -298,7 +287,7 @@ def test_very_many_values_are_summed_by_the_formulas(shape, axis, mean, jit):
 )
 def test_very_many_values_in_a_batch_of_unknown_size(shape, axis, mean):
     x = tf.constant(np.random.default_rng(0).normal(mean, 1, shape), tf.float32)
-    sizes = [size if one == axis % len(shape) else None for one, size in enumerate(shape)]
+    sizes = [size if number == axis % len(shape) else None for number, size in enumerate(shape)]
 
     @tf.function(input_signature=[tf.TensorSpec(sizes)])
     def step(x):

@@ -1,38 +1,15 @@
 """tfbn.BatchNorm: against the float64 oracle, and in Keras models against Keras' own layer."""
 
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import reference
 import tfbn
+from layers import RULES, built
 
 L = keras.layers
-RULES = {"rtol": 1e-5, "atol": 1e-5}  # float32 outputs of size 1 to 10
-
-
-def built(shape, axis=-1, **arguments):
-    """A built layer with random gamma, beta and moving statistics, and those as oracle arguments."""
-    layer = tfbn.BatchNorm(axis=axis, **arguments)
-    layer.build((None, *shape[1:]))
-    p = reference.parameters(tuple(layer.moving_mean.shape))
-    for name, variable in (
-        ("gamma", layer.gamma),
-        ("beta", layer.beta),
-        ("mean", layer.moving_mean),
-        ("variance", layer.moving_variance),
-    ):
-        if variable is None:
-            p[name] = None
-        else:
-            variable.assign(p[name])
-    return layer, p
 
 
 @pytest.mark.parametrize("center", [True, False])
@@ -144,8 +121,8 @@ def test_what_a_mask_hides_reaches_no_gradient_but_its_own(kind, training, bad):
 
     got, y = slopes(bad)
     want, _ = slopes(0.0)
-    for one, other in zip(got, want, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    for array, expected in zip(got, want, strict=True):
+        np.testing.assert_allclose(array, expected, rtol=1e-5, atol=1e-6)
     assert np.isfinite(y.numpy()[mask]).all()
     if bad != 3e38:
         assert not np.isfinite(y.numpy()[~mask]).any()
@@ -241,242 +218,6 @@ def test_float64_is_computed_in_float64():
     y, mean, _ = reference.train_step(x, 0, 1, 0.9)
     np.testing.assert_allclose(layer(x, training=True), y, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(layer.moving_mean, mean, rtol=1e-12)
-
-
-def drawn_inputs(draw, dtype):
-    """A shape of rank 2 to 5 (an empty batch, one sample, one channel among them), axes and values."""
-    rank = draw(st.integers(2, 5))
-    shape = [draw(st.integers(0, 5)), *(draw(st.integers(1, 5)) for _ in range(rank - 1))]
-    axes = sorted(draw(st.sets(st.integers(1, rank - 1), min_size=1, max_size=2)))
-    axis = draw(st.sampled_from([axes, axes[0], axes[0] - rank]))
-    return tf.cast(reference.data(shape, axes, seed=draw(st.integers(0, 99))), dtype), axis
-
-
-def called(layer, x, mode, **arguments):
-    """The layer in training, built and traced without the sizes that are not channels."""
-    axes = [one % x.shape.rank for one in np.atleast_1d(layer.axis)]
-    sizes = [size if one in axes else None for one, size in enumerate(x.shape)]
-    layer.build(sizes)
-    if mode == "eager":
-        return layer(x, training=True, **arguments)
-    function = tf.function(
-        lambda x: layer(x, training=True, **arguments),
-        jit_compile=mode == "jit",
-        input_signature=[tf.TensorSpec(x.shape if mode == "known" else sizes, x.dtype)],
-    )
-    return function(x)
-
-
-MODES = st.sampled_from(["eager", "known", "unknown", "jit"])
-
-
-@settings(max_examples=100)
-@given(data=st.data())
-def test_any_shape_axes_precision_mask_and_mode(data):
-    dtype = data.draw(st.sampled_from(["float32", "float64", "float16", "bfloat16"]))
-    x, axis = drawn_inputs(data.draw, dtype)
-    flags = {name: data.draw(st.booleans()) for name in ("center", "scale", "unbiased")}
-    policy = dtype if dtype in ("float32", "float64") else f"mixed_{dtype}"
-    layer = tfbn.BatchNorm(axis=axis, decay=0.9, epsilon=1e-2, dtype=policy, **flags)
-    masked = data.draw(st.integers(0, x.shape.rank - 1))
-    mask = np.random.default_rng(0).random(x.shape[:masked]) < 0.7 if masked else None
-    y = called(layer, x, data.draw(MODES), **({"mask": mask} if masked else {}))
-    wide = tf.cast(x, tf.float64).numpy()
-    weights = np.ones(x.shape)
-    if masked:
-        weights *= mask.reshape(mask.shape + (1,) * (x.ndim - masked))
-    shape = reference.rows(wide, axis)[1]
-    counts = reference.rows(weights, axis)[0].sum(0).reshape(shape)
-    assert y.dtype == dtype
-    assert y.shape == x.shape
-    with np.errstate(invalid="ignore"):
-        mean, variance = (np.nan_to_num(one) for one in reference.moments(wide, axis, weights))
-    want = reference.apply(wide, mean, variance, epsilon=1e-2, axis=axis)
-    tolerance = {"float32": 1e-4, "float64": 1e-10, "float16": 5e-3, "bfloat16": 4e-2}[dtype]
-    # With few values a channel's deviation is near 0, and the output is rounding over sqrt(epsilon).
-    tolerance *= max(1.0, np.abs(want).max(initial=0))
-    np.testing.assert_allclose(tf.cast(y, tf.float64), want, rtol=0, atol=tolerance)
-    if flags["unbiased"]:
-        variance = np.where(counts > 1, variance * counts / np.maximum(counts - 1, 1), variance)
-    seen = np.where(counts > 0, 0.1, 0)
-    np.testing.assert_allclose(layer.moving_mean, seen * mean, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(layer.moving_variance, 1 + seen * (variance - 1), rtol=1e-5)
-
-
-@settings(max_examples=60)
-@given(data=st.data())
-def test_first_and_second_gradients_of_any_shape_in_any_mode(data):
-    x, axis = drawn_inputs(data.draw, "float32")
-    mode, mask = data.draw(MODES), data.draw(st.sampled_from([None, np.arange(len(x)) % 2 == 0]))
-
-    def slopes(x, mode):
-        layer = tfbn.BatchNorm(axis=axis, epsilon=0.1, dtype=x.dtype.name)
-        layer.build(x.shape)
-        p = reference.parameters(tuple(layer.gamma.shape))
-        layer.gamma.assign(p["gamma"]), layer.beta.assign(p["beta"])
-        watched = [layer.gamma.value, layer.beta.value]
-
-        def both(x):
-            with tf.GradientTape() as outer:
-                outer.watch(x)
-                with tf.GradientTape() as tape:
-                    tape.watch(x)
-                    loss = tf.reduce_sum(tf.sin(layer(x, training=True, mask=mask)))
-                first = tape.gradient(loss, [x, *watched])
-                penalty = tf.add_n([tf.reduce_sum(one**2) for one in first])
-            return first + outer.gradient(penalty, [x, *watched])
-
-        if mode != "eager":
-            sizes = [size if mode == "known" or one else None for one, size in enumerate(x.shape)]
-            signature = [tf.TensorSpec(sizes, x.dtype)]
-            both = tf.function(both, jit_compile=mode == "jit", input_signature=signature)
-        return both(x)
-
-    found, wanted = slopes(x, mode), slopes(tf.cast(x, tf.float64), "eager")
-    for order in (slice(0, 3), slice(3, 6)):
-        # Those of x, gamma and beta are sums of the same terms, which cancel in some of them; second
-        # gradients divide by the variance, at least 0.1, again and again.
-        tolerance = 1e-4 * max(1.0, *(np.abs(one).max(initial=0) for one in wanted[order]))
-        for got, want in zip(found[order], wanted[order], strict=True):
-            np.testing.assert_allclose(got, want, rtol=0, atol=tolerance)
-
-
-@pytest.mark.parametrize("axis", [-1, 1, [1, 2]])
-def test_gradients_equal_finite_differences(axis):
-    layer = tfbn.BatchNorm(axis=axis, dtype="float64")
-    x = reference.data((5, 3, 4), axis, dtype="float64")
-    weights = reference.data((5, 3, 4), seed=9, dtype="float64")
-
-    def loss(x):
-        return tf.reduce_sum(tf.sin(layer(x, training=True)) * weights)
-
-    theoretical, numerical = tf.test.compute_gradient(loss, [x], delta=1e-5)
-    np.testing.assert_allclose(theoretical[0], numerical[0], rtol=1e-6, atol=1e-8)
-
-
-def test_second_gradients_equal_finite_differences():
-    layer = tfbn.BatchNorm(dtype="float64")
-
-    def penalty(x):
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            y = tf.reduce_sum(layer(x, training=True) ** 3)
-        return tf.reduce_sum(tape.gradient(y, x) ** 2)
-
-    x = reference.data((5, 3), dtype="float64")
-    theoretical, numerical = tf.test.compute_gradient(penalty, [x], delta=1e-5)
-    np.testing.assert_allclose(theoretical[0], numerical[0], rtol=1e-5, atol=1e-6)
-
-
-def training_run(layer, model_kind, eagerly, jit):
-    """Losses and weights of a short training run with `layer` in the middle of a model."""
-    keras.utils.set_random_seed(1)
-    dense, head = L.Dense(6), L.Dense(1)
-    if model_kind == "sequential":
-        model = keras.Sequential([keras.Input((4,)), dense, layer, head])
-    elif model_kind == "functional":
-        inputs = keras.Input((4,))
-        model = keras.Model(inputs, head(layer(dense(inputs))))
-    else:
-
-        class Subclassed(keras.Model):
-            def __init__(self):
-                super().__init__()
-                self.parts = [dense, layer, head]
-
-            def call(self, x):
-                for part in self.parts:
-                    x = part(x)
-                return x
-
-        model = Subclassed()
-    model.compile(keras.optimizers.SGD(0.05), "mse", run_eagerly=eagerly, jit_compile=jit)
-    x = reference.data((48, 4), seed=2)
-    history = model.fit(x, x[:, :1] * 2, batch_size=16, epochs=3, shuffle=False, verbose=0)
-    return history.history["loss"], model.predict(x, verbose=0), layer.get_weights()
-
-
-@pytest.mark.parametrize("model_kind", ["sequential", "functional", "subclassed"])
-@pytest.mark.parametrize(("eagerly", "jit"), [(True, False), (False, False), (False, True)])
-def test_fit_equals_keras_own_layer(model_kind, eagerly, jit):
-    ours = training_run(tfbn.BatchNorm(decay=0.8), model_kind, eagerly, jit)
-    keras_own = training_run(L.BatchNormalization(momentum=0.8), model_kind, eagerly, jit)
-    # Nine steps apart only by the rounding of each.
-    for got, want in zip(ours, keras_own, strict=True):
-        for one, other in zip(got, want, strict=True):
-            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
-
-
-def test_initializers_regularizers_and_constraints():
-    layer = tfbn.BatchNorm(
-        beta_initializer=keras.initializers.Constant(0.5),
-        gamma_initializer=keras.initializers.Constant(3.0),
-        moving_mean_initializer=keras.initializers.Constant(-1.0),
-        moving_variance_initializer=keras.initializers.Constant(4.0),
-        beta_regularizer=keras.regularizers.L2(0.1),
-        gamma_regularizer=keras.regularizers.L1(0.01),
-        gamma_constraint=keras.constraints.MaxNorm(2.0),
-        beta_constraint="non_neg",
-        epsilon=0.0,
-    )
-    np.testing.assert_allclose(layer(np.ones((1, 2), "float32")), [[3.5, 3.5]], rtol=1e-6)
-    assert float(sum(layer.losses)) == pytest.approx(0.1 * 2 * 0.25 + 0.01 * 2 * 3)
-    model = keras.Sequential([keras.Input((2,)), layer])
-    model.compile(keras.optimizers.SGD(1.0), "mse")
-    model.fit(reference.data((8, 2)), np.full((8, 2), -9.0), verbose=0)
-    assert (layer.beta.numpy() >= 0).all()
-    assert np.linalg.norm(layer.gamma.numpy()) <= 2.0 + 1e-5
-
-
-ARGUMENTS = {
-    "axis": [1, 3],
-    "decay": 0.75,
-    "epsilon": 0.02,
-    "center": True,
-    "scale": False,
-    "unbiased": True,
-    "synchronized": True,
-    "beta_initializer": "ones",
-    "moving_variance_initializer": keras.initializers.Constant(2.0),
-    "beta_regularizer": keras.regularizers.L2(0.3),
-    "beta_constraint": "non_neg",
-    "name": "named",
-}
-
-
-def test_config_round_trip():
-    layer = tfbn.BatchNorm(**ARGUMENTS)
-    again = tfbn.BatchNorm.from_config(layer.get_config())
-    assert again.get_config() == layer.get_config()
-    for name in ("axis", "decay", "epsilon", "center", "scale", "unbiased", "synchronized", "name"):
-        assert getattr(again, name) == ARGUMENTS[name]
-
-
-RELOAD = """
-import sys, keras, numpy as np, tfbn
-x = np.load(sys.argv[1])
-model = keras.models.load_model(sys.argv[2])
-np.save(sys.argv[4], model(x))
-for weight in model.weights:
-    weight.assign(weight * 0)
-model.load_weights(sys.argv[3])
-np.save(sys.argv[5], model(x))
-"""
-
-
-def test_files_load_in_a_new_process(tmp_path):
-    inputs = keras.Input((4, 5, 6))
-    layer = tfbn.BatchNorm(**ARGUMENTS)
-    model = keras.Model(inputs, L.Dense(2)(layer(inputs)))
-    x = reference.data((8, 4, 5, 6))
-    model(x, training=True)
-    files = [str(tmp_path / name) for name in ("x.npy", "m.keras", "m.weights.h5", "y1.npy", "y2.npy")]
-    np.save(files[0], x)
-    model.save(files[1])
-    model.save_weights(files[2])
-    subprocess.run([sys.executable, "-c", RELOAD, *files], check=True, cwd=tmp_path)
-    for answer in files[3:]:
-        np.testing.assert_allclose(np.load(answer), model(x), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(

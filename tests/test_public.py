@@ -54,7 +54,9 @@ COMPAT_SIGNATURES = {
 
 
 def plain(signature):
-    stripped = [one.replace(annotation=one.empty) for one in signature.parameters.values()]
+    stripped = [
+        parameter.replace(annotation=parameter.empty) for parameter in signature.parameters.values()
+    ]
     return str(signature.replace(parameters=stripped, return_annotation=signature.empty))[1:-1]
 
 

@@ -52,8 +52,8 @@ def test_training_equals_the_papers_formulas(bounds, compiled):
     call = tf.function(layer) if compiled else layer
     got = [call(batch, training=True) for batch in batches]
     want, state = oracle(batches, 0.9, 0.7, 1e-2, bounds, p["beta"], p["gamma"])
-    for one, other in zip(got, want, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=2e-5)
+    for array, expected in zip(got, want, strict=True):
+        np.testing.assert_allclose(array, expected, rtol=1e-5, atol=2e-5)
     for name, value in state.items():
         np.testing.assert_allclose(getattr(layer, name), value, rtol=1e-5, atol=1e-6)
     x = batches[0]
@@ -75,7 +75,7 @@ def runs(layer, shape):
             loss = tf.reduce_sum(tf.sin(y))
         variables = [variable.value for variable in layer.trainable_variables]
         results += [y, *tape.gradient(loss, [x, *variables])]
-    return [np.array(one) for one in results] + [np.array(w) for w in layer.get_weights()]
+    return [np.array(result) for result in results] + [np.array(w) for w in layer.get_weights()]
 
 
 @pytest.mark.skipif(not KERAS_HAS_RENORM, reason="a reference that Keras has from 3.14 on")
@@ -90,8 +90,8 @@ def test_training_equals_keras(bounds, shape, axis):
         )
         got, want = runs(ours, shape), runs(stock, shape)
         assert [w.name for w in ours.weights] == [w.name for w in stock.weights]
-        for one, other in zip(got, want, strict=True):
-            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+        for array, expected in zip(got, want, strict=True):
+            np.testing.assert_allclose(array, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_confined_it_is_batch_norm():
@@ -135,8 +135,8 @@ def test_conversion_there_and_back():
     assert ours.layers[0].rmax == 3.0
     back = tfbn.convert(ours, to=keras.layers.BatchNormalization)
     assert back.layers[0].get_config() == stock.get_config()
-    for one, other in zip(back.get_weights(), model.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
+    for array, expected in zip(back.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(array, expected)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 # How much larger than the values that come out, or than before, numbers may be that cancel: rounding of
-# them then adds up to four times what was there (tests/test_folding_digits.py).
+# them then adds up to four times what was there (tests/folding/test_digits.py).
 MOST_CANCELLED = 3.0
 
 

@@ -1,0 +1,184 @@
+"""Random graphs of convolutions, batch norms and what stands between them."""
+
+import keras
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import strategies as st
+
+import tfbn
+from networks import randomize
+from tfbn.batch_norms import batch_norms
+
+L = keras.layers
+CHANNELS = 4
+
+
+def drawn(examples, shard):
+    """Make a property see so many graphs: the same ones in each run, and others in each shard."""
+    same = settings(
+        max_examples=examples,
+        phases=[Phase.generate],  # shrinking takes a hundred times as long
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    return lambda run: seed(shard)(same(run))
+
+
+class Builder:
+    """Draws a graph: each step takes tensors drawn before, all of one shape, and makes another."""
+
+    def __init__(self, data, first):
+        self.data = data
+        self.format = {"data_format": "channels_first" if first else "channels_last"}
+        self.axis = 1 if first else -1
+        shape = (CHANNELS, 6, 5) if first else (6, 5, CHANNELS)
+        self.inputs = keras.Input(shape)
+        self.tensors = [self.inputs]
+        self.layers = []  # that may be called again
+
+    def pick(self, options):
+        return self.data.draw(st.sampled_from(options))
+
+    def tensor(self):
+        """Rather a new one than an old one."""
+        return self.tensors[-1 - self.data.draw(st.integers(0, min(3, len(self.tensors) - 1)))]
+
+    def batch_norm(self):
+        kind = self.pick([tfbn.BatchNorm, L.BatchNormalization])
+        center, scale = self.pick([(True, True), (False, True), (True, False)])
+        layer = kind(axis=self.axis, center=center, scale=scale)
+        layer.positive, layer.straight = self.pick([True, False]), self.pick([True, False])
+        return layer
+
+    def linear(self):
+        own = self.format
+        bias = {"use_bias": self.pick([True, False])}
+        return self.pick(
+            [
+                lambda: L.Conv2D(CHANNELS, 1, **bias, **own),
+                lambda: L.Conv2D(CHANNELS, 3, padding="same", groups=2, **bias, **own),
+                lambda: L.Conv2D(CHANNELS, 1, activation="relu", **bias, **own),
+                lambda: L.DepthwiseConv2D(1, **bias, **own),
+                lambda: L.SeparableConv2D(CHANNELS, 1, depth_multiplier=2, **bias, **own),
+                lambda: L.Conv2DTranspose(CHANNELS, 3, padding="same", **bias, **own),
+            ]
+        )()
+
+    def crossed(self):
+        same = {"strides": 1, "padding": "same", **self.format}
+        return self.pick(
+            [
+                L.ReLU,
+                L.LeakyReLU,
+                lambda: L.Dropout(0.5),
+                lambda: L.MaxPooling2D(3, **same),
+                lambda: L.MaxPooling2D(3, **same),
+                lambda: L.AveragePooling2D(3, **same),
+                lambda: L.Activation("linear"),
+                lambda: L.Activation("tanh"),
+            ]
+        )()
+
+    def step(self):
+        kinds = [
+            "bn",
+            "bn",
+            "linear",
+            "crossed",
+            "merge",
+            "merge",
+            "other",
+            "again",
+            "through",
+            "through",
+        ]
+        kind = self.pick(kinds)
+        if kind == "merge":
+            self.tensors.append(self.merged(self.tensor(), self.tensor()))
+        elif kind == "other":
+            self.tensors.append(self.other(self.tensor()))
+        elif kind == "through":  # with something between a batch norm and what may take it up
+            first, last = self.pick([(self.linear, self.batch_norm), (self.batch_norm, self.linear)])
+            self.tensors.append(last()(self.crossed()(first()(self.tensor()))))
+        elif kind == "again" and self.layers:
+            self.tensors.append(self.pick(self.layers)(self.tensor()))
+        else:
+            makers = {"bn": self.batch_norm, "crossed": self.crossed}
+            layer = makers.get(kind, self.linear)()
+            self.layers.append(layer)
+            self.tensors.append(layer(self.tensor()))
+
+    def merged(self, x, y):
+        own = {"axis": self.axis}
+        return self.pick(
+            [
+                lambda: self.normal_of(L.Add()([self.linear_of(x), self.linear_of(y)])),
+                # Of these two one has to take the offset with its sign, and both have to.
+                lambda: self.normal_of(L.Subtract()([L.ReLU()(self.linear_of(x)), self.linear_of(y)])),
+                lambda: self.linear_of(self.sharper(self.normal_of(L.Activation("tanh")(x)))),
+                lambda: L.Add()([x, y]),
+                lambda: x + y,
+                lambda: L.Subtract()([x, y]),
+                lambda: L.Average()([x, y]),
+                lambda: L.Maximum()([x, y]),
+                lambda: L.Multiply()([x, keras.ops.sigmoid(y)]),
+                lambda: self.linear_of(self.normal_of(L.Concatenate(**own)([x, y]))),
+                lambda: self.linear_of(keras.ops.concatenate([x, y], **own)),
+            ]
+        )()
+
+    def linear_of(self, x):
+        return L.Conv2D(CHANNELS, 1, **self.format)(x)
+
+    def sharper(self, x):
+        blurred = L.AveragePooling2D(3, strides=1, padding="same", **self.format)(x)
+        return L.Subtract()([x, blurred])
+
+    def normal_of(self, x):
+        return self.batch_norm()(x)
+
+    def other(self, x):
+        own = self.format
+        return self.pick(
+            [
+                lambda: x * 2.0,
+                lambda: 1.5 - x,
+                lambda: L.Conv2D(CHANNELS, 3, **own)(L.ZeroPadding2D(1, **own)(x)),
+                lambda: L.AveragePooling2D(2, **own)(L.UpSampling2D(2, **own)(x)),
+                lambda: L.Cropping2D(1, **own)(L.ZeroPadding2D(1, **own)(x)),
+                lambda: L.Reshape(x.shape[1:])(L.Permute((2, 1, 3))(L.Permute((2, 1, 3))(x))),
+                lambda: self.nested()(x),
+            ]
+        )()
+
+    def nested(self):
+        inner = Builder(self.data, self.axis == 1)
+        for _ in range(self.data.draw(st.integers(1, 3))):
+            inner.step()
+        model = keras.Model(inner.inputs, inner.tensors[-1])
+        self.layers.append(model)
+        return model
+
+    def model(self):
+        for _ in range(self.data.draw(st.integers(2, 9))):
+            self.step()
+        outputs = [self.tensors[-1]]
+        head = self.pick([None, None, L.Flatten(**self.format), L.GlobalAveragePooling2D(**self.format)])
+        if head is not None:
+            outputs = [L.Dense(3)(head(self.normal_of(outputs[0])))]
+        if self.pick([True, False]):
+            outputs.append(self.tensor())
+        return keras.Model(self.inputs, outputs)
+
+
+def randomize_as_drawn(model, number):
+    """Random weights; batch norms with positive scales, or without an offset, where that was drawn."""
+    randomize(model, number)
+    for layer in batch_norms(model).values():
+        if getattr(layer, "positive", False) and layer.gamma is not None:
+            layer.gamma.assign(abs(layer.gamma))
+        if getattr(layer, "straight", False):
+            layer.moving_mean.assign(layer.moving_mean * 0)
+            if layer.beta is not None:
+                layer.beta.assign(layer.beta * 0)
+    return model

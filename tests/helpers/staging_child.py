@@ -1,0 +1,53 @@
+"""A process that stages directories, to be killed and raced: `files.atomic` alone, without TensorFlow.
+
+python staging_child.py atomic.py TARGET MODE STEP CONTENT…
+"""
+
+import importlib.util
+import os
+import signal
+import sys
+from pathlib import Path
+
+FILES = ("saved_model.pb", "variables")
+
+
+def write(folder, content):
+    """Something that is whole when its files agree."""
+    folder.mkdir()
+    for file in FILES:
+        (folder / file).write_text(content * 1000)
+
+
+def die_before(step):
+    """Kill this process right before its nth operation on files; those are what raises audit events."""
+    left = step
+
+    def count(event, arguments):
+        nonlocal left
+        if event.split(".")[0] in {"open", "os", "shutil", "tempfile", "fcntl", "glob", "ctypes"}:
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(count)
+
+
+def main(module, target, mode, step, *contents):
+    """Stage each content; with mode "two steps" as where two directories cannot be swapped."""
+    spec = importlib.util.spec_from_file_location("atomic", module)
+    atomic = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(atomic)
+    if mode == "two steps":
+        atomic._exchange = lambda new, other: False
+    die_before(int(step))
+    for content in contents:
+        with atomic.staged(Path(target), overwrite=mode != "keep") as new:
+            write(new, content)
+            if mode == "keep":
+                print("ready", flush=True)
+                sys.stdin.readline()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
