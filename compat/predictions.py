@@ -57,8 +57,8 @@ class Reference:
         return cls(samples.arrange(inputs, x), [arrays[name] for name in names["y"]])
 
     def difference(self, model: keras.Model, batch_size: int | None = None) -> float:
-        """How far a model's predictions are from `y`, as the function `difference` says."""
-        return difference(predictions(model, self.x, batch_size), self.y)
+        """How far a model's predictions are from `y`, as `largest_relative_difference` says."""
+        return largest_relative_difference(predictions(model, self.x, batch_size), self.y)
 
 
 def predictions(model: keras.Model, x: Any, batch_size: int | None = None) -> list[np.ndarray]:
@@ -72,7 +72,7 @@ def predictions(model: keras.Model, x: Any, batch_size: int | None = None) -> li
     return [np.concatenate(batches) for batches in zip(*parts, strict=True)]
 
 
-def difference(found: list[np.ndarray], expected: list[np.ndarray]) -> float:
+def largest_relative_difference(found: list[np.ndarray], expected: list[np.ndarray]) -> float:
     """The largest over the outputs, relative to each one's largest finite value; NaN equals NaN."""
     pairs = zip(found, expected, strict=True)
     return max((compare.difference(output, wanted).relative for output, wanted in pairs), default=0.0)

@@ -17,7 +17,7 @@ from ..export import samples
 from ..files.atomic import staged
 from ..population.untouched import untouched
 from .model_files import InTraining, LegacyReport, load
-from .predictions import Reference, difference, predictions
+from .predictions import Reference, largest_relative_difference, predictions
 
 # Rounding of float32 over some tens of layers, relative to the largest value of an output.
 DEFAULT_RTOL = 1e-5
@@ -109,7 +109,7 @@ def upgrade(
         model.save(staging)
         written = keras.models.load_model(staging, custom_objects=arguments.get("custom_objects"))
         with untouched(written), untouched(model):
-            reread = difference(predictions(written, x), predictions(model, x))
+            reread = largest_relative_difference(predictions(written, x), predictions(model, x))
         if not reread <= DEFAULT_RTOL and not (_is_random(model, x) and _same_weights(written, model)):
             raise UpgradeError(
                 f"{new} would predict something else than the loaded model, by {reread:.2g} of the "
@@ -120,7 +120,7 @@ def upgrade(
 
 def _is_random(model: keras.Model, x: Any) -> bool:
     with untouched(model):
-        return difference(predictions(model, x), predictions(model, x)) > DEFAULT_RTOL
+        return largest_relative_difference(predictions(model, x), predictions(model, x)) > DEFAULT_RTOL
 
 
 def _same_weights(model: keras.Model, other: keras.Model) -> bool:

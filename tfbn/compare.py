@@ -15,16 +15,16 @@ class Difference(NamedTuple):
     Attributes:
         absolute: the largest difference between two values; infinite where one of them is NaN or
             infinite and the other is not the same. Of arrays that hold no numbers, 1 if they differ.
-        max_abs: the largest finite absolute value that was expected.
+        size: the largest finite absolute value that was expected, or what stands in its place.
     """
 
     absolute: float
-    max_abs: float
+    size: float
 
     @property
     def relative(self) -> float:
-        """The difference relative to `max_abs`; the difference itself where only zeros were expected."""
-        return self.absolute / (self.max_abs or 1.0)
+        """The difference relative to `size`; the difference itself where only zeros were expected."""
+        return self.absolute / (self.size or 1.0)
 
 
 def difference(found: np.ndarray, expected: np.ndarray, largest: float | None = None) -> Difference:

@@ -1,4 +1,4 @@
-"""Parts of error messages: other libraries' errors, quoted; what was given instead of a model."""
+"""Parts of error messages: other libraries' errors, quoted; what was given instead of a model; lists."""
 
 from __future__ import annotations
 

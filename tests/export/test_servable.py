@@ -37,7 +37,7 @@ def test_inputs_have_names_and_a_free_batch_size():
     outputs = found.run(inputs)
     assert outputs.keys() == {"output_0", "output_1_y"}
     np.testing.assert_array_equal(outputs["output_1_y"], model(inputs)[1]["y"])
-    assert found.samples == 4
+    assert found.sample_count == 4
     assert [len(batch.outputs["output_0"]) for batch in found.batches] == [4, 1]
 
 

@@ -42,7 +42,7 @@ TURN = f"Make the model channels last with {CONVERT}"
 def channels_first(model: keras.layers.Layer) -> list[str]:
     """The paths of the layers, and names of the Keras operations, that are channels first."""
     layers = layer_paths(model)
-    models = [one for one in (model, *layers.values()) if has_readable_graph(one)]
+    models = [layer for layer in (model, *layers.values()) if has_readable_graph(layer)]
     operations = [
         (operation.name, operation)
         for inner in models

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..compare import NamedArrays, difference, largest_difference, max_abs
 from ..messages import join_some
+from ..population.observe import warn_if_far
 from .report import ExportError
 from .servable import Batch, Servable, check_finite, from_keras, in_place_of
 from .tolerance import OF_ANOTHER_PRECISION
@@ -140,6 +141,8 @@ def compare_models(
     if not expected.is_stateful:
         check_repeatable(expected, found.rtol)
     inputs, outputs = expected.batches[0]
+    if samples is not None:
+        warn_if_far(model, inputs, stacklevel=2)
     batch = Batch(inputs, found.run(inputs))
     check_finite(batch)
     name, relative = largest_difference(batch.outputs, outputs)
@@ -149,4 +152,4 @@ def compare_models(
             f"The folded model's {name} differs from the model's by {relative:.2g} relative, allowed is "
             f"{allowed:.2g}. Nothing was written. Please report this with the model."
         )
-    return Compared(relative, expected.samples)
+    return Compared(relative, expected.sample_count)

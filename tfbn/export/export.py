@@ -11,8 +11,10 @@ import keras
 
 from .. import folding
 from ..batch_norms import batch_norms
+from ..cloning import check_built
 from ..files.atomic import staged
 from ..moving_statistics import warn_if_never_updated
+from ..population.observe import warn_if_far
 from . import checks, freezing
 from .formats.format import Format
 from .formats.savedmodel import SavedModel
@@ -88,14 +90,17 @@ def export(
     """
     file_format: Format = SavedModel(freeze)
     target = file_format.check_target(path, overwrite)
-    check_model(model)
+    check_built(model, "export", "export")
     _check_arguments(model, atol, rtol, freeze)
+    check_model(model)
     # A layer around TF1 code warns by itself.
     warn_if_never_updated(batch_norms(model, inside=False))
     with staged(target, overwrite) as staging_path:
         folded, fold_report = folding.fold(model) if fold else (model, None)
         given = from_keras(model, samples, input_names)
         checks.check_repeatable(given, given.rtol)
+        if samples is not None:
+            warn_if_far(model, given.batches[0].inputs, stacklevel=2)
         if fold_report is not None and (kept := _kept_to_train(fold_report, given.in_training)):
             folded, fold_report = model, kept
         reason = file_format.write(in_place_of(given, folded), staging_path)
@@ -111,7 +116,7 @@ def export(
         relative_difference=relative,
         sensitivity=given.sensitivity,
         in_training=given.in_training,
-        samples=given.samples,
+        samples=given.sample_count,
         spread=given.output_variation(),
         inputs=reloaded.inputs,
         outputs=reloaded.outputs,

@@ -22,7 +22,7 @@ from ..data_format import check_kernels, explained, misplaced_biases
 from ..folding.keras.read import called_in_training, read
 from ..messages import join_some, one_line
 from ..population.data_pass import input_shape
-from ..population.observe import running_in_training, warn_if_far
+from ..population.observe import running_in_training
 from ..population.untouched import untouched
 from . import samples as sampling
 from . import signature
@@ -53,10 +53,10 @@ class Servable:
         owner: what holds the variables that `call` reads.
         run: the function, to be run.
         specs: a named `tf.TensorSpec` with a free batch size for each input, structured as the inputs.
-        batches: samples and outputs to hold others against: all samples, and where the batch size is
-            free the first one alone.
+        batches: samples and outputs to hold others against: all samples and, unless it was asked not
+            to, the first one alone.
         sensitivity: how far the outputs move, relative to their size, when the inputs move by their
-            last digit; `None` where no input is a floating-point number.
+            last digit; `None` where no input holds fractions.
         compute_dtypes: the types in which its layers compute.
         in_training: the layers that it runs as in training.
         random_layers: the layers that draw random numbers.
@@ -83,7 +83,7 @@ class Servable:
         return allowed(self.compute_dtypes, self.sensitivity)
 
     @property
-    def samples(self) -> int:
+    def sample_count(self) -> int:
         """The number of samples."""
         return len(tf.nest.flatten(self.batches[0].inputs)[0])
 
@@ -148,9 +148,6 @@ def from_keras(
         ValueError: it does not run on the samples, gives values that are not finite, or none can be
             drawn; `samples` or `input_names` do not fit it.
         RuntimeError: TensorFlow lacks a kernel for it on this machine.
-
-    Warns:
-        UserWarning: moving statistics are far from those of the given `samples`.
     """
     declared = declared_inputs(model) if has_readable_graph(model) else None
     inputs = _sample_inputs(model, declared, samples, input_names)
@@ -159,17 +156,18 @@ def from_keras(
     training = None if in_training else False
     run = partial(_run, model, training)
     parts = [inputs, sampling.first(inputs)] if any_batch_size else [inputs]
-    batches = tuple(Batch(part, run(part)) for part in parts)
-    for batch in batches:
-        check_finite(batch)
+    batches = []
+    for part in parts:
+        batches.append(Batch(part, run(part)))
+        check_finite(batches[-1])
     layers = layer_paths(model)
-    servable = Servable(
+    return Servable(
         name=model.name,
         call=partial(model, training=training),
         owner=model,
         run=run,
         specs=signature.input_specs(inputs if declared is None else declared, input_names),
-        batches=batches,
+        batches=tuple(batches),
         sensitivity=sensitivity_of(run, *batches[0]),
         compute_dtypes=_compute_dtypes(model),
         in_training=in_training,
@@ -177,9 +175,6 @@ def from_keras(
         is_stateful=any(getattr(layer, "stateful", False) for layer in layers.values()),
         free_steps=tuple(path for path, layer in layers.items() if _has_free_steps(layer)),
     )
-    if samples is not None:
-        warn_if_far(model, inputs, stacklevel=3)
-    return servable
 
 
 def in_place_of(servable: Servable, model: keras.Model) -> Servable:

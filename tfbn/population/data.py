@@ -73,9 +73,7 @@ def preprocessed(model: keras.Model, batch: Any) -> Any:
     """
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
     # What a batch lacks of an optional input, Keras' datasets hold as an Optional.
-    x = tf.nest.map_structure(
-        lambda part: None if isinstance(part, tf.experimental.Optional) else part, x
-    )
+    x = tf.nest.map_structure(_without_optional, x)
     preprocess = getattr(model, "preprocess_samples", None)
     if preprocess is None:
         return x

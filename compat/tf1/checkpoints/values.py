@@ -83,7 +83,7 @@ class Source:
             claims: for each name in the checkpoint the owners whose value it would be.
         """
         key = ", ".join(self.keys)
-        rivals = sorted(set().union(*(claims[key] for key in self.keys)) - {self.owner})
+        rivals = sorted(set().union(*(claims[stored] for stored in self.keys)) - {self.owner})
         if rivals:
             return f"{key} would be the value of {', '.join(rivals)} too"
         if self.axis is None:
