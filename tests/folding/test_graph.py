@@ -1,5 +1,8 @@
 """tfbn.fold reads graphs: calls, uses, structures, nested models, and those it cannot read."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -136,3 +139,16 @@ def test_models_that_cannot_be_read():
         TypeError, match=r"\(Subclassed\) cannot be read: .* with fold=False and samples="
     ):
         tfbn.fold(model)
+
+
+def test_reading_layers_leaves_the_automatic_names_alone(tmp_path):
+    """A model that is built after a fold has the names that it would have had without."""
+    code = (
+        "import keras, tfbn; x = keras.Input((3,)); "
+        "m = keras.Model(x, keras.layers.BatchNormalization()(keras.layers.Dense(2)(x))); "
+        "tfbn.fold(m); tfbn.export(m, 'm', fold=False); print(keras.layers.Add().name)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert done.stdout.split()[-1] == "add"

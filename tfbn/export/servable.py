@@ -19,7 +19,7 @@ from ..batch_norms import layer_paths
 from ..cloning import check_built, declared_inputs, has_readable_graph
 from ..compare import NamedArrays, is_finite, is_number, max_abs, wide
 from ..data_format import check_kernels, explained, misplaced_biases
-from ..folding.keras.read import called_in_training, read
+from ..folding.keras.read import called_in_training
 from ..messages import join_some, one_line
 from ..population.data_pass import input_shape
 from ..population.observe import running_in_training
@@ -251,7 +251,7 @@ def _run_as_in_training(model: keras.Model, inputs: Any) -> tuple[str, ...]:
         return ()
     names = {id(layer): path for path, layer in layer_paths(model).items()}
     try:
-        called = called_in_training(read(model))
+        called = called_in_training(model)
     except ValueError:  # of a layer without a configuration, which an export does not need
         return ()
     found = [

@@ -52,8 +52,8 @@ class Normalization:
         """How large `scale · mean` is beside the outputs, in the worst channel.
 
         An operation that takes the batch norm up adds and takes off numbers of that size, and rounds
-        them. A batch norm that centers first takes the mean off its inputs, which rounds nothing of
-        them. 0 for one that does not: it rounds as the other operation will.
+        them. A batch norm that centers first takes the mean off its inputs, which loses no digits. 0 for
+        one that does not center first: it rounds like the operation that takes it up.
         """
         if not self.centers_first:
             return 0.0

@@ -129,7 +129,7 @@ class _Backward(_Search):
     def __init__(self, state: FoldingState, batch_norm: Op, allow_merge: bool) -> None:
         super().__init__(state, batch_norm, allow_merge)
         self.crossed: dict[Call, Maps] = {}
-        self.through: dict[Tensor, Op] = {}  # asked only because the operation is shared
+        self.through: dict[Tensor, Op] = {}  # mapped because another call of the same operation is
 
     def search(self) -> Move:
         self._require_before(self.batch_norm)

@@ -23,7 +23,7 @@ class PendingFold:
         return PendingFold(self.input_map, new.compose(self.output_map) if self.output_map else new)
 
     def applied_to(self, own: Affine) -> Affine:
-        """What an operation that is itself a map `own` becomes; flat, where sizes differ one is 1."""
+        """What an operation that is itself a map `own` becomes. Both are flat; a size of 1 broadcasts."""
         whole = own.compose(self.input_map) if self.input_map else own
         return self.output_map.compose(whole) if self.output_map else whole
 
@@ -36,7 +36,7 @@ class FoldTarget(ABC):
     unless the class says otherwise, or raise `CannotFoldError`.
     """
 
-    # Whether this is a batch norm itself: into another one it goes only where nothing else is left.
+    # Whether the target is itself a batch norm. Batch norms are merged only when no other move is left.
     merges = False
 
     @abstractmethod

@@ -80,11 +80,11 @@ def _plan(graph: Graph, adapt: Adapt) -> tuple[Plan, dict[Op, keras.layers.Layer
     while True:
         plan = make_plan(graph, excluded)
         written: dict[Op, keras.layers.Layer] = {}
-        for op, pending in plan.pending.items():
-            if op in plan.into:  # a batch norm that goes itself, further on
+        for op in dict.fromkeys(call.op for call in graph.calls):
+            if op not in plan.pending or op in plan.into:  # or it is a batch norm that goes itself
                 continue
             try:
-                written[op] = _written(op.source, pending, adapt)
+                written[op] = _written(op.source, plan.pending[op], adapt)
             except CannotFoldError as reason:
                 excluded[op] = str(reason)
                 break

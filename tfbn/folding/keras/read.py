@@ -42,7 +42,7 @@ def read(model: keras.Model) -> Graph:
     Raises:
         ValueError: a layer has no configuration.
     """
-    return _Reader().read(model)
+    return _Reader(with_rules=True).read(model)
 
 
 def tied(graph: Graph) -> dict[Op, str]:
@@ -62,8 +62,13 @@ def tied(graph: Graph) -> dict[Op, str]:
     }
 
 
-def called_in_training(graph: Graph) -> list[keras.layers.Layer]:
-    """The layers that the model calls with `training=True`, each once."""
+def called_in_training(model: keras.Model) -> list[keras.layers.Layer]:
+    """The layers that a model with a readable graph calls with `training=True`, each once.
+
+    Raises:
+        ValueError: a layer has no configuration.
+    """
+    graph = _Reader(with_rules=False).read(model)
     called = (call.op.source for call in graph.calls if call.attributes["training"])
     return list({id(layer): layer for layer in called if isinstance(layer, keras.layers.Layer)}.values())
 
@@ -90,7 +95,14 @@ class _Given:
 
 
 class _Reader:
-    def __init__(self) -> None:
+    """Reads one model.
+
+    Attributes:
+        with_rules: whether to say what can be done with the operations; otherwise the calls alone are read.
+    """
+
+    def __init__(self, with_rules: bool) -> None:
+        self.with_rules = with_rules
         self.graph = Graph()
         self.configurations: dict[int, Configuration] = {}
         self.ops: dict[int, Op] = {}
@@ -151,14 +163,10 @@ class _Reader:
 
     def _op(self, layer: Any) -> Op:
         if id(layer) not in self.ops:
-            self.ops[id(layer)] = Op(
-                layer.name,
-                type(layer).__name__,
-                layer,
-                rule=propagation_rule_for(layer),
-                target=fold_target_for(layer),
-                normalization=_normalization(layer) if is_batch_norm(layer) else None,
-            )
+            op = self.ops[id(layer)] = Op(layer.name, type(layer).__name__, layer)
+            if self.with_rules:
+                op.rule, op.target = propagation_rule_for(layer), fold_target_for(layer)
+                op.normalization = _normalization(layer) if is_batch_norm(layer) else None
         return self.ops[id(layer)]
 
     def _enter_steps(self, layer: Any, given: _Given, shape: Shape, dtype: str) -> Tensor:

@@ -159,7 +159,9 @@ def propagation_rule_for(operation: Any) -> PropagationRule | None:
     if type(operation) is L.ReLU:
         straight = operation.max_value is None and not operation.threshold
         return _HOMOGENEOUS if straight else None
-    return PROPAGATION_RULES.get(type(operation)) or _operations().get(type(operation))
+    if isinstance(operation, (keras.layers.Layer, Step)):
+        return PROPAGATION_RULES.get(type(operation))
+    return _operations().get(type(operation))  # whose probes take automatic names from Keras' counters
 
 
 @cache
