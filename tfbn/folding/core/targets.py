@@ -23,7 +23,7 @@ class PendingFold:
         return PendingFold(self.input_map, new.compose(self.output_map) if self.output_map else new)
 
     def applied_to(self, own: Affine) -> Affine:
-        """What an operation that is itself a map `own` becomes. Both are flat; a size of 1 broadcasts."""
+        """What an operation becomes that is itself a map. All are flat; a size of 1 broadcasts."""
         whole = own.compose(self.input_map) if self.input_map else own
         return self.output_map.compose(whole) if self.output_map else whole
 

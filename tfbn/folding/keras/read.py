@@ -98,7 +98,7 @@ class _Reader:
     """Reads one model.
 
     Attributes:
-        with_rules: whether to say what can be done with the operations; otherwise the calls alone are read.
+        with_rules: whether the operations get what the algorithm asks of them, or are just named.
     """
 
     def __init__(self, with_rules: bool) -> None:
