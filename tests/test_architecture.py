@@ -23,6 +23,7 @@ ORDER = [
     "moving_statistics",
     "copying",
     "cloning",
+    "opening",
     "data_format",
     "population|convert|folding",
     "export",

@@ -7,7 +7,7 @@ state. Only a model with a *readable graph* can be rebuilt (see `has_readable_gr
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from enum import Enum
 from functools import cache
 from typing import Any
@@ -15,7 +15,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from .copying import copy_flags, copy_layer, copy_state
+from .batch_norms import layer_paths
+from .copying import CannotCopyError, copy_flags, copy_layer, copy_state, flags_kept
 from .messages import no_model
 
 
@@ -31,6 +32,7 @@ class CloneAction(Enum):
 AUTOMATIC_NAME = re.compile(r"(keras_tensor|input_layer)(_\d+)?")
 
 Choice = Callable[[keras.layers.Layer], "keras.layers.Layer | CloneAction"]
+Adapt = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def check_built(model: object, function: str, purpose: str) -> None:
@@ -80,7 +82,10 @@ def operation_class(x: keras.KerasTensor, result: Any) -> type:
 
 
 def rebuild(
-    model: keras.Model, choose: Choice, adapt: Callable[[dict[str, Any]], dict[str, Any]] = dict
+    model: keras.Model,
+    choose: Choice,
+    adapt: Adapt = dict,
+    may_share: bool = False,
 ) -> tuple[keras.Model, dict[int, keras.layers.Layer]]:
     """A new model with the layers that `choose` picks.
 
@@ -89,57 +94,106 @@ def rebuild(
         choose: called once for each layer that is no such model; returns a new layer or a `CloneAction`.
             The weights of a new layer are not touched; it is frozen if the old one is.
         adapt: changes the configuration of each layer that is copied.
+        may_share: whether a layer that cannot be copied is used as it is, in both models.
 
     Returns:
         The new, uncompiled model, and the new layer for each layer that was not left out, by the `id` of
         the old one.
 
     Raises:
-        ValueError: a layer cannot be made anew from its configuration.
+        CannotCopyError: a layer cannot be made anew from its configuration.
     """
-    clones: dict[int, Any] = {}
-    copied: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
-    replaced: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
-    around: list[keras.layers.Layer] = []  # models and TimeDistributed, outermost first
+    as_they_are: set[int] = set()
+    while True:
+        try:
+            return _Rebuilder(choose, adapt, may_share, as_they_are).rebuild(model)
+        except CannotCopyError as error:  # a copy did not take the layer's state
+            if not may_share or id(error.layer) in as_they_are:
+                raise
+            as_they_are.add(id(error.layer))
 
-    def clone(layer: keras.layers.Layer) -> Any:
-        if id(layer) not in clones:
+
+class _Rebuilder:
+    """One attempt of `rebuild`.
+
+    Attributes:
+        clones: what stands for each layer, by the `id` of the old one.
+        copied, replaced: old and new layers.
+        around: models and TimeDistributed layers, outermost first.
+    """
+
+    def __init__(
+        self, choose: Choice, adapt: Adapt, may_share: bool, as_they_are: Collection[int]
+    ) -> None:
+        self.choose, self.adapt, self.may_share = choose, adapt, may_share
+        self.as_they_are = as_they_are
+        self.clones: dict[int, Any] = {}
+        self.copied: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
+        self.replaced: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
+        self.around: list[keras.layers.Layer] = []
+
+    def rebuild(self, model: keras.Model) -> tuple[keras.Model, dict[int, keras.layers.Layer]]:
+        new, clones = self._clone(model), self.clones
+        shared = [layer for layer in layer_paths(new).values() if clones.get(id(layer)) is layer]
+        with flags_kept(shared):
+            for outer in self.around:  # outermost first: a flag sets that of everything inside
+                if clones[id(outer)] is not CloneAction.SKIP:
+                    clones[id(outer)].trainable = outer.trainable
+        for old_layer, new_layer in self.copied:
+            self._copy_state(old_layer, new_layer)
+        for old_layer, new_layer in self.replaced:
+            copy_flags(old_layer, new_layer)
+        return new, {key: layer for key, layer in clones.items() if layer is not CloneAction.SKIP}
+
+    def _clone(self, layer: Any) -> Any:
+        if id(layer) not in self.clones:
             if has_readable_graph(layer):
-                around.append(layer)
-                clones[id(layer)] = _rebuild_graph(layer, clone)
+                self.around.append(layer)
+                self.clones[id(layer)] = _rebuild_graph(layer, self._clone)
             else:
-                clones[id(layer)] = make(layer)
-        return clones[id(layer)]
+                self.clones[id(layer)] = self._make(layer)
+        return self.clones[id(layer)]
 
-    def make(layer: keras.layers.Layer) -> Any:
+    def _make(self, layer: Any) -> Any:
         if goes_by_steps(layer):
-            around.append(layer)
-            inner = clone(layer.layer)
-            return inner if inner is CloneAction.SKIP else by_steps(layer, inner)
-        choice = choose(layer) if isinstance(layer, keras.layers.Layer) else CloneAction.COPY
+            self.around.append(layer)
+            inner = self._clone(layer.layer)
+            return inner if inner is CloneAction.SKIP else self._by_steps(layer, inner)
+        is_layer = isinstance(layer, keras.layers.Layer)
+        choice = self.choose(layer) if is_layer else CloneAction.COPY
         if choice is CloneAction.COPY:
-            choice = copy_layer(layer, adapt if isinstance(layer, keras.layers.Layer) else dict)
-            if isinstance(layer, keras.layers.Layer):
-                copied.append((layer, choice))
+            choice = self._copy_or_share(layer)
+            if is_layer and choice is not layer:
+                self.copied.append((layer, choice))
         elif choice is not CloneAction.SKIP:
-            replaced.append((layer, choice))
+            self.replaced.append((layer, choice))
         return choice
 
-    def by_steps(layer: keras.layers.TimeDistributed, inner: keras.layers.Layer) -> keras.layers.Layer:
-        dtype = adapt({"dtype": layer.dtype_policy.name})["dtype"]
+    def _copy_or_share(self, layer: Any) -> Any:
+        if id(layer) in self.as_they_are:
+            return layer
+        try:
+            return copy_layer(layer, self.adapt if isinstance(layer, keras.layers.Layer) else dict)
+        except CannotCopyError:
+            if not self.may_share:
+                raise
+            return layer
+
+    def _copy_state(self, old: keras.layers.Layer, new: keras.layers.Layer) -> None:
+        try:
+            copy_state(old, new)
+        except Exception as error:  # the class may be anybody's
+            if not self.may_share:
+                raise
+            raise CannotCopyError(old, str(error)) from error
+
+    def _by_steps(
+        self, layer: keras.layers.TimeDistributed, inner: keras.layers.Layer
+    ) -> keras.layers.Layer:
+        dtype = self.adapt({"dtype": layer.dtype_policy.name})["dtype"]
         new = type(layer)(inner, name=layer.name, dtype=dtype)
         new.activity_regularizer = layer.activity_regularizer
         return new
-
-    new = clone(model)
-    for outer in around:  # outermost first: a flag sets that of everything inside
-        if clones[id(outer)] is not CloneAction.SKIP:
-            clones[id(outer)].trainable = outer.trainable
-    for old_layer, new_layer in copied:
-        copy_state(old_layer, new_layer)
-    for old_layer, new_layer in replaced:
-        copy_flags(old_layer, new_layer)
-    return new, {key: layer for key, layer in clones.items() if layer is not CloneAction.SKIP}
 
 
 def declared_inputs(model: keras.Model) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from .batch_norms import sublayers
+from .batch_norms import layer_paths, sublayers
 from .messages import one_line
 
 TRANSPOSED = tuple(getattr(keras.layers, f"Conv{rank}DTranspose") for rank in (1, 2, 3))
@@ -129,6 +129,18 @@ def _copy_if_layer(value: Any) -> Any:
     return like(value, configuration(value)) if isinstance(value, keras.layers.Layer) else value
 
 
+class CannotCopyError(ValueError):
+    """A layer cannot be made anew, or its copy does not take its state.
+
+    Attributes:
+        layer: that layer.
+    """
+
+    def __init__(self, layer: Any, message: str) -> None:
+        super().__init__(message)
+        self.layer = layer
+
+
 def copy_layer(layer: Any, adapt: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
     """A copy of a layer, or of a Keras operation, from its configuration, without its state.
 
@@ -136,7 +148,7 @@ def copy_layer(layer: Any, adapt: Callable[[dict[str, Any]], dict[str, Any]]) ->
         adapt: changes the configuration.
 
     Raises:
-        ValueError: the class cannot be made from its configuration.
+        CannotCopyError: the class cannot be made from its configuration.
     """
     try:
         config = adapt(configuration(layer))
@@ -150,10 +162,11 @@ def copy_layer(layer: Any, adapt: Callable[[dict[str, Any]], dict[str, Any]]) ->
             return new
         return like(layer, config, adapt({"dtype": layer.dtype_policy.name})["dtype"])
     except Exception as error:  # the class may be anybody's
-        raise ValueError(
+        raise CannotCopyError(
+            layer,
             f"The layer {layer.name!r} ({type(layer).__name__}) cannot be copied. Give its class a "
             "get_config() that returns all arguments of its __init__(), by which it can be made anew. "
-            f"Making it so fails: {one_line(error)}"
+            f"Making it so fails: {one_line(error)}",
         ) from error
 
 
@@ -203,3 +216,14 @@ def copy_flags(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
     new.trainable = old.trainable
     for old_weight, new_weight in zip(old.weights, new.weights):  # noqa: B905 (folding may have added a bias)
         new_weight.trainable = old_weight.trainable
+
+
+@contextmanager
+def flags_kept(layers: list[keras.layers.Layer]) -> Iterator[None]:
+    """At the end these layers, what is inside them, and their weights are frozen or not as before."""
+    inside = [part for layer in layers for part in (layer, *layer_paths(layer).values())]
+    weights = [weight for part in inside for weight in part.weights]
+    flags = [(part, part.trainable) for part in (*inside, *weights)]
+    yield
+    for part, flag in flags:  # outermost first, and weights at last
+        part.trainable = flag

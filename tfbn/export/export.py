@@ -102,7 +102,9 @@ def export(
         if samples is not None:
             warn_if_far(model, given.batches[0].inputs, stacklevel=2)
         if fold_report is not None and (kept := _kept_to_train(fold_report, given.in_training)):
-            folded, fold_report = model, kept
+            fold_report = kept
+        if fold_report is None or not fold_report.folded:
+            folded = model  # which needs no copy
         reason = file_format.write(in_place_of(given, folded), staging_path)
         reloaded = file_format.reload(staging_path)
         absolute, relative = checks.check_reloaded(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..messages import join_some
+
 
 @dataclass(frozen=True)
 class FoldEntry:
@@ -27,9 +29,14 @@ class FoldReport:
     """Every batch norm of a model, and where it went or why it stays.
 
     `print(report)` shows them as a table, one line for each.
+
+    Attributes:
+        entries: one for each batch norm.
+        shared: paths of the layers that cannot be copied, and are used as they are in both models.
     """
 
     entries: tuple[FoldEntry, ...]
+    shared: tuple[str, ...] = ()
 
     @property
     def folded(self) -> tuple[FoldEntry, ...]:
@@ -44,4 +51,6 @@ class FoldReport:
         lines = [f"{len(self.folded)} of {len(self.entries)} batch norms folded"]
         lines += [f"  {entry.path:{width}} -> {', '.join(entry.into)}" for entry in self.folded]
         lines += [f"  {entry.path:{width}} stays: {entry.reason}" for entry in self.kept]
+        if self.shared:
+            lines.append(f"  shared with the given model: {join_some(self.shared)}")
         return "\n".join(lines)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
 from ...batch_norms import batch_norms, excluded_batch_norms, layer_paths
-from ...cloning import CloneAction, check_built, has_readable_graph, rebuild
+from ...cloning import Adapt, CloneAction, check_built, rebuild
 from ...copying import configuration, like
+from ...opening import CannotOpenError, opened
 from ..core.affine import CannotFoldError
 from ..core.graph import Graph, Op
 from ..core.kernels import ScaledKernel, round_to
@@ -21,7 +22,6 @@ from .precision import check_fit, floating_policy, with_policy
 from .read import read, tied
 from .tables import FOLD_TARGETS
 
-Adapt = Callable[[dict[str, Any]], dict[str, Any]]
 HIDDEN = "it is inside a layer whose graph Keras does not show"
 
 
@@ -40,38 +40,47 @@ def fold(model: keras.Model, dtype: str | None = None) -> tuple[keras.Model, Fol
     or less, would lose their digits.
 
     A subclass with a `call` of its own is a batch norm if it was declared one
-    (`tfbn.batch_norm_at_inference`). TimeDistributed is entered.
+    (`tfbn.batch_norm_at_inference`).
+
+    TimeDistributed is entered, and so is every custom layer and subclassed model that has a batch norm
+    inside and calls Keras layers and operations in its `call`: in the result nested Functional models
+    take their place, with the same names. A layer that cannot be copied is used as it is.
 
     The result is for inference: it equals the given model at `training=False`, not in training.
 
     Args:
-        model: a built Sequential or Functional model. It is not changed.
+        model: a built model. It is not changed.
         dtype: a Keras dtype policy for all layers of the result, such as `"float32"` for a model whose
             weights are float16, or `"float16"`: the weights, folded in float64, are then rounded once
             to its variable type. Inputs keep their types. By default each layer keeps its policy.
 
     Returns:
-        A new, uncompiled model that shares nothing with the given one, and the `FoldReport`.
+        A new, uncompiled model, and the `FoldReport`, which names the layers that the two models share,
+        if there are any.
 
     Raises:
-        TypeError: not a Sequential or Functional model, so that its graph cannot be read.
-        ValueError: not built yet; a layer without a configuration to copy it by; a dtype that is no
-            floating-point policy, or too narrow for a weight.
+        TypeError: no Keras model, or a subclassed one whose graph cannot be read.
+        ValueError: not built yet; a dtype that is no floating-point policy, or too narrow for a weight;
+            with a dtype, a layer without a configuration to copy it by.
     """
-    _check_open(model)
+    check_built(model, "fold", "fold")
     policy = None if dtype is None else floating_policy(dtype)
-    graph = read(model)
 
     def adapt(config: dict[str, Any]) -> dict[str, Any]:
         return config if policy is None else with_policy(config, policy)
 
-    plan, written = _plan(graph, adapt)
-    folded, clones = _build(model, plan, written, adapt)
+    try:
+        with opened(model) as (shown, closed):
+            plan, written = _plan(read(shown), adapt)
+            # A layer that is shared would keep its types.
+            folded, clones = _build(shown, plan, written, adapt, may_share=policy is None)
+    except CannotOpenError as reason:
+        raise _unreadable(model, reason) from reason
     if policy is not None:
         for path, layer in layer_paths(model).items():
             if id(layer) in clones:
                 check_fit(path, layer, clones[id(layer)])
-    return folded, _report(model, plan)
+    return folded, _report(model, plan, closed, clones)
 
 
 def _plan(graph: Graph, adapt: Adapt) -> tuple[Plan, dict[Op, keras.layers.Layer]]:
@@ -93,13 +102,17 @@ def _plan(graph: Graph, adapt: Adapt) -> tuple[Plan, dict[Op, keras.layers.Layer
 
 
 def _build(
-    model: keras.Model, plan: Plan, written: Mapping[Op, keras.layers.Layer], adapt: Adapt
+    model: keras.Model,
+    plan: Plan,
+    written: Mapping[Op, keras.layers.Layer],
+    adapt: Adapt,
+    may_share: bool,
 ) -> tuple[keras.Model, dict[int, keras.layers.Layer]]:
     replacements: dict[int, keras.layers.Layer | CloneAction] = {
         **{id(op.source): layer for op, layer in written.items()},
         **{id(op.source): CloneAction.SKIP for op in plan.into},
     }
-    return rebuild(model, lambda layer: replacements.get(id(layer), CloneAction.COPY), adapt)
+    return rebuild(model, lambda layer: replacements.get(id(layer), CloneAction.COPY), adapt, may_share)
 
 
 def _written(layer: keras.layers.Layer, pending: PendingFold, adapt: Adapt) -> keras.layers.Layer:
@@ -139,8 +152,14 @@ def _build_blank(layer: keras.layers.Layer, config: Any) -> None:
         setattr(layer, name, initializer)
 
 
-def _report(model: keras.Model, plan: Plan) -> FoldReport:
-    paths = {id(layer): path for path, layer in layer_paths(model).items()}
+def _report(
+    model: keras.Model,
+    plan: Plan,
+    closed: Mapping[int, str],
+    clones: Mapping[int, keras.layers.Layer],
+) -> FoldReport:
+    layers = layer_paths(model)
+    paths = {id(layer): path for path, layer in layers.items()}
     into = {id(op.source): plan.final_targets(op) for op in plan.into}
     reasons = {id(op.source): reason for op, reason in plan.reasons.items()}
     unlike = excluded_batch_norms(model)
@@ -149,18 +168,22 @@ def _report(model: keras.Model, plan: Plan) -> FoldReport:
         kind = type(layer).__name__
         if id(layer) in into:
             return FoldEntry(path, kind, tuple(paths[id(op.source)] for op in into[id(layer)]))
-        own = unlike[path][1] if path in unlike else HIDDEN
-        return FoldEntry(path, kind, reason=reasons.get(id(layer), own))
+        if path in unlike:
+            return FoldEntry(path, kind, reason=unlike[path][1])
+        return FoldEntry(path, kind, reason=reasons.get(id(layer)) or hidden(path))
+
+    def hidden(path: str) -> str:
+        around = (layer for outer, layer in layers.items() if path.startswith(f"{outer}/"))
+        return next((closed[id(layer)] for layer in around if id(layer) in closed), HIDDEN)
 
     found = batch_norms(model) | {path: layer for path, (layer, _) in unlike.items()}
-    return FoldReport(tuple(entry(path, layer) for path, layer in found.items()))
+    shared = tuple(path for path, layer in layers.items() if clones.get(id(layer)) is layer)
+    return FoldReport(tuple(entry(path, layer) for path, layer in found.items()), shared)
 
 
-def _check_open(model: keras.Model) -> None:
-    check_built(model, "fold", "fold")
-    if not has_readable_graph(model):
-        raise TypeError(
-            f"The graph of the model {model.name!r} ({type(model).__name__}) cannot be read: it has a "
-            "call() of its own, or declares no inputs. Build it as a Functional model, or a Sequential "
-            "one that starts with keras.Input, or export it with fold=False and samples=."
-        )
+def _unreadable(model: keras.Model, reason: CannotOpenError) -> TypeError:
+    return TypeError(
+        f"The graph of the model {model.name!r} ({type(model).__name__}) cannot be read: {reason}. "
+        "Build it as a Functional model, or a Sequential one that starts with keras.Input, or export it "
+        "with fold=False and samples=."
+    )
