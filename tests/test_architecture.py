@@ -24,6 +24,7 @@ ORDER = [
     "copying",
     "cloning",
     "data_format",
+    "in_place",
     "population|convert|folding",
     "export",
     "printing",
