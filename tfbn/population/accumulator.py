@@ -157,13 +157,13 @@ def standing_in(model: keras.Model, accumulators: Mapping[str, MomentAccumulator
     before = {layer: vars(layer)["call"] for layer in replaced if "call" in vars(layer)}
     try:
         for layer, call in replaced.items():
-            vars(layer)["call"] = call
+            layer.__dict__["call"] = call
         yield
     finally:
         for layer in replaced:
-            vars(layer).pop("call", None)
+            layer.__dict__.pop("call", None)
             if layer in before:
-                vars(layer)["call"] = before[layer]
+                layer.__dict__["call"] = before[layer]
 
 
 def _cells_without_their_first_call(
