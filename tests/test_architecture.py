@@ -25,6 +25,7 @@ ORDER = [
     "cloning",
     "opening",
     "data_format",
+    "in_place",
     "population|convert|folding",
     "export",
     "printing",

@@ -1,4 +1,4 @@
-"""Swap Keras' batch norms for ours, and back; turn a model to channels last."""
+"""Swap Keras' batch norms for ours, and back, in a copy or in place; turn a model to channels last."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any
 
 import keras
 
+from .arguments import valid_flag
 from .batch_norms import AnyBatchNorm, batch_norms, is_batch_norm, layer_paths
 from .cloning import CloneAction, check_built, functional_class, has_readable_graph, rebuild
 from .copying import configuration
 from .data_format import to_channels_last
+from .in_place import set_kernels
 from .layer import BatchNorm
 from .messages import join_some
 from .renorm import BatchRenorm
@@ -37,8 +39,11 @@ def convert(
     model: keras.Model,
     to: type[keras.layers.Layer] | None = None,
     data_format: str | None = None,
+    in_place: bool = False,
 ) -> keras.Model:
     """A copy of a model with other batch norms, or with every layer channels last, or both.
+
+    With `in_place=True`, no copy but the model itself, its batch norms computed by other kernels.
 
     `to` replaces batch norms, in nested models too. Weights, names, initialisers, regularisers,
     constraints, frozen flags and precision are carried over. Batch norms that are of the class already,
@@ -62,32 +67,77 @@ def convert(
       such an output after the layer that was added behind it: compile the model anew then. Keys of a
       dictionary of outputs stay.
 
+    `in_place` takes every model, also one with a `call` of its own and one with batch norms inside
+    custom layers: the instances of `keras.layers.BatchNormalization`, wherever they are, stay the same
+    objects and compute the same up to rounding, with the kernels of `tfbn.BatchNorm`. Variables,
+    optimizer, names and callbacks stay, too. The model is saved as the stock model that it is and loads,
+    with Keras' own kernels, without tfbn; its clones and deep copies have Keras' own kernels as well.
+    `convert(model, to=keras.layers.BatchNormalization, in_place=True)` gives it those back.
+
+    * A compiled model goes on as it is: `fit`, `evaluate` and `predict` are traced anew. What else holds
+      traces of it does not notice: a compiled model around it (convert that one, or call its
+      `make_train_function(force=True)`) and a `tf.function` of your own (make a new one).
+    * Keras' own code goes on to compute calls with a mask, and training with `renorm=True` or, on
+      several replicas, with `synchronized=True`.
+
     Args:
-        model: a built Sequential or Functional model. Neither it nor its optimizer is changed.
+        model: a built Sequential or Functional model, which is not changed, nor is its optimizer; with
+            `in_place`, any built `keras.Model`.
         to: `tfbn.BatchNorm` (`tfbn.BatchRenorm` for Keras' layers with `renorm=True`), or
             `keras.layers.BatchNormalization` for a model that loads without tfbn. `None` is
             `tfbn.BatchNorm`; with a `data_format`, batch norms are not replaced then.
         data_format: "channels_last", or `None` to leave that of each layer.
+        in_place: whether to change how the given model is computed, in place of making another one.
+            It goes without `data_format`.
 
     Returns:
-        A new model that shares nothing with the given model. It is not compiled, because an optimizer
-        belongs to the weights of its model: compile it as the given model was.
+        With `in_place`, the given model. Otherwise a new one that shares nothing with it. That is not
+        compiled, because an optimizer belongs to the weights of its model: compile it as the given model
+        was.
 
     Warns:
-        UserWarning: there are subclasses of batch norms, which are copied unchanged.
+        UserWarning: there are subclasses of batch norms, which are copied unchanged; with `in_place`,
+            subclasses that compute something of their own or, on the way back, layers of tfbn's own.
 
     Raises:
-        TypeError: the model, or a nested one, is no plain Sequential or Functional model; `to` is
-            neither class.
-        ValueError: the model is not built; a batch norm is inside a layer whose graph cannot be read, or
+        TypeError: `to` is neither class; `in_place` is neither True nor False; without `in_place`, the
+            model, or a nested one, is no plain Sequential or Functional model.
+        ValueError: the model is not built; `in_place` with a `data_format`; or, without `in_place`, a
+            layer cannot be copied; a batch norm is inside a layer whose graph cannot be read, or
             the other class cannot express it (`unbiased=True`; several axes; in Keras before 3.14
             `BatchRenorm`); `data_format` is another; a layer cannot be made channels last.
     """
-    _check(model, to, data_format)
+    in_place = valid_flag("in_place", in_place)
+    _check_arguments(model, to, data_format, in_place)
+    if in_place:
+        _change_kernels(model, ours=to is not keras.layers.BatchNormalization)
+        return model
+    _check_readable(model, _in_place_remedy(to, data_format))
     if data_format is None:
         return _with_batch_norms(model, BatchNorm if to is None else to)
     turned = to_channels_last(model)
     return turned if to is None else _with_batch_norms(turned, to)
+
+
+def _change_kernels(model: keras.Model, ours: bool) -> None:
+    left = set_kernels(model, ours)
+    if not left:
+        return
+    why = (
+        "subclasses of a batch norm that compute something of their own, or batch norms with a call() "
+        "set on the instance. Replace them in the code that makes them, if they need not be."
+        if ours
+        else "tfbn's own layers, which are no stock layers with other kernels. Without in_place=True, "
+        "they are replaced in a copy of a Sequential or Functional model."
+    )
+    warnings.warn(f"Left as they are: {join_some(left)}, {why}", stacklevel=3)
+
+
+def _in_place_remedy(to: object, data_format: object) -> str:
+    """What to do instead with a model that cannot be copied; `""` where nothing can be done."""
+    if data_format is not None or to not in (None, BatchNorm):
+        return ""
+    return " Or leave the layers as they are and change their kernels only: in_place=True."
 
 
 def _with_batch_norms(model: keras.Model, to: type[keras.layers.Layer]) -> keras.Model:
@@ -105,13 +155,17 @@ def _with_batch_norms(model: keras.Model, to: type[keras.layers.Layer]) -> keras
         pairs.append((layer, new))
         return new
 
-    new_model, clones = rebuild(model, choose)
+    remedy = _in_place_remedy(to, None)
+    try:
+        new_model, clones = rebuild(model, choose)
+    except ValueError as error:  # a layer that cannot be made anew, for one
+        raise ValueError(f"{str(error).rstrip('.')}.{remedy}") from error
     found = batch_norms(model, inside=False)
     hidden = [path for path, layer in found.items() if id(layer) not in clones and id(layer) not in left]
     if hidden:
         raise ValueError(
             f"The batch norms {', '.join(hidden)} are inside layers whose graph Keras does not show and "
-            "cannot be replaced from outside. Replace them in the code of those layers."
+            f"cannot be replaced from outside. Replace them in the code of those layers.{remedy}"
         )
     if left:
         warnings.warn(
@@ -174,7 +228,7 @@ def _stock_renorm(layer: BatchNorm) -> dict[str, Any]:
     return {"renorm": True, "renorm_clipping": clipping, "renorm_momentum": layer.renorm_decay}
 
 
-def _check(model: keras.Model, to: object, data_format: object) -> None:
+def _check_arguments(model: object, to: object, data_format: object, in_place: bool) -> None:
     if data_format not in (None, "channels_last"):
         raise ValueError(
             f"data_format must be 'channels_last' or None, received {data_format!r}. Models are turned "
@@ -184,16 +238,27 @@ def _check(model: keras.Model, to: object, data_format: object) -> None:
         raise TypeError(
             f"to must be tfbn.BatchNorm or keras.layers.BatchNormalization, received {to!r}."
         )
+    if in_place and data_format is not None:
+        raise ValueError(
+            "in_place=True and data_format= exclude each other, for layers channels last are other "
+            f"layers; received data_format={data_format!r}. Convert the data format first, without "
+            "in_place, and then the new model with it."
+        )
     check_built(model, "convert", "carry over")
+
+
+def _check_readable(model: keras.Model, remedy: str) -> None:
+    """Raise an error unless the graphs of a model and of those inside it are Keras' own."""
     plain = (keras.Sequential, keras.Model, functional_class())
     for layer in [model, *layer_paths(model).values()]:
         if has_readable_graph(layer) and type(layer) not in plain:
             raise TypeError(
                 f"The model {layer.name!r} is a {type(layer).__name__}, whose training may be its own "
-                "and would be lost in a copy. Change its layers in the code of the class."
+                "and would be lost in a copy. Change its layers in the code of the class." + remedy
             )
     if not has_readable_graph(model):
         raise TypeError(
             f"The graph of the model {model.name!r} ({type(model).__name__}) cannot be read: it has a "
             "call() of its own, or declares no inputs. Change its layers in the code of the class."
+            + remedy
         )

@@ -205,7 +205,7 @@ NEEDY = {
     "handle": (Handle, "object has no attribute 'read_value'"),
     "raw": (Raw, "a layer reads variables that are not Keras' own: raw"),
     "traced": (Traced, "a layer calls a tf.function"),
-    "tf1": (lambda: VariableScopeLayer(network), "a layer calls a tf.function"),
+    "tf1": (lambda: VariableScopeLayer(network), "does not support stateless_call"),
 }
 
 
@@ -268,6 +268,46 @@ def test_the_model_lives_on(tmp_path):
     model.compile("sgd", "mse")
     model.fit(five, want + 1, verbose=0)
     assert not (model.dense.kernel.numpy() == 5).all()
+
+
+class Fleeting(L.Dense):
+    """Makes a tf.function in each call, as Keras does for grouped convolutions."""
+
+    def call(self, x):
+        return tf.function(lambda: x @ self.kernel)()
+
+
+FIRST = {"data_format": "channels_first"}
+GROUPED = {
+    "conv1d": ((9, 4), lambda: L.Conv1D(6, 3, groups=2)),
+    "conv2d": ((7, 7, 4), lambda: L.Conv2D(6, 3, groups=2, strides=2, padding="same")),
+    "conv3d": ((5, 5, 5, 4), lambda: L.Conv3D(6, 2, groups=2)),
+    "conv1d_first": ((4, 9), lambda: L.Conv1D(6, 3, groups=2, **FIRST)),
+    "conv2d_first": ((4, 7, 7), lambda: L.Conv2D(6, 3, groups=2, **FIRST)),
+    "conv3d_first": ((4, 5, 5, 5), lambda: L.Conv3D(6, 2, **FIRST)),
+    "separable": ((7, 7, 4), lambda: L.SeparableConv2D(6, 3)),
+    "timed": ((3, 9, 4), lambda: L.TimeDistributed(L.Conv1D(6, 3, groups=2))),
+    "fleeting": ((4,), lambda: Fleeting(3)),
+}
+
+
+@pytest.mark.parametrize("name", GROUPED)
+def test_functions_that_die_with_their_call_keep_no_constants(name, tmp_path):
+    shape, make = GROUPED[name]
+    inputs = keras.Input(shape, name="x")
+    layer = make()
+    model, x = randomize(keras.Model(inputs, layer(inputs))), reference.data((5, *shape))
+    want = model(x).numpy()
+    report = tfbn.export(model, tmp_path / "m", fold=False, freeze=True)
+    assert report.frozen
+    assert load(tmp_path / "m").signatures["serving_default"].variables == ()
+    assert relative_difference(answer(tmp_path / "m", x), want) < 1e-5
+    # The model goes on with its variables.
+    fresh = randomize(keras.Model(inputs, make()(inputs)), seed=1)
+    model.set_weights(fresh.get_weights())
+    assert relative_difference(model(x), want) > 1e-2
+    for got in (model(x), model.predict(x, verbose=0)):
+        assert relative_difference(got, fresh(x)) < 1e-5
 
 
 class Losing(keras.Model):

@@ -51,8 +51,11 @@ def archive(
     if reason:
         return with_variables, reason
     try:
-        # An inner tf.function caches its trace; after the export it would still hold our constants.
-        if any("PartitionedCall" in kind for kind in _operations(function.graph)):
+        called = _called(function.graph)
+        # A tf.function that lives on caches its trace, which after the export would still hold our
+        # constants. A second trace of the model finds it in the cache, under the same name. Those that
+        # are made by each call, as Keras makes one for a grouped convolution, die with it.
+        if called and called & _called(_traced(servable, call)[1].graph):
             raise ValueError("a layer calls a tf.function")
         return _with_constants(servable, call), ""
     except Exception as error:  # Layers that need variables may raise anything.
@@ -129,8 +132,9 @@ def _traced(servable: Servable, call: Call) -> tuple[keras.export.ExportArchive,
     return archive, function.get_concrete_function()
 
 
-def _operations(graph: tf.Graph) -> set[str]:
-    """The types of all operations, those in branches and loops too."""
+def _called(graph: tf.Graph) -> set[str]:
+    """The names of the traced functions that a graph calls, in branches and loops too."""
     definition = graph.as_graph_def()
     inside = (node for function in definition.library.function for node in function.node_def)
-    return {node.op for node in (*definition.node, *inside)}
+    nodes = (*definition.node, *inside)
+    return {node.attr["f"].func.name for node in nodes if "PartitionedCall" in node.op}

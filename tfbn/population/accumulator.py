@@ -150,9 +150,11 @@ def listening(accumulators: Iterable[MomentAccumulator]) -> Iterator[None]:
 
 @contextmanager
 def standing_in(model: keras.Model, accumulators: Mapping[str, MomentAccumulator]) -> Iterator[None]:
-    """Each accumulator in its layer's place, on the instance; taken off at the end."""
+    """Each accumulator in its layer's place, on the instance; at the end all is as it was."""
     calls = {accumulator.layer: accumulator.call for accumulator in accumulators.values()}
     replaced = calls | _cells_without_their_first_call(model, accumulators)
+    # Some have such an attribute already: `convert(model, in_place=True)` sets it.
+    before = {layer: vars(layer)["call"] for layer in replaced if "call" in vars(layer)}
     try:
         for layer, call in replaced.items():
             layer.__dict__["call"] = call
@@ -160,6 +162,8 @@ def standing_in(model: keras.Model, accumulators: Mapping[str, MomentAccumulator
     finally:
         for layer in replaced:
             layer.__dict__.pop("call", None)
+            if layer in before:
+                layer.__dict__["call"] = before[layer]
 
 
 def _cells_without_their_first_call(
