@@ -23,7 +23,7 @@ SIGNATURES = {
     ),
     "population_statistics": "model, data, steps=None, verbose='auto'",
     "recalibrate": "model, data, steps=None, verbose='auto'",
-    "convert": "model, to=None, data_format=None",
+    "convert": "model, to=None, data_format=None, in_place=False",
     "fold": "model, dtype=None",
     "export": "model, path, fold=True, overwrite=False, atol=0.0, rtol=None, samples=None, freeze=None, "
     "input_names=None",
