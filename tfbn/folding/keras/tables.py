@@ -36,8 +36,10 @@ from ..core.propagation import (
     permuted,
 )
 from .einsum import EinsumTarget
+from .embedding import EmbeddingTarget
 from .normalizing import BatchNormTarget, NormalizationTarget, RescalingTarget
 from .operations import operation_rules, relu_with_arguments
+from .recurrent import RecurrentTarget
 from .targets import HOMOGENEOUS, KernelTarget, LayerTarget
 
 L = keras.layers
@@ -76,6 +78,10 @@ FOLD_TARGETS: dict[type, LayerTarget] = {
     L.DepthwiseConv2D: _DEPTHWISE,
     L.SeparableConv1D: _SEPARABLE,
     L.SeparableConv2D: _SEPARABLE,
+    L.SimpleRNN: RecurrentTarget(),
+    L.LSTM: RecurrentTarget(),
+    L.GRU: RecurrentTarget(),
+    L.Embedding: EmbeddingTarget(),
     L.Rescaling: RescalingTarget(),
     L.Normalization: NormalizationTarget(),
     L.BatchNormalization: BatchNormTarget(),
