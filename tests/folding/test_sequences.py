@@ -46,7 +46,13 @@ def test_its_weights(name):
 
 
 def test_a_sequence_in_layers():
-    steps = (L.Dense(4), bn(), L.LSTM(6, return_sequences=True, name="lstm"), bn(), L.GRU(3, name="gru"))
+    steps = (
+        L.Dense(4, name="dense"),
+        bn(),
+        L.LSTM(6, return_sequences=True, name="lstm"),
+        bn(),
+        L.GRU(3, name="gru"),
+    )
     _, report = check(weigh(functional(STEPS, *steps)), folded=2)
     assert [entry.into[0] for entry in report.entries] == ["dense", "gru"]
 
