@@ -129,7 +129,7 @@ def test_flatten_spreads_channels_over_features(data_format):
 def test_unknown_sizes():
     fixed = functional((None, None, 4), L.Conv2D(4, 2), L.AveragePooling2D(2), bn(), L.ReLU())
     assert len(tfbn.fold(weigh(fixed))[1].folded) == 1
-    steps = (L.Activation("tanh"), bn(), L.Reshape((-1, 4)), L.Dense(3))
+    steps = (L.Activation("tanh"), bn(), L.Reshape((-1, 2)), L.Dense(3))
     model = weigh(functional((None, 4), *steps))
     assert "or its sizes are not known" in tfbn.fold(model)[1].kept[0].reason
 

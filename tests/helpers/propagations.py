@@ -5,7 +5,7 @@ import numpy as np
 
 from folds import IMAGE
 
-L = keras.layers
+L, ops = keras.layers, keras.ops
 
 # What a map must be to cross: a scale of any sign and an offset, or less.
 ANY, POSITIVE, PURE, STRAIGHT = (
@@ -37,6 +37,38 @@ ACROSS = {
     "Reshape": (lambda: L.Reshape((-1, 4)), ANY),
     "ops.reshape": (lambda: lambda x: keras.ops.reshape(x, (-1, 72, 4)), ANY),
     "GlobalAveragePooling2D keepdims": (lambda: L.GlobalAveragePooling2D(keepdims=True), ANY),
+    "activations.relu": (lambda: keras.activations.relu, STRAIGHT),
+    "activations.relu sloped": (
+        lambda: lambda x: keras.activations.relu(x, negative_slope=0.1),
+        STRAIGHT,
+    ),
+    "activations.leaky_relu": (lambda: keras.activations.leaky_relu, STRAIGHT),
+    "ops.leaky_relu": (lambda: lambda x: ops.leaky_relu(x, 0.3), STRAIGHT),
+    "convert_to_tensor": (lambda: ops.convert_to_tensor, ANY),
+    "cast to its own type": (lambda: lambda x: ops.cast(x, x.dtype), ANY),
+    "copy": (lambda: ops.copy, ANY),
+    "stop_gradient": (lambda: ops.stop_gradient, ANY),
+    "-x": (lambda: lambda x: -x, ANY),
+    "transpose": (lambda: lambda x: ops.transpose(x, (0, 2, 1, -1)), ANY),
+    "swapaxes": (lambda: lambda x: ops.swapaxes(x, 1, -2), ANY),
+    "moveaxis": (lambda: lambda x: ops.moveaxis(x, (1, 2), (2, 1)), ANY),
+    "expand_dims": (lambda: lambda x: ops.expand_dims(x, 1), ANY),
+    "squeeze": (lambda: lambda x: ops.squeeze(x[:, 1:2], 1), ANY),
+    "mean": (lambda: lambda x: ops.mean(x, (1, -2)), ANY),
+    "mean keepdims": (lambda: lambda x: ops.mean(x, 2, keepdims=True), ANY),
+    "sum": (lambda: lambda x: ops.sum(x, (2, 1)), ANY),
+    "sum keepdims": (lambda: lambda x: ops.sum(x, [1], keepdims=True), ANY),
+    "max": (lambda: lambda x: ops.max(x, 2), POSITIVE),
+    "min": (lambda: lambda x: ops.min(x, (1, 2), keepdims=True), POSITIVE),
+    "average_pool": (lambda: lambda x: ops.average_pool(x, 3, 2, "same"), ANY),
+    "max_pool": (lambda: lambda x: ops.max_pool(x, 3, 2, "same"), POSITIVE),
+    "resize": (lambda: lambda x: ops.image.resize(x, (12, 5)), ANY),
+    "resize nearest": (lambda: lambda x: ops.image.resize(x, (5, 12), "nearest"), ANY),
+    "pad": (lambda: lambda x: ops.pad(x, [[0, 0], [1, 2], [0, 1], [0, 0]]), PURE),
+    "pad with copies": (lambda: lambda x: ops.pad(x, [[0, 0], [1, 2], [0, 1], [0, 0]], "reflect"), ANY),
+    "one row": (lambda: lambda x: x[:, -2], ANY),
+    "every other column": (lambda: lambda x: x[..., 1::2, :], ANY),
+    "half of the rows": (lambda: lambda x: ops.split(x, [3, 4], 1)[1], ANY),
     "x + 2": (lambda: lambda x: x + 2.0, ANY),
     "vector - x": (lambda: lambda x: keras.ops.subtract(np.arange(4, dtype="float32"), x), ANY),
     "x - number": (lambda: lambda x: keras.ops.subtract(x, 0.5), ANY),

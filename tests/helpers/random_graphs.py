@@ -1,6 +1,7 @@
 """Random graphs of convolutions, batch norms and what stands between them."""
 
 import keras
+import numpy as np
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 
@@ -8,7 +9,7 @@ import tfbn
 from networks import randomize
 from tfbn.batch_norms import batch_norms
 
-L = keras.layers
+L, ops = keras.layers, keras.ops
 CHANNELS = 4
 
 
@@ -74,6 +75,9 @@ class Builder:
                 lambda: L.MaxPooling2D(3, **same),
                 lambda: L.MaxPooling2D(3, **same),
                 lambda: L.AveragePooling2D(3, **same),
+                lambda: lambda x: ops.average_pool(x, 3, **same),
+                lambda: lambda x: keras.activations.leaky_relu(x, 0.3),
+                lambda: ops.negative,
                 lambda: L.Activation("linear"),
                 lambda: L.Activation("tanh"),
             ]
@@ -105,7 +109,8 @@ class Builder:
         else:
             makers = {"bn": self.batch_norm, "crossed": self.crossed}
             layer = makers.get(kind, self.linear)()
-            self.layers.append(layer)
+            if isinstance(layer, L.Layer):
+                self.layers.append(layer)
             self.tensors.append(layer(self.tensor()))
 
     def merged(self, x, y):
@@ -148,8 +153,34 @@ class Builder:
                 lambda: L.Cropping2D(1, **own)(L.ZeroPadding2D(1, **own)(x)),
                 lambda: L.Reshape(x.shape[1:])(L.Permute((2, 1, 3))(L.Permute((2, 1, 3))(x))),
                 lambda: self.nested()(x),
+                lambda: self.parts(x),
+                lambda: self.parts(self.linear_of(x)),
+                lambda: ops.transpose(self.normal_of(ops.transpose(x, (0, 2, 1, 3))), (0, 2, 1, 3)),
+                lambda: self.linear_of(x - self.reduced(self.normal_of(ops.tanh(x)))),
+                lambda: x + self.normal_of(self.reduced(self.linear_of(x))),
+                lambda: self.padded(x),
             ]
         )()
+
+    def parts(self, x):
+        """Some of the channels normalised, some not, and put together in another order."""
+        first, rest = ops.split(x, [self.pick([1, 2])], self.axis)
+        again = x[:, :2] if self.axis == 1 else x[..., :2]
+        parts = [self.pick([self.normal_of, ops.tanh, ops.copy])(part) for part in (rest, first, again)]
+        return self.linear_of(ops.concatenate(parts, self.axis))
+
+    def reduced(self, x):
+        axes = (2, 3) if self.axis == 1 else (1, 2)
+        return self.pick([ops.mean, ops.sum, ops.max])(x, axes, keepdims=True)
+
+    def padded(self, x):
+        """Zeros around the image, or more channels."""
+        row, channels = (2, 1) if self.axis == 1 else (1, 3)
+        widths = np.zeros((4, 2), int)
+        widths[self.pick([row, channels])] = 1, 2
+        x = ops.pad(self.pick([ops.copy, self.normal_of, self.linear_of])(x), widths.tolist())
+        x = self.normal_of(x) if self.pick([True, False]) else x
+        return self.linear_of(x[:, :, :6] if self.axis == 1 else x[:, :6])
 
     def nested(self):
         inner = Builder(self.data, self.axis == 1)

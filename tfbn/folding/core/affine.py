@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -64,18 +67,34 @@ class Affine:
 
 
 def reshaped(affine: Affine, before: Sequence[int | None], after: Sequence[int | None]) -> Affine:
-    """The map on a sample of shape `after`, which is one of shape `before` with its elements in order.
+    """The map on a sample of shape `after`, where a batch of samples of shape `before` keeps its order.
+
+    The last axes have to agree, from the first one on along which the map varies. An element's place
+    among them is its place in the batch modulo their sizes' product, whatever becomes of other axes.
 
     Raises:
-        CannotFoldError: it varies, and one of the shapes is not wholly known or the sizes differ.
+        CannotFoldError: it varies, and the last axes are unknown or do not agree.
     """
-    if not affine.axes:
-        return affine.map(lambda array: array.reshape((1,) * len(after)))
-    if None in before or None in after or np.prod(before) != np.prod(after):  # type: ignore[arg-type]
-        raise CannotFoldError(
-            "a reshape on the way puts other values together, or its sizes are not known"
-        )
-    return affine.map(lambda array: np.broadcast_to(array, before).reshape(after))  # type: ignore[arg-type]
+    first = min(affine.axes, default=len(before))
+    for start in range(first, -1, -1):
+        for end in range(len(after), -1, -1):
+            size = _product(before[start:])
+            if size is not None and size == _product(after[end:]):
+                return affine.map(partial(_reshape_last, before[start:], after[end:], len(after)))
+    raise CannotFoldError("a reshape on the way puts other values together, or its sizes are not known")
+
+
+def _reshape_last(
+    before: Sequence[Any], after: Sequence[Any], rank: int, array: np.ndarray
+) -> np.ndarray:
+    """An array that varies along the last axes, which are `before`, reshaped to `after` behind ones."""
+    last = array.reshape(array.shape[array.ndim - len(before) :])
+    return np.broadcast_to(last, before).reshape((*[1] * (rank - len(after)), *after))
+
+
+def _product(sizes: Sequence[int | None]) -> int | None:
+    known = [size for size in sizes if size is not None]
+    return math.prod(known) if len(known) == len(sizes) else None
 
 
 def _squeeze_constant_axes(array: np.ndarray) -> np.ndarray:

@@ -16,16 +16,23 @@ BLOCK = 2**20  # numbers
 
 @dataclass(frozen=True)
 class ScaledKernel:
-    """A kernel of any type times float64 factors that broadcast along it; multiplied when rounded."""
+    """A kernel of any type times float64 factors that broadcast along it; computed when rounded.
+
+    Attributes:
+        kernel: as it was.
+        factors: each of the kernel's rank.
+        term: added to the product, one row for all.
+    """
 
     kernel: np.ndarray
     factors: tuple[np.ndarray, ...] = ()
+    term: np.ndarray | float = 0.0
 
     def times(self, factor: np.ndarray) -> ScaledKernel:
-        return ScaledKernel(self.kernel, (*self.factors, factor))
+        return ScaledKernel(self.kernel, (*self.factors, factor), self.term * factor)
 
     def round_to(self, dtype: str) -> np.ndarray:
-        """The product in float64, rounded once, in blocks: no float64 kernel is ever held whole."""
+        """Computed in float64, rounded once, in blocks: no float64 kernel is ever held whole."""
         result = np.empty(self.kernel.shape, dtype)
         rows = max(1, BLOCK * len(result) // max(1, result.size))
         for start in range(0, len(result), rows):
@@ -33,6 +40,7 @@ class ScaledKernel:
             product = self.kernel[block].astype("float64")
             for factor in self.factors:
                 product *= factor[block] if len(factor) > 1 else factor
+            product += self.term
             result[block] = round_to(product, dtype)
         return result
 

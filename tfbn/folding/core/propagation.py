@@ -56,12 +56,22 @@ def not_in_training(call: Call, affine: Affine) -> None:
         raise CannotFoldError(f"{call.op} is called with training=True and drops values at random")
 
 
+def same_type(call: Call, affine: Affine) -> None:
+    before, after = call.inputs[0].dtype, call.outputs[0].dtype
+    if before != after:
+        raise CannotFoldError(f"{call.op} makes {after} of {before}")
+
+
 def interpolated(call: Call, affine: Affine) -> None:
     """Refuse what may weigh its samples by numbers that do not sum to 1."""
     method = call.attributes.get("interpolation", "nearest")
     if method not in ("nearest", "bilinear"):
         raise CannotFoldError(
             f"{call.op} interpolates by {method!r}; nearest and bilinear can be crossed"
+        )
+    if call.attributes.get("antialias") or call.attributes.get("pad_to_aspect_ratio"):
+        raise CannotFoldError(
+            f"{call.op} does more than to interpolate (antialias, pad_to_aspect_ratio)"
         )
 
 
@@ -75,6 +85,10 @@ class PropagationRule(ABC):
     @abstractmethod
     def forward(self, call: Call, maps: Maps) -> Affine:
         """The map of the output where the inputs are mapped; or CannotFoldError."""
+
+    def takes_nothing(self, call: Call, affine: Affine) -> bool:
+        """Whether the output stays as it is where the input, of which it is a part, is mapped."""
+        return False
 
 
 class UnaryRule(PropagationRule):
@@ -120,9 +134,65 @@ class PassThrough(UnaryRule):
         return self.input_map(call, input_map)
 
 
+class NegativeRule(UnaryRule):
+    """The offset changes its sign."""
+
+    def input_map(self, call: Call, output_map: Affine) -> Affine:
+        return Affine.of(output_map.scale, -output_map.offset)
+
+    def output_map(self, call: Call, input_map: Affine) -> Affine:
+        return self.input_map(call, input_map)
+
+
+@dataclass(frozen=True)
+class PermuteRule(UnaryRule):
+    """The axes of a sample in another order.
+
+    Attributes:
+        order: which axis of the input each axis of the output is, the batch axis included.
+    """
+
+    order: Callable[[Call], Sequence[int]]
+
+    def input_map(self, call: Call, output_map: Affine) -> Affine:
+        return output_map.map(lambda array: array.transpose(np.argsort(self._order(call))))
+
+    def output_map(self, call: Call, input_map: Affine) -> Affine:
+        return input_map.map(lambda array: array.transpose(self._order(call)))
+
+    def _order(self, call: Call) -> list[int]:
+        rank = len(call.inputs[0].shape)
+        first, *others = (axis % rank for axis in self.order(call))
+        if first != 0:
+            raise CannotFoldError(f"{call.op} takes the samples' axis from the first place")
+        return [axis - 1 for axis in others]
+
+
+def permuted(call: Call) -> Sequence[int]:
+    return (0, *call.attributes["dims"])
+
+
+def transposed(call: Call) -> Sequence[int]:
+    """The axes of `transpose`; without any, in reverse."""
+    return call.attributes["axes"] or _numbered(call).shape[::-1]
+
+
+def swapped(call: Call) -> Sequence[int]:
+    return np.swapaxes(_numbered(call), call.attributes["axis1"], call.attributes["axis2"]).shape
+
+
+def moved(call: Call) -> Sequence[int]:
+    return np.moveaxis(_numbered(call), call.attributes["source"], call.attributes["destination"]).shape
+
+
+def _numbered(call: Call) -> np.ndarray:
+    """An array whose axes are as long as their numbers are, as many as the input has."""
+    return np.empty(range(len(call.inputs[0].shape)))
+
+
 @dataclass(frozen=True)
 class ReshapeRule(UnaryRule):
-    """The elements of a sample in another order: Flatten, Reshape, Permute.
+    """The elements of a sample in another shape: Flatten, Reshape.
 
     Attributes:
         order: the order in which the operation reads the axes of a sample.
@@ -150,10 +220,6 @@ def channels_last(call: Call) -> tuple[int, ...]:
     axes = in_order(call)
     first = call.attributes["data_format"] == "channels_first" and len(axes) > 1
     return (*axes[1:], 0) if first else axes
-
-
-def permuted(call: Call) -> tuple[int, ...]:
-    return tuple(axis - 1 for axis in call.attributes["dims"])
 
 
 class GlobalPoolRule(UnaryRule):

@@ -187,6 +187,8 @@ class _Backward(_Search):
             for user in tensor.users:
                 if user is not None and (user in self.crossed or user.op in self.removed):
                     continue
+                if user is not None and user.op.rule and user.op.rule.takes_nothing(user, affine):
+                    continue
                 if user is None or not self._computes_the_same(user, affine):
                     op = self.through.get(tensor)
                     raise CannotFoldError(_shared(op) if op else _used_elsewhere(tensor, user))
@@ -236,6 +238,7 @@ class _Forward(_Search):
             call = self.reached[heapq.heappop(self.waiting)]
             maps = [self.maps.get(tensor) for tensor in call.inputs]
             if (target := self.target(call)) is not None:
+                self._check_first_alone(call)
                 self.take_up(call.op, target.input(call, self.maps[call.inputs[0]]))
             else:
                 self._leave(call.outputs[0], self.rule(call).forward(call, maps))
@@ -244,6 +247,11 @@ class _Forward(_Search):
                 raise CannotFoldError(_shared(op))
         self._check_digits()
         return Move(False, self.targets, tuple(self.removed))
+
+    def _check_first_alone(self, call: Call) -> None:
+        """Refuse a map of what a target is given besides its input, as the states of an LSTM."""
+        if any((tensor in self.maps) != (number == 0) for number, tensor in enumerate(call.inputs)):
+            raise CannotFoldError(f"{call.op} can take it up for its first input alone")
 
     def _check_digits(self) -> None:
         """Refuse to leave inputs far from 0 to operations that would lose their digits."""

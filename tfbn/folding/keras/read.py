@@ -17,10 +17,15 @@ from ..core.affine import Affine
 from ..core.graph import Call, Graph, Op, Shape, Tensor
 from ..core.normalization import Normalization
 from .configuration import Configuration, Key
+from .operations import is_split
 from .tables import Step, fold_target_for, propagation_rule_for
 
 # What the rules ask about a layer, by the names that Keras has for it.
-ATTRIBUTES = ("axis", "data_format", "dims", "interpolation", "into", "keepdims")
+ATTRIBUTES = (
+    *("antialias", "axes", "axis", "axis1", "axis2", "data_format", "destination", "dims"),
+    *("indices_or_sections", "initial", "interpolation", "into", "keepdims", "mode"),
+    *("pad_to_aspect_ratio", "pad_width", "source"),
+)
 
 IN_TRAINING = (
     "is called with training=True and uses each batch's own statistics; call it without to fold it"
@@ -142,19 +147,30 @@ class _Reader:
         if _is_by_steps(layer, given):
             return {0: self._enter_steps(layer, given, *specified[0])}
         numbers = sorted(specified)
+        if is_split(layer):  # a call for each part that is used
+            return {
+                number: self._add(layer, given, [specified[number]], {"part": number})[0]
+                for number in numbers
+            }
         outputs = self._add(layer, given, [specified[number] for number in numbers])
         if readable:  # its inputs cannot be told from the call
             self._enter_apart(layer, given.training)
         return dict(zip(numbers, outputs, strict=True))
 
-    def _add(self, layer: Any, given: _Given, outputs: Sequence[tuple[Shape, str]]) -> list[Tensor]:
+    def _add(
+        self,
+        layer: Any,
+        given: _Given,
+        outputs: Sequence[tuple[Shape, str]],
+        attributes: Mapping[str, Any] | None = None,
+    ) -> list[Tensor]:
         op = self._op(layer)
         is_layer = isinstance(layer, keras.layers.Layer)
         dtype = layer.compute_dtype if is_layer else outputs[0][1]
         call = Call(op, given.arguments, dtype, attributes={"training": given.training})
         if op.rule is not None:
             known = {name: getattr(layer, name) for name in ATTRIBUTES if hasattr(layer, name)}
-            call.attributes = known | {"training": given.training}
+            call.attributes = known | {"training": given.training} | dict(attributes or {})
         if op.normalization is not None and given.training:
             call.obstacle = IN_TRAINING
         elif given.masked:
@@ -231,10 +247,21 @@ def _decoded(config: Any, tensors: Mapping[tuple[Key, int], Tensor]) -> Any:
             return np.asarray(config["config"]["value"])
         if config.get("class_name") == "__tuple__":
             return _decoded(config["items"], tensors)
-        return {name: _decoded(value, tensors) for name, value in config.items()}
+        return _place({name: _decoded(value, tensors) for name, value in config.items()})
     if isinstance(config, (list, tuple)):
         return [_decoded(value, tensors) for value in config]
     return config
+
+
+def _place(values: dict[str, Any]) -> Any:
+    """A slice of numbers or an ellipsis that a dictionary stands for; otherwise the dictionary."""
+    if values.get("class_name") == "__ellipsis__":
+        return ...
+    if values.get("class_name") == "__slice__":
+        bounds = [values["config"][name] for name in ("start", "stop", "step")]
+        if all(isinstance(bound, int | None) for bound in bounds):
+            return slice(*bounds)
+    return values
 
 
 def _matches(model: keras.Model, positional: list[Any], arguments: list[Any]) -> bool:

@@ -1,31 +1,27 @@
-"""The tables: what each class of layers, and each Keras operation, does with an affine map.
+"""The tables: what each class of layers does with an affine map.
 
 A rule holds for exactly its class: a subclass may compute something else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
 from typing import Any
 
 import keras
 
-from ...cloning import operation_class
 from ...layer import BatchNorm
 from ..core.combining import (
     AddRule,
     ConcatRule,
-    ConstantArithmetic,
     MultiplyRule,
     SameMapForAllInputs,
-    division_constants,
 )
 from ..core.kernels import KernelLayout
 from ..core.propagation import (
     GlobalPoolRule,
     PassThrough,
+    PermuteRule,
     PropagationRule,
     RepeatVectorRule,
     ReshapeRule,
@@ -40,7 +36,10 @@ from ..core.propagation import (
     permuted,
 )
 from .einsum import EinsumTarget
+from .embedding import EmbeddingTarget
 from .normalizing import BatchNormTarget, NormalizationTarget, RescalingTarget
+from .operations import operation_rules, relu_with_arguments
+from .recurrent import RecurrentTarget
 from .targets import HOMOGENEOUS, KernelTarget, LayerTarget
 
 L = keras.layers
@@ -79,6 +78,10 @@ FOLD_TARGETS: dict[type, LayerTarget] = {
     L.DepthwiseConv2D: _DEPTHWISE,
     L.SeparableConv1D: _SEPARABLE,
     L.SeparableConv2D: _SEPARABLE,
+    L.SimpleRNN: RecurrentTarget(),
+    L.LSTM: RecurrentTarget(),
+    L.GRU: RecurrentTarget(),
+    L.Embedding: EmbeddingTarget(),
     L.Rescaling: RescalingTarget(),
     L.Normalization: NormalizationTarget(),
     L.BatchNormalization: BatchNormTarget(),
@@ -118,7 +121,7 @@ PROPAGATION_RULES: dict[type, PropagationRule] = {
     **_of_ranks("ZeroPadding", _PADDED),
     L.Flatten: ReshapeRule(channels_last),
     L.Reshape: _REORDERED,
-    L.Permute: ReshapeRule(permuted),
+    L.Permute: PermuteRule(permuted),
     L.RepeatVector: RepeatVectorRule(),
     Step: TimeStepRule(),
     L.Add: AddRule(),
@@ -128,19 +131,6 @@ PROPAGATION_RULES: dict[type, PropagationRule] = {
     L.Minimum: SameMapForAllInputs(not_negative),
     L.Multiply: MultiplyRule(),
     L.Concatenate: ConcatRule(),
-}
-
-# Whether the tensor comes first, and the other argument: the constants of factor · x + term.
-_ARITHMETIC: dict[Callable[..., Any], PropagationRule] = {
-    keras.ops.add: ConstantArithmetic(lambda _, other: (1, other), AddRule()),
-    keras.ops.subtract: ConstantArithmetic(
-        lambda first, other: (1, -other) if first else (-1, other), AddRule(1, -1)
-    ),
-    keras.ops.multiply: ConstantArithmetic(lambda _, other: (other, 0), MultiplyRule()),
-    keras.ops.divide: ConstantArithmetic(division_constants),
-    keras.ops.true_divide: ConstantArithmetic(division_constants),
-    keras.ops.maximum: SameMapForAllInputs(not_negative),
-    keras.ops.minimum: SameMapForAllInputs(not_negative),
 }
 
 
@@ -156,25 +146,10 @@ def propagation_rule_for(operation: Any) -> PropagationRule | None:
         if type(operation) is not L.Activation or not plain:
             return None
         return _IDENTITY if operation.activation is keras.activations.linear else _HOMOGENEOUS
-    if type(operation) is L.ReLU:
+    # The classes of operations are asked for only of an operation: probes of them take automatic names.
+    is_operation = not isinstance(operation, (L.Layer, Step))
+    if type(operation) is L.ReLU or (is_operation and type(operation) is relu_with_arguments()):
         straight = operation.max_value is None and not operation.threshold
         return _HOMOGENEOUS if straight else None
-    if isinstance(operation, (keras.layers.Layer, Step)):
-        return PROPAGATION_RULES.get(type(operation))
-    return _operations().get(type(operation))  # whose probes take automatic names from Keras' counters
-
-
-@cache
-def _operations() -> dict[type, PropagationRule]:
-    """The rules of Keras operations (`x + y`, `keras.ops.reshape`) by their classes.
-
-    The classes have no public names; a model of one call shows them.
-    """
-    x = keras.Input((1,), name="tfbn_probe")
-    class_of = partial(operation_class, x)
-    rules = {class_of(function(x, x)): rule for function, rule in _ARITHMETIC.items()}
-    return rules | {
-        class_of(keras.ops.relu(x)): _HOMOGENEOUS,
-        class_of(keras.ops.reshape(x, (-1, 1))): _REORDERED,
-        class_of(keras.ops.concatenate([x, x])): ConcatRule(),
-    }
+    rules = operation_rules() if is_operation else PROPAGATION_RULES
+    return rules.get(type(operation))
