@@ -131,7 +131,7 @@ def test_batch_norms_of_one_tensor_go_together_or_not_at_all():
         y = example.call(example.linear("dense", 3, 4), example.input(3), size=4)
         first, second = example.batch_norm("first", 4), example.batch_norm("second", 4)
         second.normalization = first.normalization if same else second.normalization
-        second.source = first.source if same else second.source
+        second.origin = first.origin if same else second.origin
         example.output(example.call(first, y), example.call(second, y))
         plan = example.check({"first", "second"} if same else set())
         assert same or "'dense' is used by more than this batch norm" in plan.reasons[first]
@@ -184,7 +184,7 @@ def test_final_targets_of_what_was_merged_and_then_went():
         (second, Affine(np.full(3, -2.0), np.ones(3))),
     ):
         bn.normalization = Normalization(affine, affine.scale, affine.offset, -1, (3,), False)
-        bn.source = lambda x, affine=affine: x * affine.scale + affine.offset
+        bn.origin = lambda x, affine=affine: x * affine.scale + affine.offset
     x = example.call(relu(), example.call(second, example.call(first, example.input(3))))
     example.output(example.call(dense, x, size=4))
     plan = example.check({"first", "second"})
@@ -274,7 +274,7 @@ def test_a_copy_has_the_same_shape_and_nothing_in_common():
             (
                 call.op,
                 [
-                    (t.shape, place(t.source), [*map(place, t.users)])
+                    (t.shape, place(t.producer), [*map(place, t.users)])
                     for t in [*call.inputs, *call.outputs]
                 ],
             )

@@ -45,7 +45,7 @@ def test_a_nested_functional_model_may_be_an_output_and_an_input():
     once, twice = inner(inputs), inner(inner(inputs))
     model = keras.Model(inputs, [once, twice, L.Dense(2, name="last")(once)])
     graph = read(model)
-    outputs = [call.outputs[0] for call in graph.calls if call.op.source is inner.get_layer("b")]
+    outputs = [call.outputs[0] for call in graph.calls if call.op.origin is inner.get_layer("b")]
     users = [{user.op.name if user else "model" for user in tensor.users} for tensor in outputs]
     dense = inner.layers[1].name
     assert sorted(map(sorted, users)) == [[dense], ["last", "model"], ["model"]]
@@ -113,7 +113,7 @@ def test_graphs_show_calls_uses_and_outputs():
     (conv,) = by_name["conv"].outputs
     assert by_name["relu"].inputs == [conv]
     assert [user and user.op.name for user in conv.users] == ["relu", "add", None]
-    assert by_name["conv"].inputs[0].source is None
+    assert by_name["conv"].inputs[0].producer is None
     assert (conv.shape, conv.dtype) == ((None, 8, 8, 4), "float32")
 
 

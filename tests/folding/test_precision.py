@@ -8,7 +8,7 @@ import pytest
 import reference
 import tfbn
 from networks import chain, relative_difference
-from tfbn.folding.core.kernels import ScaledKernel, round_to
+from tfbn.folding.core.kernel_arithmetic import ScaledKernel, round_to
 
 L = keras.layers
 
@@ -115,7 +115,7 @@ def test_rounding_near_the_middle_between_two_values(dtype):
 
 
 def test_kernels_are_scaled_in_blocks(monkeypatch):
-    monkeypatch.setattr("tfbn.folding.core.kernels.BLOCK", 30)
+    monkeypatch.setattr("tfbn.folding.core.kernel_arithmetic.BLOCK", 30)
     rng = np.random.default_rng(0)
     kernel = rng.normal(size=(7, 5, 6)).astype("float32")
     factors = rng.normal(size=(7, 1, 1)), rng.normal(size=(1, 5, 6))

@@ -8,7 +8,7 @@ import reference
 from tfbn.folding.core.affine import Affine
 from tfbn.folding.core.combining import AddRule
 from tfbn.folding.core.graph import Call, Graph, Op, Tensor
-from tfbn.folding.core.kernels import KernelLayout
+from tfbn.folding.core.kernel_arithmetic import KernelLayout
 from tfbn.folding.core.normalization import Normalization
 from tfbn.folding.core.plan import make_plan
 from tfbn.folding.core.propagation import PassThrough, no_offset, not_negative
@@ -82,14 +82,14 @@ class Example:
 
     def function(self, op, plan):
         if plan is None or (op not in plan.into and op not in plan.pending):
-            return op.source
+            return op.origin
         if op in plan.into:
             return lambda x: x
         pending = plan.pending[op]
         if op.normalization is not None:
             affine = pending.applied_to(op.normalization.affine)
             return lambda x: x * affine.scale + affine.offset
-        kernels, bias = LAYOUT.fold({"kernel": op.source.kernel}, op.source.bias, pending)
+        kernels, bias = LAYOUT.fold({"kernel": op.origin.kernel}, op.origin.bias, pending)
         return Linear(kernels["kernel"].round_to("float64"), bias)
 
     def check(self, folded, excluded=None):

@@ -22,13 +22,13 @@ class Tensor:
     Attributes:
         shape: with the batch axis; `None` where unknown.
         dtype: its type.
-        source: the call that makes it; `None` for an input of the model.
+        producer: the call that makes it; `None` for an input of the model.
         users: the calls that take it, once for each time; `None` for an output of the model.
     """
 
     shape: Shape
     dtype: str
-    source: Call | None = None
+    producer: Call | None = None
     users: list[Call | None] = field(default_factory=list)
 
 
@@ -39,7 +39,7 @@ class Op:
     Attributes:
         name: for messages.
         kind: the name of its class.
-        source: the front end's own object, which the core never looks into.
+        origin: the front end's own object, which the core never looks into.
         rule: how an affine map crosses it; `None` if none does.
         target: how it takes a map up; `None` if it takes none.
         normalization: what it computes if it is a batch norm; `None` if it is none.
@@ -47,7 +47,7 @@ class Op:
 
     name: str
     kind: str
-    source: Any = None
+    origin: Any = None
     rule: PropagationRule | None = None
     target: FoldTarget | None = None
     normalization: Normalization | None = None
@@ -93,7 +93,7 @@ class Graph:
     def add(self, call: Call, outputs: Sequence[tuple[Shape, str]]) -> list[Tensor]:
         """Add a call behind all others, and return its outputs, which are of these shapes and types."""
         call.number = len(self.calls)
-        call.outputs = [Tensor(shape, dtype, source=call) for shape, dtype in outputs]
+        call.outputs = [Tensor(shape, dtype, producer=call) for shape, dtype in outputs]
         self.calls.append(call)
         self._by_op[call.op].append(call)
         for tensor in call.inputs:
@@ -129,7 +129,7 @@ class Graph:
             twin = replace(call, arguments=[copied(given) for given in call.arguments])
             twin.outputs = [copied(output) for output in call.outputs]
             for output in twin.outputs:
-                output.source = twin
+                output.producer = twin
             calls[call] = twin
             new.calls.append(twin)
             new._by_op[twin.op].append(twin)

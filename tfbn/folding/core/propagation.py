@@ -95,21 +95,21 @@ class UnaryRule(PropagationRule):
     """The rule of a class of operations of one tensor."""
 
     @abstractmethod
-    def input_map(self, call: Call, output_map: Affine) -> Affine:
+    def map_backward(self, call: Call, output_map: Affine) -> Affine:
         """The map of the input that maps the output by `output_map`; or CannotFoldError."""
 
     @abstractmethod
-    def output_map(self, call: Call, input_map: Affine) -> Affine:
+    def map_forward(self, call: Call, input_map: Affine) -> Affine:
         """The map of the output where the input is mapped by `input_map`; or CannotFoldError."""
 
     def backward(self, call: Call, affine: Affine) -> list[Maps]:
         self._check_unary(call)
-        return [[self.input_map(call, affine)]]
+        return [[self.map_backward(call, affine)]]
 
     def forward(self, call: Call, maps: Maps) -> Affine:
         self._check_unary(call)
         (input_map,) = filter(None, maps)
-        return self.output_map(call, input_map)
+        return self.map_forward(call, input_map)
 
     def _check_unary(self, call: Call) -> None:
         # As Identity may be; which of its outputs belongs to which is not known.
@@ -125,23 +125,23 @@ class PassThrough(UnaryRule):
     def __init__(self, *conditions: Condition) -> None:
         self.conditions = conditions
 
-    def input_map(self, call: Call, output_map: Affine) -> Affine:
+    def map_backward(self, call: Call, output_map: Affine) -> Affine:
         for condition in self.conditions:
             condition(call, output_map)
         return output_map
 
-    def output_map(self, call: Call, input_map: Affine) -> Affine:
-        return self.input_map(call, input_map)
+    def map_forward(self, call: Call, input_map: Affine) -> Affine:
+        return self.map_backward(call, input_map)
 
 
 class NegativeRule(UnaryRule):
     """The offset changes its sign."""
 
-    def input_map(self, call: Call, output_map: Affine) -> Affine:
+    def map_backward(self, call: Call, output_map: Affine) -> Affine:
         return Affine.of(output_map.scale, -output_map.offset)
 
-    def output_map(self, call: Call, input_map: Affine) -> Affine:
-        return self.input_map(call, input_map)
+    def map_forward(self, call: Call, input_map: Affine) -> Affine:
+        return self.map_backward(call, input_map)
 
 
 @dataclass(frozen=True)
@@ -154,10 +154,10 @@ class PermuteRule(UnaryRule):
 
     order: Callable[[Call], Sequence[int]]
 
-    def input_map(self, call: Call, output_map: Affine) -> Affine:
+    def map_backward(self, call: Call, output_map: Affine) -> Affine:
         return output_map.map(lambda array: array.transpose(np.argsort(self._order(call))))
 
-    def output_map(self, call: Call, input_map: Affine) -> Affine:
+    def map_forward(self, call: Call, input_map: Affine) -> Affine:
         return input_map.map(lambda array: array.transpose(self._order(call)))
 
     def _order(self, call: Call) -> list[int]:
@@ -200,12 +200,12 @@ class ReshapeRule(UnaryRule):
 
     order: Callable[[Call], tuple[int, ...]]
 
-    def input_map(self, call: Call, output_map: Affine) -> Affine:
+    def map_backward(self, call: Call, output_map: Affine) -> Affine:
         order, before = self.order(call), call.inputs[0].shape[1:]
         ordered = reshaped(output_map, call.outputs[0].shape[1:], [before[axis] for axis in order])
         return ordered.map(lambda array: array.transpose(np.argsort(order)))
 
-    def output_map(self, call: Call, input_map: Affine) -> Affine:
+    def map_forward(self, call: Call, input_map: Affine) -> Affine:
         order, before = self.order(call), call.inputs[0].shape[1:]
         ordered = input_map.map(lambda array: array.transpose(order))
         return reshaped(ordered, [before[axis] for axis in order], call.outputs[0].shape[1:])
@@ -228,7 +228,7 @@ class GlobalPoolRule(UnaryRule):
     def __init__(self, *conditions: Condition) -> None:
         self.conditions = (per_channel, *conditions)
 
-    def input_map(self, call: Call, output_map: Affine) -> Affine:
+    def map_backward(self, call: Call, output_map: Affine) -> Affine:
         rank = len(call.inputs[0].shape) - 1
         if not call.attributes["keepdims"]:
             first = call.attributes["data_format"] == "channels_first"
@@ -238,7 +238,7 @@ class GlobalPoolRule(UnaryRule):
             condition(call, output_map)
         return output_map
 
-    def output_map(self, call: Call, input_map: Affine) -> Affine:
+    def map_forward(self, call: Call, input_map: Affine) -> Affine:
         for condition in self.conditions:
             condition(call, input_map)
         if call.attributes["keepdims"]:
@@ -249,21 +249,21 @@ class GlobalPoolRule(UnaryRule):
 class RepeatVectorRule(UnaryRule):
     """RepeatVector: a new axis along which nothing varies."""
 
-    def input_map(self, call: Call, output_map: Affine) -> Affine:
+    def map_backward(self, call: Call, output_map: Affine) -> Affine:
         return _without_first_axis(output_map, f"it varies along the axis that {call.op} repeats")
 
-    def output_map(self, call: Call, input_map: Affine) -> Affine:
+    def map_forward(self, call: Call, input_map: Affine) -> Affine:
         return _with_first_axis(input_map)
 
 
 class TimeStepRule(UnaryRule):
     """A step taken out of a sequence (`into`), or put back: along the axis of time nothing may vary."""
 
-    def input_map(self, call: Call, output_map: Affine) -> Affine:
+    def map_backward(self, call: Call, output_map: Affine) -> Affine:
         into = call.attributes["into"]
         return _with_first_axis(output_map) if into else self._without_time(call, output_map)
 
-    def output_map(self, call: Call, input_map: Affine) -> Affine:
+    def map_forward(self, call: Call, input_map: Affine) -> Affine:
         into = call.attributes["into"]
         return self._without_time(call, input_map) if into else _with_first_axis(input_map)
 

@@ -99,7 +99,7 @@ class _Search:
         self.targets: dict[Op, Affine] = {}
         self.removed: list[Op] = [batch_norm]
 
-    def target(self, call: Call) -> FoldTarget | None:
+    def target_at(self, call: Call) -> FoldTarget | None:
         """What takes a map up at a call; CannotFoldError if no map may reach it."""
         op = call.op
         if call.obstacle is not None:
@@ -114,7 +114,7 @@ class _Search:
             raise CannotFoldError(self.state.excluded[op])
         return op.target
 
-    def rule(self, call: Call) -> PropagationRule:
+    def rule_at(self, call: Call) -> PropagationRule:
         if call.op.rule is None:
             raise CannotFoldError(f"{call.op} ({call.op.kind}) can neither take it up nor let it pass")
         return call.op.rule
@@ -154,13 +154,13 @@ class _Backward(_Search):
                 "it varies along an axis that one of the tensors before it does not have"
             )
         self.maps[tensor] = affine
-        call = tensor.source
+        call = tensor.producer
         if call is None:
             raise CannotFoldError("it normalises an input of the model, with no layer before it")
-        if (target := self.target(call)) is not None:
+        if (target := self.target_at(call)) is not None:
             self.take_up(call.op, target.output(call, affine))
         else:
-            self._cross(call, self.rule(call).backward(call, affine))
+            self._cross(call, self.rule_at(call).backward(call, affine))
 
     def _cross(self, call: Call, possibilities: list[Maps]) -> None:
         """Ask all inputs of a call, by the first possibility that they can all meet."""
@@ -237,11 +237,11 @@ class _Forward(_Search):
         while self.waiting:
             call = self.reached[heapq.heappop(self.waiting)]
             maps = [self.maps.get(tensor) for tensor in call.inputs]
-            if (target := self.target(call)) is not None:
+            if (target := self.target_at(call)) is not None:
                 self._check_first_alone(call)
                 self.take_up(call.op, target.input(call, self.maps[call.inputs[0]]))
             else:
-                self._leave(call.outputs[0], self.rule(call).forward(call, maps))
+                self._leave(call.outputs[0], self.rule_at(call).forward(call, maps))
         for op in self.targets:
             if any(call.number not in self.reached for call in self.graph.of(op)):
                 raise CannotFoldError(_shared(op))
@@ -287,5 +287,5 @@ def _shared(op: Op) -> str:
 
 def _used_elsewhere(tensor: Tensor, user: Call | None) -> str:
     where = "as an output of the model" if user is None else f"by {user.op}"
-    name = str(tensor.source.op) if tensor.source else "'the input'"
+    name = str(tensor.producer.op) if tensor.producer else "'the input'"
     return f"the output of {name} is used by more than this batch norm: {where} too"

@@ -25,7 +25,7 @@ class SliceRule(UnaryRule):
 
     places: Callable[[Call], Places]
 
-    def input_map(self, call: Call, output_map: Affine) -> Affine:
+    def map_backward(self, call: Call, output_map: Affine) -> Affine:
         """The same map for the part, and for the rest none, or, if nothing else reads it, the same."""
         tensor, places = call.inputs[0], self.places(call)
         dropped = [axis for axis, place in enumerate(places) if isinstance(place, int)]
@@ -45,7 +45,7 @@ class SliceRule(UnaryRule):
         scale[tuple(part)], offset[tuple(part)] = affine.scale, affine.offset
         return Affine.of(scale, offset)
 
-    def output_map(self, call: Call, input_map: Affine) -> Affine:
+    def map_forward(self, call: Call, input_map: Affine) -> Affine:
         places = self.places(call)
 
         def part(array: np.ndarray) -> np.ndarray:
@@ -59,7 +59,7 @@ class SliceRule(UnaryRule):
 
     def takes_nothing(self, call: Call, affine: Affine) -> bool:
         try:
-            part = self.output_map(call, affine)
+            part = self.map_forward(call, affine)
         except CannotFoldError:
             return False
         return part.equals(Affine.identity(part.rank))
@@ -124,7 +124,7 @@ def split(call: Call) -> Places:
 class PadRule(UnaryRule):
     """Zeros, or copies of elements, around a sample."""
 
-    def input_map(self, call: Call, output_map: Affine) -> Affine:
+    def map_backward(self, call: Call, output_map: Affine) -> Affine:
         widths = self._checked(call, output_map)
 
         def inner(array: np.ndarray, varying: bool = True) -> np.ndarray:
@@ -141,7 +141,7 @@ class PadRule(UnaryRule):
                 no_offset(call, output_map)
         return output_map.map(inner)
 
-    def output_map(self, call: Call, input_map: Affine) -> Affine:
+    def map_forward(self, call: Call, input_map: Affine) -> Affine:
         widths = self._checked(call, input_map)
         constant = call.attributes["mode"] == "constant"
 
@@ -184,7 +184,7 @@ class ReductionRule(UnaryRule):
     def __init__(self, *conditions: Condition, total: bool = False) -> None:
         self.conditions, self.total = conditions, total
 
-    def input_map(self, call: Call, output_map: Affine) -> Affine:
+    def map_backward(self, call: Call, output_map: Affine) -> Affine:
         axes = self._axes(call)
         if not call.attributes["keepdims"]:
             output_map = output_map.map(lambda array: _with_axes(array, axes))
@@ -192,7 +192,7 @@ class ReductionRule(UnaryRule):
             condition(call, output_map)
         return Affine.of(output_map.scale, output_map.offset / self._terms(call, output_map, axes))
 
-    def output_map(self, call: Call, input_map: Affine) -> Affine:
+    def map_forward(self, call: Call, input_map: Affine) -> Affine:
         axes = self._axes(call)
         if varying := [axis + 1 for axis in input_map.axes if axis in axes]:
             raise CannotFoldError(

@@ -14,7 +14,7 @@ from ...copying import configuration, like
 from ...opening import CannotOpenError, opened
 from ..core.affine import CannotFoldError
 from ..core.graph import Graph, Op
-from ..core.kernels import ScaledKernel, round_to
+from ..core.kernel_arithmetic import ScaledKernel, round_to
 from ..core.plan import Plan, make_plan
 from ..core.targets import PendingFold
 from ..report import FoldEntry, FoldReport
@@ -93,7 +93,7 @@ def _plan(graph: Graph, adapt: Adapt) -> tuple[Plan, dict[Op, keras.layers.Layer
             if op not in plan.pending or op in plan.into:  # or it is a batch norm that goes itself
                 continue
             try:
-                written[op] = _written(op.source, plan.pending[op], adapt)
+                written[op] = _written(op.origin, plan.pending[op], adapt)
             except CannotFoldError as reason:
                 excluded[op] = str(reason)
                 break
@@ -109,8 +109,8 @@ def _build(
     may_share: bool,
 ) -> tuple[keras.Model, dict[int, keras.layers.Layer]]:
     replacements: dict[int, keras.layers.Layer | CloneAction] = {
-        **{id(op.source): layer for op, layer in written.items()},
-        **{id(op.source): CloneAction.SKIP for op in plan.into},
+        **{id(op.origin): layer for op, layer in written.items()},
+        **{id(op.origin): CloneAction.SKIP for op in plan.into},
     }
     return rebuild(model, lambda layer: replacements.get(id(layer), CloneAction.COPY), adapt, may_share)
 
@@ -160,14 +160,14 @@ def _report(
 ) -> FoldReport:
     layers = layer_paths(model)
     paths = {id(layer): path for path, layer in layers.items()}
-    into = {id(op.source): plan.final_targets(op) for op in plan.into}
-    reasons = {id(op.source): reason for op, reason in plan.reasons.items()}
+    into = {id(op.origin): plan.final_targets(op) for op in plan.into}
+    reasons = {id(op.origin): reason for op, reason in plan.reasons.items()}
     unlike = excluded_batch_norms(model)
 
     def entry(path: str, layer: Any) -> FoldEntry:
         kind = type(layer).__name__
         if id(layer) in into:
-            return FoldEntry(path, kind, tuple(paths[id(op.source)] for op in into[id(layer)]))
+            return FoldEntry(path, kind, tuple(paths[id(op.origin)] for op in into[id(layer)]))
         if path in unlike:
             return FoldEntry(path, kind, reason=unlike[path][1])
         return FoldEntry(path, kind, reason=reasons.get(id(layer)) or hidden(path))

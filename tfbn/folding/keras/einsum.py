@@ -17,14 +17,14 @@ class EinsumTarget(LayerTarget):
     """EinsumDense. Its form of a map has an axis for each letter of the output (or input)."""
 
     def output(self, call: Call, affine: Affine) -> Affine:
-        layer = call.op.source
+        layer = call.op.origin
         check_weights(layer)
         check_activation(call.op, affine)
         _, kernel, output = letters(layer)
         return self._lettered(layer, affine, output, kernel)
 
     def input(self, call: Call, affine: Affine) -> Affine:
-        layer = call.op.source
+        layer = call.op.origin
         check_weights(layer)
         source, kernel, output = letters(layer)
         if affine.offset.any() and (lost := set(source) - set(kernel) - set(output)):

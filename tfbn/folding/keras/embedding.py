@@ -6,7 +6,7 @@ import keras
 
 from ..core.affine import Affine, CannotFoldError
 from ..core.graph import Call
-from ..core.kernels import ScaledKernel
+from ..core.kernel_arithmetic import ScaledKernel
 from ..core.targets import PendingFold
 from .targets import LayerEdit, LayerTarget, arrays, check_weights, per_channel_map
 
@@ -15,7 +15,7 @@ class EmbeddingTarget(LayerTarget):
     """An Embedding takes up the map of its output, the same for all tokens."""
 
     def output(self, call: Call, affine: Affine) -> Affine:
-        layer = call.op.source
+        layer = call.op.origin
         check_weights(layer)
         shape = call.outputs[0].shape
         return per_channel_map(layer, affine, (len(shape) - 1,), shape)

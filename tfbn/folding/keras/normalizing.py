@@ -10,7 +10,7 @@ from ...batch_norms import inference_affine
 from ...layer import BatchNorm
 from ..core.affine import Affine, CannotFoldError
 from ..core.graph import Call
-from ..core.kernels import round_to
+from ..core.kernel_arithmetic import round_to
 from ..core.targets import PendingFold
 from .targets import LayerEdit, LayerTarget, arrays, per_channel_map
 
@@ -28,7 +28,7 @@ class BatchNormTarget(LayerTarget):
     merges = True
 
     def output(self, call: Call, affine: Affine) -> Affine:
-        layer, shape = call.op.source, call.inputs[0].shape
+        layer, shape = call.op.origin, call.inputs[0].shape
         return per_channel_map(layer, affine, channel_axes(layer.axis, len(shape)), shape)
 
     input = output
@@ -56,7 +56,7 @@ class RescalingTarget(LayerTarget):
 
     def output(self, call: Call, affine: Affine) -> Affine:
         found = self.input(call, affine)
-        own = np.atleast_1d(np.asarray(call.op.source.offset, "float64"))
+        own = np.atleast_1d(np.asarray(call.op.origin.offset, "float64"))
         offset = np.abs(found.scale * own + found.offset)
         # What it adds now was exact, or cancelled where the batch norm took its mean off.
         if call.dtype != "float64" and (offset > MOST_OFFSET).any():
@@ -67,7 +67,7 @@ class RescalingTarget(LayerTarget):
         return found
 
     def input(self, call: Call, affine: Affine) -> Affine:
-        layer, shape = call.op.source, call.inputs[0].shape
+        layer, shape = call.op.origin, call.inputs[0].shape
         own = [np.ndim(number) for number in (layer.scale, layer.offset)]
         if any(rank > 1 for rank in own):
             raise CannotFoldError(f"{layer.name!r} scales along several axes")
@@ -95,7 +95,7 @@ class NormalizationTarget(LayerTarget):
         if (affine.scale <= 0).any():
             raise CannotFoldError(f"{call.op} cannot take up a scale that is not positive")
         shape = call.inputs[0].shape
-        return per_channel_map(call.op.source, affine, (len(shape) - 1,), shape)
+        return per_channel_map(call.op.origin, affine, (len(shape) - 1,), shape)
 
     input = output
 
@@ -113,7 +113,7 @@ class NormalizationTarget(LayerTarget):
         return LayerEdit({"mean": mean.tolist(), "variance": variance.tolist()})
 
     def _check(self, call: Call) -> None:
-        layer, last = call.op.source, len(call.inputs[0].shape) - 1
+        layer, last = call.op.origin, len(call.inputs[0].shape) - 1
         if layer.invert or tuple(axis % (last + 1) for axis in layer.axis) != (last,):
             raise CannotFoldError(f"{layer.name!r} does not normalise just the last axis")
 

@@ -55,8 +55,8 @@ def tied(graph: Graph) -> dict[Op, str]:
     owners: dict[int, list[Op]] = defaultdict(list)
     for op in dict.fromkeys(call.op for call in graph.calls):
         # An open model has no weights but those of its layers, whose calls are here too.
-        if not has_readable_graph(op.source):
-            for weight in getattr(op.source, "weights", ()):
+        if not has_readable_graph(op.origin):
+            for weight in getattr(op.origin, "weights", ()):
                 owners[id(weight)].append(op)
     return {
         op: f"{op} has a weight in common with {other}; give each its own"
@@ -74,7 +74,7 @@ def called_in_training(model: keras.Model) -> list[keras.layers.Layer]:
         ValueError: a layer has no configuration.
     """
     graph = _Reader(with_rules=False).read(model)
-    called = (call.op.source for call in graph.calls if call.attributes["training"])
+    called = (call.op.origin for call in graph.calls if call.attributes["training"])
     return list({id(layer): layer for layer in called if isinstance(layer, keras.layers.Layer)}.values())
 
 
@@ -147,7 +147,9 @@ class _Reader:
         if _is_by_steps(layer, given):
             return {0: self._enter_steps(layer, given, *specified[0])}
         numbers = sorted(specified)
-        if is_split(layer):  # a call for each part that is used
+        if not isinstance(layer, keras.layers.Layer) and is_split(
+            layer
+        ):  # a call for each part that is used
             return {
                 number: self._add(layer, given, [specified[number]], {"part": number})[0]
                 for number in numbers

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..core.affine import Affine, CannotFoldError
 from ..core.graph import Call
-from ..core.kernels import KernelLayout
+from ..core.kernel_arithmetic import KernelLayout
 from ..core.targets import PendingFold
 from .targets import LayerEdit, LayerTarget, arrays, check_weights, per_channel_map
 
@@ -21,7 +21,7 @@ class RecurrentTarget(LayerTarget):
         raise CannotFoldError(f"{call.op} feeds its output back to itself")
 
     def input(self, call: Call, affine: Affine) -> Affine:
-        layer = call.op.source
+        layer = call.op.origin
         check_weights(layer)
         if call.attributes["training"] and (layer.dropout or layer.recurrent_dropout):
             raise CannotFoldError(f"{call.op} is called with training=True and drops values at random")

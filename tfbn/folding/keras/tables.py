@@ -17,7 +17,7 @@ from ..core.combining import (
     MultiplyRule,
     SameMapForAllInputs,
 )
-from ..core.kernels import KernelLayout
+from ..core.kernel_arithmetic import KernelLayout
 from ..core.propagation import (
     GlobalPoolRule,
     PassThrough,

@@ -14,7 +14,7 @@ from ...axes import bias_may_be_misplaced
 from ...data_format.support import CONVERT
 from ..core.affine import Affine, CannotFoldError
 from ..core.graph import Call, Op
-from ..core.kernels import KernelLayout, ScaledKernel
+from ..core.kernel_arithmetic import KernelLayout, ScaledKernel
 from ..core.propagation import check_no_offset, check_not_negative
 from ..core.targets import FoldTarget, PendingFold
 
@@ -55,12 +55,12 @@ class KernelTarget(LayerTarget):
     transposed: bool = False
 
     def output(self, call: Call, affine: Affine) -> Affine:
-        check_weights(call.op.source)
+        check_weights(call.op.origin)
         check_activation(call.op, affine)
         return self._channels(call, affine, call.outputs[0].shape)
 
     def input(self, call: Call, affine: Affine) -> Affine:
-        layer = call.op.source
+        layer = call.op.origin
         check_weights(layer)
         if affine.offset.any() and getattr(layer, "padding", "valid") != "valid":
             raise CannotFoldError(
@@ -83,7 +83,7 @@ class KernelTarget(LayerTarget):
         return LayerEdit({}, dict(scaled))
 
     def _channels(self, call: Call, affine: Affine, shape: tuple[int | None, ...]) -> Affine:
-        layer, output = call.op.source, call.outputs[0].shape
+        layer, output = call.op.origin, call.outputs[0].shape
         first = self.images and layer.data_format == "channels_first"
         biased = layer.use_bias or affine.offset.any()
         if first and biased and bias_may_be_misplaced(output):
@@ -132,7 +132,7 @@ def check_weights(layer: keras.layers.Layer) -> None:
 
 def check_activation(op: Op, affine: Affine) -> None:
     """Refuse a map that does not move from behind a layer's own activation to before it."""
-    layer = op.source
+    layer = op.origin
     if layer.activation in (None, keras.activations.linear):
         return
     name = getattr(layer.activation, "__name__", None) or type(layer.activation).__name__

@@ -51,13 +51,13 @@ class KernelLayout:
 
     Attributes:
         kernel: the weight with an output-channel axis.
-        outputs: that axis, from the end, or several that count the channels together.
-        inputs: the weight that counts the input channels (of one group), and its axis that does.
+        output_axes: that axis, from the end, or several that count the channels together.
+        input_axis: the weight that counts the input channels (of one group), and its axis that does.
     """
 
     kernel: str
-    outputs: tuple[int, ...]
-    inputs: tuple[str, int]
+    output_axes: tuple[int, ...]
+    input_axis: tuple[str, int]
 
     def fold(
         self, kernels: Mapping[str, np.ndarray], bias: np.ndarray, pending: PendingFold, groups: int = 1
@@ -72,13 +72,13 @@ class KernelLayout:
         """
         scaled = {name: ScaledKernel(array) for name, array in kernels.items()}
         if (before := pending.input_map) is not None:
-            name, axis = self.inputs
+            name, axis = self.input_axis
             if before.offset.any():
                 bias = bias + self._response(kernels, before.offset, groups)
             factor = _along_inputs(kernels[name], axis, before.scale, groups)
             scaled[name] = scaled[name].times(factor)
         if (after := pending.output_map) is not None:
-            shape = per_channel_shape(kernels[self.kernel].shape, self.outputs)
+            shape = per_channel_shape(kernels[self.kernel].shape, self.output_axes)
             scale = np.broadcast_to(after.scale, math.prod(shape)).reshape(shape)
             scaled[self.kernel] = scaled[self.kernel].times(scale)
             bias = after.scale * bias + after.offset
@@ -88,14 +88,14 @@ class KernelLayout:
         self, kernels: Mapping[str, np.ndarray], offset: np.ndarray, groups: int
     ) -> np.ndarray:
         """What the kernels make of a constant input: one number for each output channel."""
-        name, axis = self.inputs
+        name, axis = self.input_axis
         kernel = kernels[name]
         spatial = tuple(range(kernel.ndim - 2))
         taps = kernel.sum(spatial, dtype="float64", keepdims=True)
         sums = (taps * _along_inputs(kernel, axis, offset, groups)).reshape(taps.shape[-2:])
         if name != self.kernel:
             return sums.reshape(-1) @ kernels[self.kernel].reshape(sums.size, -1)
-        return sums.reshape(-1) if len(self.outputs) > 1 else sums.sum(0)
+        return sums.reshape(-1) if len(self.output_axes) > 1 else sums.sum(0)
 
 
 def _along_inputs(kernel: np.ndarray, axis: int, channels: np.ndarray, groups: int) -> np.ndarray:
