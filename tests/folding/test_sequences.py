@@ -84,6 +84,14 @@ def test_initial_states(normalized):
         check(model, folded=1, into=["gru"])
 
 
+@pytest.mark.parametrize("kind", [L.LSTM, L.GRU, L.SimpleRNN])
+def test_a_state_keeps_the_batch_norm(kind):
+    inputs = keras.Input(batch_shape=(2, *STEPS))
+    model = weigh(keras.Model(inputs, kind(3, stateful=True, name="rnn")(bn()(inputs))))
+    _, report = tfbn.fold(model)
+    assert "'rnn' is stateful, and its state would be lost" in report.kept[0].reason
+
+
 def test_a_mask_keeps_the_batch_norm():
     model = functional(STEPS, L.Masking(), bn(), L.LSTM(3))
     check(weigh(model), folded=0, reason="with a mask")

@@ -23,6 +23,8 @@ class RecurrentTarget(LayerTarget):
     def input(self, call: Call, affine: Affine) -> Affine:
         layer = call.op.origin
         check_weights(layer)
+        if layer.stateful:
+            raise CannotFoldError(f"{call.op} is stateful, and its state would be lost")
         if call.attributes["training"] and (layer.dropout or layer.recurrent_dropout):
             raise CannotFoldError(f"{call.op} is called with training=True and drops values at random")
         shape = call.inputs[0].shape
