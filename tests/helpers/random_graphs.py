@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import tfbn
 from networks import randomize
-from random_layers import ON_ONE, ON_TWO, NamedSumChain, chain
+from random_layers import CLOSED, ON_ONE, ON_TWO, NamedSumChain, chain
 from tfbn.batch_norms import batch_norms
 
 L, ops = keras.layers, keras.ops
@@ -222,19 +222,23 @@ class Builder:
 
     def chain(self, kinds, depth=0):
         """A custom layer around a batch norm, at any place, and what stands around it."""
-        parts = [self.part(depth) for _ in range(self.data.draw(st.integers(0, 2)))]
+        if kinds is ON_ONE and self.pick([True] + [False] * 7):
+            kinds = CLOSED
+        parts = [self.part(kinds, depth) for _ in range(self.data.draw(st.integers(0, 2)))]
         parts.insert(self.data.draw(st.integers(0, len(parts))), self.batch_norm())
         return chain(self.pick(kinds), parts, self.pick([True, False]), self.pick([True, False, False]))
 
-    def part(self, depth):
+    def part(self, kinds, depth):
         kind = self.pick(["linear", "linear", "linear", "crossed", "custom", "again", "nested"])
-        if kind == "custom" and depth < 2:
+        if kind == "crossed":
+            return self.crossed()
+        if kinds is CLOSED or depth == 2:
+            return self.linear()
+        if kind == "custom":
             return self.chain(ON_ONE, depth + 1)
         if kind == "again" and self.layers:
             return self.pick(self.layers)
-        if kind == "nested" and depth < 2:
-            return self.nested()
-        return self.crossed() if kind == "crossed" else self.linear()
+        return self.nested() if kind == "nested" else self.linear()
 
     def model(self):
         for _ in range(self.data.draw(st.integers(2, 9))):

@@ -2,7 +2,7 @@
 
 import keras
 
-from tfbn.batch_norms import batch_norms, layer_paths
+from tfbn.batch_norms import AnyBatchNorm, batch_norms, layer_paths
 
 L = keras.layers
 
@@ -28,7 +28,7 @@ class Chain(L.Layer):
     def call(self, inputs, training=None):
         x = inputs
         for part in self.parts:
-            told = self.tells and isinstance(part, (Chain, L.BatchNormalization))
+            told = self.tells and isinstance(part, (Chain, AnyBatchNorm))
             x = part(x, training=training) if told else part(x)
         return x
 
@@ -75,6 +75,17 @@ class NamedSumChain(Chain):
         return inputs_shape
 
 
+class WeightedChain(Chain):
+    """A chain with a weight of its own, for which it stays whole."""
+
+    def build(self, shape):
+        super().build(shape)
+        self.factor = self.add_weight(shape=(), name="factor")
+
+    def call(self, inputs, training=None):
+        return super().call(inputs, training) * self.factor
+
+
 @keras.saving.register_keras_serializable("tests")
 class CopiedChain(Copied, Chain):
     pass
@@ -85,8 +96,14 @@ class CopiedSumChain(Copied, SumChain):
     pass
 
 
-# By whether there are two tensors, and whether it can be copied.
+@keras.saving.register_keras_serializable("tests")
+class CopiedWeightedChain(Copied, WeightedChain):
+    pass
+
+
+# What can be opened, by the number of tensors; and what cannot.
 ON_ONE, ON_TWO = [Chain, CopiedChain], [SumChain, NamedSumChain, CopiedSumChain]
+CLOSED = [WeightedChain, CopiedWeightedChain]  # copies of these would share no layers with others
 
 
 def chain(kind, parts, tells, same_names):
