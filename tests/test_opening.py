@@ -240,6 +240,40 @@ def test_what_cannot_be_opened_stays_whole_and_says_why(kind, reason, unchanged)
     assert relative_difference(folded(x), model(x, training=False)) < FLOAT32
 
 
+def test_a_layer_that_random_inputs_do_not_fit_stays_whole():
+    class Deep(ConvBNReLU):
+        def call(self, inputs, training=None):
+            if inputs.shape[1] not in (None, 8):
+                raise ValueError("no such\nsize")
+            return super().call(inputs, training)
+
+    inputs = keras.Input((None, None, 4))
+    model = randomize(keras.Model(inputs, Deep(name="deep")(inputs)))
+    folded, report = tfbn.fold(model)
+    assert "'deep' (Deep), which does not run on random inputs" in report.kept[0].reason
+    assert "no such" in report.kept[0].reason
+    x = reference.data((3, *IMAGE))
+    np.testing.assert_array_equal(folded(x), model(x, training=False))
+
+
+def test_a_subclassed_model_is_opened_at_the_sizes_that_fit_it():
+    class Skip(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.stem = ConvBNReLU(name="stem")
+            self.down, self.up = L.MaxPooling2D(5), L.UpSampling2D(5)
+
+        def call(self, inputs, training=None):
+            x = self.stem(inputs, training=training)
+            return x + self.up(self.down(x))
+
+    model = Skip()
+    model(np.ones((1, 10, 10, 4), "float32"))
+    folded, report = tfbn.fold(randomize(model))
+    assert [entry.path for entry in report.folded] == ["stem/bn"]
+    assert folded.inputs[0].shape == (None, 10, 10, 4)
+
+
 def test_a_layer_that_is_given_a_mask_stays_whole():
     class Normalized(L.Layer):
         def __init__(self, **kwargs):

@@ -234,13 +234,23 @@ def _cast(layer: keras.layers.Layer, tensor: Any) -> Any:
 def _check_same(
     layer: keras.layers.Layer, inside: keras.Model, args: Any, kwargs: Mapping[str, Any]
 ) -> None:
-    """Refuse an inside that computes anything else than the layer does, or leaves an assignment out."""
+    """Refuse an inside that computes anything else than the layer does, or leaves an assignment out.
+
+    A layer that random inputs do not fit is refused, too, for nothing shows that they are the same.
+    """
     random = np.random.default_rng(0)
     drawn = [_draw(tensor, random) for tensor in _tensors((args, kwargs))]
     args, kwargs = _filled((args, dict(kwargs)), drawn)
     who = f"it is inside {layer.name!r} ({type(layer).__name__}), which "
-    with keras.StatelessScope() as scope:
-        expected = layer(*args, **_at_inference(layer, kwargs))
+    try:
+        with keras.StatelessScope() as scope:
+            expected = layer(*args, **_at_inference(layer, kwargs))
+    except Exception as error:  # such sizes may not fit, or TensorFlow have no kernel here
+        shapes = ", ".join(str(array.shape) for array in drawn)
+        raise CannotOpenError(
+            f"{who}does not run on random inputs of shape {shapes}, on which it would be compared with "
+            f"what keras.Input shows; give the model inputs of fixed sizes. It says: {one_line(error)}"
+        ) from error
     if scope.state_mapping:
         raise CannotOpenError(f"{who}changes variables at inference")
     found = inside(drawn if len(drawn) > 1 else drawn[0], training=False)

@@ -10,6 +10,7 @@ import reference
 import tfbn
 from networks import outputs, relative_difference
 from random_graphs import Builder, drawn, randomize_as_drawn
+from random_layers import batch_norms_in_chains
 from tfbn.batch_norms import batch_norms
 
 # Folding is exact but for rounding, which a graph may make larger by cancelling: in float64 a wrong rule
@@ -26,6 +27,23 @@ SHARDS = [
 SHARDS += [(shard, "mixed_float16", False) for shard in range(10, 15)]
 
 
+CUSTOM = [pytest.param(15, "float64", marks=pytest.mark.once), (16, "mixed_float16")]
+
+
+def check_folded(model, policy):
+    """Fold a model, compare it with what comes out, and return the report."""
+    folded, report = tfbn.fold(model)
+    x = reference.data((3, *model.inputs[0].shape[1:]))
+    for got, want in zip(outputs(folded, x), outputs(model, x), strict=True):
+        if np.abs(want).max() > 0:
+            assert relative_difference(got, want) < TOLERANCES[policy], str(report)
+        else:
+            np.testing.assert_array_equal(got, want)
+    assert len(batch_norms(folded)) == len(report.kept)
+    assert [entry.path for entry in report.entries] == list(batch_norms(model))
+    return report
+
+
 @pytest.mark.parametrize(("shard", "policy", "first"), SHARDS)
 def test_random_graphs_fold_to_the_same_function(shard, policy, first):
     found = {"folded": 0, "all": 0}
@@ -35,16 +53,27 @@ def test_random_graphs_fold_to_the_same_function(shard, policy, first):
     def run(data, number):
         keras.config.set_dtype_policy(policy)
         model = randomize_as_drawn(Builder(data, first).model(), number)
-        folded, report = tfbn.fold(model)
-        x = reference.data((3, *model.inputs[0].shape[1:]))
-        for got, want in zip(outputs(folded, x), outputs(model, x), strict=True):
-            if np.abs(want).max() > 0:
-                assert relative_difference(got, want) < TOLERANCES[policy], str(report)
-            else:
-                np.testing.assert_array_equal(got, want)
-        assert len(batch_norms(folded)) == len(report.kept)
+        report = check_folded(model, policy)
         found["folded"] += len(report.folded)
         found["all"] += len(report.entries)
 
     run()
     assert found["folded"] > found["all"] / 4  # else the graphs would show nothing
+
+
+@pytest.mark.parametrize(("shard", "policy"), CUSTOM)
+def test_random_graphs_with_custom_layers_fold_to_the_same_function(shard, policy):
+    found = {"folded": 0, "all": 0}
+
+    @drawn(30, shard)
+    @given(st.data(), st.integers(0, 3))
+    def run(data, number):
+        keras.config.set_dtype_policy(policy)
+        model = randomize_as_drawn(Builder(data, first=False, custom=True).model(), number)
+        report = check_folded(model, policy)
+        inside = batch_norms_in_chains(model)
+        found["folded"] += sum(entry.path in inside for entry in report.folded)
+        found["all"] += len(inside)
+
+    run()
+    assert found["folded"] > found["all"] / 4, found

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import tfbn
 from networks import randomize
+from random_layers import CLOSED, ON_ONE, ON_TWO, NamedSumChain, chain
 from tfbn.batch_norms import batch_norms
 
 L, ops = keras.layers, keras.ops
@@ -26,10 +27,17 @@ def drawn(examples, shard):
 
 
 class Builder:
-    """Draws a graph: each step takes tensors drawn before, all of one shape, and makes another."""
+    """Draws a graph: each step takes tensors drawn before, all of one shape, and makes another.
 
-    def __init__(self, data, first):
+    Args:
+        data: what hypothesis draws from.
+        first: whether channels come first.
+        custom: whether pieces of the graph may be in custom layers.
+    """
+
+    def __init__(self, data, first, custom=False):
         self.data = data
+        self.custom = custom
         self.format = {"data_format": "channels_first" if first else "channels_last"}
         self.axis = 1 if first else -1
         shape = (CHANNELS, 6, 5) if first else (6, 5, CHANNELS)
@@ -96,8 +104,10 @@ class Builder:
             "through",
             "through",
         ]
-        kind = self.pick(kinds)
-        if kind == "merge":
+        kind = self.pick(kinds + ["custom"] * 4 if self.custom else kinds)
+        if kind == "custom":
+            self.tensors.append(self.custom_layer())
+        elif kind == "merge":
             self.tensors.append(self.merged(self.tensor(), self.tensor()))
         elif kind == "other":
             self.tensors.append(self.other(self.tensor()))
@@ -183,12 +193,52 @@ class Builder:
         return self.linear_of(x[:, :, :6] if self.axis == 1 else x[:, :6])
 
     def nested(self):
-        inner = Builder(self.data, self.axis == 1)
+        inner = Builder(self.data, self.axis == 1, self.custom)
         for _ in range(self.data.draw(st.integers(1, 3))):
             inner.step()
         model = keras.Model(inner.inputs, inner.tensors[-1])
         self.layers.append(model)
         return model
+
+    def custom_layer(self):
+        """Call a new custom layer, once or twice."""
+        if self.pick([True, False, False]):
+            layer = self.chain(ON_TWO)
+            call = self.on_two(layer)
+        else:
+            layer = call = self.chain(ON_ONE)
+            self.layers.append(layer)
+        x = call(self.tensor())
+        how = self.pick(["once", "once", "in turn", "side by side"])
+        if how == "in turn":
+            return call(x)
+        return self.merged(x, call(self.tensor())) if how == "side by side" else x
+
+    def on_two(self, layer):
+        y = self.tensor()
+        if isinstance(layer, NamedSumChain):
+            return lambda x: layer(x, other=y)
+        return lambda x: layer([x, y])
+
+    def chain(self, kinds, depth=0):
+        """A custom layer around a batch norm, at any place, and what stands around it."""
+        if kinds is ON_ONE and self.pick([True] + [False] * 7):
+            kinds = CLOSED
+        parts = [self.part(kinds, depth) for _ in range(self.data.draw(st.integers(0, 2)))]
+        parts.insert(self.data.draw(st.integers(0, len(parts))), self.batch_norm())
+        return chain(self.pick(kinds), parts, self.pick([True, False]), self.pick([True, False, False]))
+
+    def part(self, kinds, depth):
+        kind = self.pick(["linear", "linear", "linear", "crossed", "custom", "again", "nested"])
+        if kind == "crossed":
+            return self.crossed()
+        if kinds is CLOSED or depth == 2:
+            return self.linear()
+        if kind == "custom":
+            return self.chain(ON_ONE, depth + 1)
+        if kind == "again" and self.layers:
+            return self.pick(self.layers)
+        return self.nested() if kind == "nested" else self.linear()
 
     def model(self):
         for _ in range(self.data.draw(st.integers(2, 9))):
