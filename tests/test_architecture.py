@@ -23,6 +23,7 @@ ORDER = [
     "moving_statistics",
     "copying",
     "cloning",
+    "recording",
     "opening",
     "data_format",
     "in_place",

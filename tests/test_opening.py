@@ -3,70 +3,15 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import reference
 import tfbn
+from custom_layers import IMAGE, Block, ConvBNReLU, resnet
 from networks import FLOAT32, outputs, randomize, relative_difference
 from tfbn.batch_norms import batch_norms, layer_paths
 from tfbn.opening import opened
 
 L = keras.layers
-IMAGE = (8, 8, 4)
-
-
-class ConvBNReLU(L.Layer):
-    def __init__(self, filters=4, names=("conv", "bn"), **kwargs):
-        super().__init__(**kwargs)
-        self.conv = L.Conv2D(filters, 3, padding="same", name=names[0])
-        self.bn = tfbn.BatchNorm(name=names[1])
-
-    def build(self, shape):
-        self.conv.build(shape)
-        self.bn.build(self.conv.compute_output_shape(shape))
-
-    def call(self, inputs, training=None):
-        return keras.ops.relu(self.bn(self.conv(inputs), training=training))
-
-
-class Block(L.Layer):
-    """Layers in a list and in a dictionary, and another custom layer inside."""
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.convs = [ConvBNReLU(name=f"conv{number}") for number in range(2)]
-        self.others = {"bn": L.BatchNormalization(name="last")}
-
-    def build(self, shape):
-        for layer in self.convs:
-            layer.build(shape)
-        self.others["bn"].build(shape)
-
-    def call(self, inputs, training=None):
-        x = inputs
-        for layer in self.convs:
-            x = layer(x, training=training)
-        return self.others["bn"](L.Conv2D.__call__(self.convs[0].conv, x), training=training) + inputs
-
-
-class ResNet(keras.Model):
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.stem = ConvBNReLU(name="stem")
-        self.blocks = [ConvBNReLU(name=f"block{number}") for number in range(3)]
-        self.head = L.Dense(2, name="head")
-
-    def call(self, inputs, training=None):
-        x = self.stem(inputs, training=training)
-        for block in self.blocks:
-            x = block(x, training=training) + x
-        return self.head(keras.ops.mean(x, axis=(1, 2)))
-
-
-def resnet():
-    model = ResNet(name="resnet")
-    model(np.zeros((1, *IMAGE), "float32"))
-    return model
 
 
 def in_functional():
@@ -188,115 +133,6 @@ def test_models_without_opaque_batch_norms_are_read_as_they_are():
         assert not closed
 
 
-class OwnWeights(ConvBNReLU):
-    def build(self, shape):
-        super().build(shape)
-        self.factor = self.add_weight(shape=(), name="factor")
-
-    def call(self, inputs, training=None):
-        return super().call(inputs, training) * self.factor
-
-
-class NeedsValues(ConvBNReLU):
-    def call(self, inputs, training=None):
-        return super().call(inputs * tf.reduce_sum(inputs), training)  # TensorFlow's own function
-
-
-class Counting(ConvBNReLU):
-    def build(self, shape):
-        super().build(shape)
-        self.counter = L.Layer(name="counter")
-        self.counter.count = self.counter.add_weight(shape=(), initializer="zeros", name="count")
-
-    def call(self, inputs, training=None):
-        self.counter.count.assign_add(1.0)
-        return super().call(inputs, training)
-
-
-class DependsOnTheRun(ConvBNReLU):
-    def call(self, inputs, training=None):
-        return super().call(inputs, training) + isinstance(inputs, keras.KerasTensor)
-
-
-@pytest.mark.parametrize(
-    ("kind", "reason"),
-    [
-        (OwnWeights, "which has weights of its own; put them in a layer of their own"),
-        (NeedsValues, "which does not run on symbolic tensors; call Keras layers"),
-        (Counting, "which changes variables at inference"),
-        (DependsOnTheRun, "which computes something else on symbolic tensors"),
-    ],
-)
-def test_what_cannot_be_opened_stays_whole_and_says_why(kind, reason, unchanged):
-    model = keras.Sequential([keras.Input(IMAGE), ConvBNReLU(name="open"), kind(name="closed")])
-    randomize(model)
-    with unchanged(model):
-        folded, report = tfbn.fold(model)
-    assert [entry.path for entry in report.folded] == ["open/bn"]
-    (kept,) = report.kept
-    assert kept.path == "closed/bn"
-    assert kept.reason.startswith(f"it is inside 'closed' ({kind.__name__}), {reason}")
-    x = reference.data((3, *IMAGE))
-    assert relative_difference(folded(x), model(x, training=False)) < FLOAT32
-
-
-def test_a_layer_that_random_inputs_do_not_fit_stays_whole():
-    class Deep(ConvBNReLU):
-        def call(self, inputs, training=None):
-            if inputs.shape[1] not in (None, 8):
-                raise ValueError("no such\nsize")
-            return super().call(inputs, training)
-
-    inputs = keras.Input((None, None, 4))
-    model = randomize(keras.Model(inputs, Deep(name="deep")(inputs)))
-    folded, report = tfbn.fold(model)
-    assert "'deep' (Deep), which does not run on random inputs" in report.kept[0].reason
-    assert "no such" in report.kept[0].reason
-    x = reference.data((3, *IMAGE))
-    np.testing.assert_array_equal(folded(x), model(x, training=False))
-
-
-def test_a_subclassed_model_is_opened_at_the_sizes_that_fit_it():
-    class Skip(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.stem = ConvBNReLU(name="stem")
-            self.down, self.up = L.MaxPooling2D(5), L.UpSampling2D(5)
-
-        def call(self, inputs, training=None):
-            x = self.stem(inputs, training=training)
-            return x + self.up(self.down(x))
-
-    model = Skip()
-    model(np.ones((1, 10, 10, 4), "float32"))
-    folded, report = tfbn.fold(randomize(model))
-    assert [entry.path for entry in report.folded] == ["stem/bn"]
-    assert folded.inputs[0].shape == (None, 10, 10, 4)
-
-
-def test_a_layer_that_is_given_a_mask_stays_whole():
-    class Normalized(L.Layer):
-        def __init__(self, **kwargs):
-            super().__init__(**kwargs)
-            self.supports_masking = True
-            self.dense, self.bn = L.Dense(4, name="dense"), tfbn.BatchNorm(name="bn")
-
-        def build(self, shape):
-            self.dense.build(shape)
-            self.bn.build(shape)
-
-        def call(self, x):
-            return self.bn(self.dense(x))
-
-    inputs = keras.Input((5,), dtype="int32")
-    x = L.Embedding(7, 4, mask_zero=True)(inputs)
-    model = randomize(keras.Model(inputs, L.LSTM(3)(Normalized(name="own")(x))))
-    folded, report = tfbn.fold(model)
-    assert "which is given a mask" in report.kept[0].reason
-    x = np.array([[1, 2, 0, 0, 0], [3, 4, 5, 6, 0]])
-    np.testing.assert_array_equal(folded(x), model(x, training=False))
-
-
 class NoConfig(L.Layer):
     def __init__(self, thing, **kwargs):
         super().__init__(**kwargs)
@@ -355,15 +191,29 @@ def test_a_layer_that_cannot_be_copied_is_shared_as_it_was():
         tfbn.fold(model, dtype="float16")  # it would keep its types
 
 
-def test_a_subclassed_model_that_cannot_be_opened_is_an_error(unchanged):
-    class Own(ResNet):
+def test_a_layer_that_keras_does_not_track_is_named_by_its_name():
+    class Holder:
+        dense = L.Dense(4, name="hidden")
+
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.bn = tfbn.BatchNorm(name="bn")
+
         def call(self, inputs, training=None):
-            return super().call(inputs, training) * tf.reduce_max(inputs)
+            return self.bn(Holder.dense(inputs), training=training)
 
     model = Own()
-    model(np.ones((1, *IMAGE), "float32"))
-    with (
-        unchanged(model),
-        pytest.raises(TypeError, match=r"cannot be read: it .* symbolic tensors; call"),
-    ):
-        tfbn.fold(model)
+    model(np.ones((2, 3), "float32"))
+    assert tfbn.fold(model)[1].folded[0].into == ("hidden",)
+
+
+def test_a_layer_called_on_several_sizes_is_one_model_that_can_be_loaded(tmp_path):
+    model = randomize(called_on_two_sizes())
+    folded, _ = tfbn.fold(model)
+    assert len([layer for layer in folded.layers if isinstance(layer, keras.Model)]) == 1
+    folded.save(tmp_path / "m.keras")
+    x = samples(model)
+    loaded = outputs(keras.models.load_model(tmp_path / "m.keras"), x)
+    for got, want in zip(loaded, outputs(model, x), strict=True):
+        assert relative_difference(got, want) < FLOAT32

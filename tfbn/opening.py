@@ -14,19 +14,24 @@ from contextlib import contextmanager
 from typing import Any
 
 import keras
-import numpy as np
 
-from .batch_norms import AnyBatchNorm, batch_norms, layer_paths, sublayers
+from .batch_norms import AnyBatchNorm, batch_norms, layer_paths
 from .cloning import as_functional, goes_by_steps, has_readable_graph, input_like
-from .messages import one_line
+from .recording import (
+    CannotOpenError,
+    check_openable,
+    check_same,
+    description,
+    filled,
+    inside_of,
+    of_free_size,
+    record,
+    tensors_of,
+)
 
-BATCH, SIZE = 2, 16  # of random inputs: samples, and where a size is unknown
 
-REMEDY = "; call Keras layers and keras.ops in its call(), or build it as a Functional model"
-
-
-class CannotOpenError(Exception):
-    """The inside of a layer cannot be shown, for the reason given."""
+class _CalledOtherwiseError(Exception):
+    """A layer whose inside is shown is called in another way, too."""
 
 
 @contextmanager
@@ -47,8 +52,7 @@ def opened(model: keras.Model) -> Iterator[tuple[keras.Model, dict[int, str]]]:
     """
     opener = _Opener()
     with _named_as_their_paths(model):
-        shown = opener.expand(model) if has_readable_graph(model) else opener.subclassed(model)
-        yield shown, opener.closed
+        yield opener.show(model), opener.closed
 
 
 @contextmanager
@@ -83,12 +87,22 @@ class _Opener:
 
     Attributes:
         closed: why layers could not be opened, by `id`.
+        of_free_sizes: layers, by `id`, that are called on several sizes, and opened once for all.
     """
 
     def __init__(self) -> None:
         self.closed: dict[int, str] = {}
+        self.of_free_sizes: set[int] = set()
         self._expanded: dict[int, tuple[keras.Model, keras.Model]] = {}  # before and after, by `id`
         self._insides: dict[tuple[int, str], keras.Model] = {}
+
+    def show(self, model: keras.Model) -> keras.Model:
+        while True:
+            try:
+                return self.expand(model) if has_readable_graph(model) else self.subclassed(model)
+            except _CalledOtherwiseError:  # it is opened in another way from the start
+                self._expanded.clear()
+                self._insides.clear()
 
     def expand(self, model: keras.Model) -> keras.Model:
         """A model with a readable graph, with the inside of opaque layers in their place."""
@@ -120,23 +134,30 @@ class _Opener:
         except CannotOpenError as reason:
             self.closed[id(layer)] = str(reason)
             return layer(*args, **kwargs)
-        tensors = _tensors((args, kwargs))
+        tensors = tensors_of((args, kwargs))
         return inside(tensors if len(tensors) > 1 else tensors[0])
 
     def subclassed(self, model: keras.Model) -> keras.Model:
         """The inside of a model that declares no inputs: of free sizes, or those it was built with."""
+        if others := _other_arguments(model):
+            raise CannotOpenError(f"its call() takes {', '.join(others)}, too")
         shape: Any = (model.get_build_config() or {}).get("input_shape")
         single = isinstance(shape, (list, tuple)) and all(
             size is None or isinstance(size, int) for size in shape
         )
         if not single or len(shape) < 2:
             raise CannotOpenError("it was not built on one tensor with channels")
-        for sizes in ((None,) * (len(shape) - 2), tuple(shape[1:-1])):
+        built = tuple(shape[1:-1])
+        for sizes in ((None,) * len(built), built):
             tensor = keras.Input(batch_shape=(None, *sizes, shape[-1]), dtype=model.input_dtype)
             try:
-                return self._inside(model, (tensor,), {})
+                inside = self._inside(model, (tensor,), {})
+                if None not in built:  # what the model was built with is what it is used with
+                    check_same(model, inside, (keras.KerasTensor((None, *shape[1:]), tensor.dtype),), {})
+                return inside
             except CannotOpenError as error:
                 reason = error
+                self._insides.clear()
         raise reason
 
     def _inside(self, layer: keras.layers.Layer, args: Any, kwargs: Mapping[str, Any]) -> keras.Model:
@@ -147,16 +168,40 @@ class _Opener:
         Raises:
             CannotOpenError: it does not run on symbolic tensors, or computes something else.
         """
-        described = keras.tree.map_structure(_description, (args, dict(kwargs)))
+        if id(layer) in self.of_free_sizes:
+            free = [of_free_size(tensor) for tensor in tensors_of((args, kwargs))]
+            args, kwargs = filled((args, dict(kwargs)), free)
+        described = keras.tree.map_structure(description, (args, dict(kwargs)))
         key = id(layer), repr(described)
         if key not in self._insides:
-            _check_openable(layer, args, kwargs)
-            number = sum(known == id(layer) for known, _ in self._insides)
-            name = layer.name + (f"_{number}" if number else "")
-            inside = self.expand(_trace(layer, args, kwargs, name))
-            _check_same(layer, inside, args, kwargs)
+            if any(known == id(layer) for known, _ in self._insides):
+                self._call_otherwise(layer)
+            check_openable(layer, args, kwargs)
+            inside = self.expand(record(layer, args, kwargs))
+            check_same(layer, inside, args, kwargs)
             self._insides[key] = inside
         return self._insides[key]
+
+    def _call_otherwise(self, layer: keras.layers.Layer) -> None:
+        """Have a layer opened for all sizes or, if it is so already, not at all."""
+        if id(layer) in self.of_free_sizes:
+            self.closed[id(layer)] = (
+                f"{inside_of(layer)}is called in several ways; give each its own layer"
+            )
+        self.of_free_sizes.add(id(layer))
+        raise _CalledOtherwiseError
+
+
+def _other_arguments(model: keras.Model) -> list[str]:
+    """The arguments of a subclassed model's call besides the first that may be tensors."""
+    parameters = list(inspect.signature(model.call).parameters.values())[1:]
+    return [
+        parameter.name
+        for parameter in parameters
+        if parameter.name not in ("training", "mask")
+        and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        and parameter.default in (None, parameter.empty)
+    ]
 
 
 def _layers_of_graph(model: keras.Model) -> list[Any]:
@@ -165,103 +210,3 @@ def _layers_of_graph(model: keras.Model) -> list[Any]:
     for layer in model.layers:
         found += _layers_of_graph(layer) if has_readable_graph(layer) else [layer]
     return found
-
-
-def _tensors(structure: Any) -> list[Any]:
-    return [leaf for leaf in keras.tree.flatten(structure) if isinstance(leaf, keras.KerasTensor)]
-
-
-def _description(leaf: Any) -> Any:
-    return (tuple(leaf.shape), leaf.dtype) if isinstance(leaf, keras.KerasTensor) else leaf
-
-
-def _filled(structure: Any, values: list[Any]) -> Any:
-    """The structure with its tensors replaced by `values`, in order."""
-    waiting = iter(values)
-    return keras.tree.map_structure(
-        lambda leaf: next(waiting) if isinstance(leaf, keras.KerasTensor) else leaf, structure
-    )
-
-
-def _at_inference(layer: keras.layers.Layer, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The named arguments of a call, with `training=False` where the call takes it and is not told."""
-    told = kwargs.get("training") is not None
-    if told or "training" not in inspect.signature(layer.call).parameters:
-        return dict(kwargs)
-    return {**kwargs, "training": False}
-
-
-def _check_openable(layer: keras.layers.Layer, args: Any, kwargs: Mapping[str, Any]) -> None:
-    who = f"it is inside {layer.name!r} ({type(layer).__name__}), which "
-    inside = {id(weight) for part in sublayers(layer) for weight in part.weights}
-    if any(id(weight) not in inside for weight in layer.weights):
-        raise CannotOpenError(f"{who}has weights of its own; put them in a layer of their own")
-    # Keras' guide to masking names this attribute; there is no function for it.
-    if any(getattr(tensor, "_keras_mask", None) is not None for tensor in _tensors((args, kwargs))):
-        raise CannotOpenError(f"{who}is given a mask; call its layers in the model itself")
-
-
-def _trace(
-    layer: keras.layers.Layer,
-    args: Any,
-    kwargs: Mapping[str, Any],
-    name: str,
-) -> keras.Model:
-    inputs = [
-        keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype) for tensor in _tensors((args, kwargs))
-    ]
-    cast = [_cast(layer, tensor) for tensor in inputs]
-    args, kwargs = _filled((args, dict(kwargs)), cast)
-    try:
-        with keras.StatelessScope():  # what it assigns is not kept
-            outputs = layer.call(*args, **_at_inference(layer, kwargs))
-        return keras.Model(inputs if len(inputs) > 1 else inputs[0], outputs, name=name)
-    except Exception as error:  # the call is anybody's
-        raise CannotOpenError(
-            f"it is inside {layer.name!r} ({type(layer).__name__}), which does not run on symbolic "
-            f"tensors{REMEDY}. It says: {one_line(error)}"
-        ) from error
-
-
-def _cast(layer: keras.layers.Layer, tensor: Any) -> Any:
-    """What `call` is given where the layer is given this tensor."""
-    floating = keras.backend.is_float_dtype(tensor.dtype)
-    if floating and layer.autocast and tensor.dtype != layer.input_dtype:
-        return keras.ops.cast(tensor, layer.input_dtype)
-    return tensor
-
-
-def _check_same(
-    layer: keras.layers.Layer, inside: keras.Model, args: Any, kwargs: Mapping[str, Any]
-) -> None:
-    """Refuse an inside that computes anything else than the layer does, or leaves an assignment out.
-
-    A layer that random inputs do not fit is refused, too, for nothing shows that they are the same.
-    """
-    random = np.random.default_rng(0)
-    drawn = [_draw(tensor, random) for tensor in _tensors((args, kwargs))]
-    args, kwargs = _filled((args, dict(kwargs)), drawn)
-    who = f"it is inside {layer.name!r} ({type(layer).__name__}), which "
-    try:
-        with keras.StatelessScope() as scope:
-            expected = layer(*args, **_at_inference(layer, kwargs))
-    except Exception as error:  # such sizes may not fit, or TensorFlow have no kernel here
-        shapes = ", ".join(str(array.shape) for array in drawn)
-        raise CannotOpenError(
-            f"{who}does not run on random inputs of shape {shapes}, on which it would be compared with "
-            f"what keras.Input shows; give the model inputs of fixed sizes. It says: {one_line(error)}"
-        ) from error
-    if scope.state_mapping:
-        raise CannotOpenError(f"{who}changes variables at inference")
-    found = inside(drawn if len(drawn) > 1 else drawn[0], training=False)
-    keras.tree.assert_same_structure(found, expected)
-    for ours, theirs in zip(keras.tree.flatten(found), keras.tree.flatten(expected), strict=True):
-        if not np.array_equal(np.asarray(ours), np.asarray(theirs), equal_nan=True):
-            raise CannotOpenError(f"{who}computes something else on symbolic tensors{REMEDY}")
-
-
-def _draw(tensor: Any, random: np.random.Generator) -> np.ndarray:
-    shape = [BATCH if not axis else size or SIZE for axis, size in enumerate(tensor.shape)]
-    if keras.backend.is_float_dtype(tensor.dtype):
-        return random.normal(size=shape).astype(tensor.dtype)
-    return random.integers(0, 2, shape).astype(tensor.dtype)

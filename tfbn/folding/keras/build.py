@@ -167,7 +167,9 @@ def _report(
     def entry(path: str, layer: Any) -> FoldEntry:
         kind = type(layer).__name__
         if id(layer) in into:
-            return FoldEntry(path, kind, tuple(paths[id(op.origin)] for op in into[id(layer)]))
+            return FoldEntry(
+                path, kind, tuple(paths.get(id(op.origin), op.name) for op in into[id(layer)])
+            )
         if path in unlike:
             return FoldEntry(path, kind, reason=unlike[path][1])
         return FoldEntry(path, kind, reason=reasons.get(id(layer)) or hidden(path))

@@ -8,7 +8,9 @@ from typing import Any
 
 import keras
 
+from ...batch_norms import layer_paths
 from ...cloning import as_functional, functional_class
+from ...copying import stood_in
 
 Key = tuple[str, int]
 Specification = tuple[tuple[int | None, ...], str]
@@ -71,15 +73,32 @@ class Configuration:
 
 
 def _configuration(model: keras.Model) -> dict[str, Any]:
-    """The configuration of a Functional model with nothing about its layers, which may have none."""
-    attributes = [vars(operation) for operation in model.operations]
-    for own in attributes:
-        own["get_config"] = dict
+    """The configuration of a Functional model; of layers that have none, nothing."""
+    layers = [layer for layer in layer_paths(model).values() if isinstance(layer, keras.layers.Layer)]
+    with stood_in(layers):  # what the user's functions do is not asked here
+        try:
+            return model.get_config()
+        except Exception:  # the classes may be anybody's
+            return _without_configurations(model)
+
+
+def _without_configurations(model: keras.Model) -> dict[str, Any]:
+    lacking = [vars(operation) for operation in model.operations if not _has_config(operation)]
+    for attributes in lacking:
+        attributes["get_config"] = dict
     try:
         return model.get_config()
     finally:
-        for own in attributes:
-            del own["get_config"]
+        for attributes in lacking:
+            del attributes["get_config"]
+
+
+def _has_config(operation: Any) -> bool:
+    try:
+        keras.saving.serialize_keras_object(operation)
+    except Exception:
+        return False
+    return True
 
 
 def _triples(config: Any) -> list[tuple[Key, int]]:

@@ -1,0 +1,150 @@
+"""One call of a layer recorded on symbolic tensors, and compared with the layer on random inputs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from .batch_norms import sublayers
+from .messages import one_line
+
+# Of random inputs: how many samples, and how large where a size is unknown. A call that computes
+# something else for certain sizes shows it on one of them.
+DRAWN = ((2, 32), (3, 40))
+
+REMEDY = "; call Keras layers and keras.ops in its call(), or build it as a Functional model"
+
+
+class CannotOpenError(Exception):
+    """The inside of a layer cannot be shown, for the reason given."""
+
+
+def tensors_of(structure: Any) -> list[Any]:
+    return [leaf for leaf in keras.tree.flatten(structure) if isinstance(leaf, keras.KerasTensor)]
+
+
+def description(leaf: Any) -> Any:
+    return (tuple(leaf.shape), leaf.dtype) if isinstance(leaf, keras.KerasTensor) else leaf
+
+
+def of_free_size(tensor: Any) -> keras.KerasTensor:
+    shape = tensor.shape
+    free = (*[None] * (len(shape) - 1), shape[-1]) if len(shape) > 2 else shape
+    return keras.KerasTensor(free, tensor.dtype)
+
+
+def filled(structure: Any, values: list[Any]) -> Any:
+    """The structure with its tensors replaced by `values`, in order."""
+    waiting = iter(values)
+    return keras.tree.map_structure(
+        lambda leaf: next(waiting) if isinstance(leaf, keras.KerasTensor) else leaf, structure
+    )
+
+
+def _at_inference(layer: keras.layers.Layer, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The named arguments of a call, with `training=False` where the call takes it and is not told."""
+    told = kwargs.get("training") is not None
+    if told or "training" not in inspect.signature(layer.call).parameters:
+        return dict(kwargs)
+    return {**kwargs, "training": False}
+
+
+def check_openable(layer: keras.layers.Layer, args: Any, kwargs: Mapping[str, Any]) -> None:
+    who = inside_of(layer)
+    inside = {id(weight) for part in sublayers(layer) for weight in part.weights}
+    if any(id(weight) not in inside for weight in layer.weights):
+        raise CannotOpenError(f"{who}has weights of its own; put them in a layer of their own")
+    if any(isinstance(value, tf.Variable) for value in vars(layer).values()):
+        raise CannotOpenError(f"{who}holds a tf.Variable; make it by add_weight in a layer of its own")
+    if kwargs.get("training"):
+        raise CannotOpenError(f"{who}is called with training=True; call it without")
+    # Keras' guide to masking names this attribute; there is no function for it.
+    if any(getattr(tensor, "_keras_mask", None) is not None for tensor in tensors_of((args, kwargs))):
+        raise CannotOpenError(f"{who}is given a mask; call its layers in the model itself")
+
+
+def record(
+    layer: keras.layers.Layer,
+    args: Any,
+    kwargs: Mapping[str, Any],
+) -> keras.Model:
+    inputs = [
+        keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype)
+        for tensor in tensors_of((args, kwargs))
+    ]
+    cast = [_cast(layer, tensor) for tensor in inputs]
+    args, kwargs = filled((args, dict(kwargs)), cast)
+    try:
+        with keras.StatelessScope():  # what it assigns is not kept
+            outputs = layer.call(*args, **_at_inference(layer, kwargs))
+        return keras.Model(inputs if len(inputs) > 1 else inputs[0], outputs, name=layer.name)
+    except Exception as error:  # the call is anybody's
+        raise CannotOpenError(
+            f"{inside_of(layer)}does not run on symbolic tensors{REMEDY}. It says: {one_line(error)}"
+        ) from error
+
+
+def _cast(layer: keras.layers.Layer, tensor: Any) -> Any:
+    """What `call` is given where the layer is given this tensor."""
+    floating = keras.backend.is_float_dtype(tensor.dtype)
+    if floating and layer.autocast and tensor.dtype != layer.input_dtype:
+        return keras.ops.cast(tensor, layer.input_dtype)
+    return tensor
+
+
+def check_same(
+    layer: keras.layers.Layer, inside: keras.Model, args: Any, kwargs: Mapping[str, Any]
+) -> None:
+    """Refuse an inside that computes anything else than the layer does, or leaves an assignment out.
+
+    A layer that random inputs do not fit is refused, too, for nothing shows that they are the same.
+    """
+    for batch, size in DRAWN:
+        random = np.random.default_rng(size)
+        drawn = [_draw(tensor, batch, size, random) for tensor in tensors_of((args, kwargs))]
+        try:
+            same = _computes_the_same(layer, inside, drawn, *filled((args, dict(kwargs)), drawn))
+        except CannotOpenError:
+            raise
+        except Exception as error:  # such sizes may not fit, or TensorFlow have no kernel here
+            shapes = ", ".join(str(array.shape) for array in drawn)
+            raise CannotOpenError(
+                f"{inside_of(layer)}does not run on random inputs of shape {shapes}, on which it would "
+                "be compared with its record; give the model inputs of fixed sizes. It says: "
+                f"{one_line(error)}"
+            ) from error
+        if not same:
+            raise CannotOpenError(
+                f"{inside_of(layer)}computes something else on symbolic tensors{REMEDY}"
+            )
+
+
+def _computes_the_same(
+    layer: keras.layers.Layer, inside: keras.Model, drawn: list[np.ndarray], args: Any, kwargs: Any
+) -> bool:
+    with keras.StatelessScope() as scope:  # which keeps assignments and losses from the layer
+        expected = layer(*args, **_at_inference(layer, kwargs))
+        found = inside(drawn if len(drawn) > 1 else drawn[0], training=False)
+    if scope.state_mapping:
+        raise CannotOpenError(f"{inside_of(layer)}changes variables at inference")
+    keras.tree.assert_same_structure(found, expected)
+    pairs = zip(keras.tree.flatten(found), keras.tree.flatten(expected), strict=True)
+    return all(
+        np.array_equal(np.asarray(ours), np.asarray(theirs), equal_nan=True) for ours, theirs in pairs
+    )
+
+
+def inside_of(layer: keras.layers.Layer) -> str:
+    return f"it is inside {layer.name!r} ({type(layer).__name__}), which "
+
+
+def _draw(tensor: Any, batch: int, size: int, random: np.random.Generator) -> np.ndarray:
+    shape = [own or (size if axis else batch) for axis, own in enumerate(tensor.shape)]
+    if keras.backend.is_float_dtype(tensor.dtype):
+        return random.normal(size=shape).astype(tensor.dtype)
+    return random.integers(0, 2, shape).astype(tensor.dtype)
