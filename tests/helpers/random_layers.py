@@ -32,9 +32,6 @@ class Chain(L.Layer):
             x = part(x, training=training) if told else part(x)
         return x
 
-    def compute_output_shape(self, shape):
-        return shape
-
 
 class Copied:
     """What makes a chain of layers alone from its configuration."""
@@ -58,9 +55,6 @@ class SumChain(Chain):
     def call(self, inputs, training=None):
         return super().call(inputs[0] + inputs[1], training)
 
-    def compute_output_shape(self, shapes):
-        return shapes[0]
-
 
 class NamedSumChain(Chain):
     """A chain on the sum of two tensors, the second given by name."""
@@ -70,9 +64,6 @@ class NamedSumChain(Chain):
 
     def call(self, inputs, other=None, training=None):
         return super().call(inputs, training) + other
-
-    def compute_output_shape(self, inputs_shape, other_shape):
-        return inputs_shape
 
 
 class WeightedChain(Chain):
