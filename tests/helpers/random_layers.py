@@ -1,4 +1,4 @@
-"""Custom layers around random layers: a chain of them, on one tensor or on the sum of two."""
+"""Custom layers around random layers: chains of them, on one tensor or on two."""
 
 import keras
 
@@ -57,7 +57,7 @@ class SumChain(Chain):
 
 
 class NamedSumChain(Chain):
-    """A chain on the sum of two tensors, the second given by name."""
+    """A chain whose result a second tensor, given by name, is added to."""
 
     def build(self, inputs_shape, other_shape):
         super().build(inputs_shape)
