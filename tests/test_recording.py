@@ -9,6 +9,7 @@ import reference
 import tfbn
 from custom_layers import IMAGE, ConvBNReLU, ResNet
 from networks import FLOAT32, randomize, relative_difference
+from tfbn.batch_norms import batch_norms
 
 L = keras.layers
 
@@ -179,3 +180,14 @@ def test_a_model_of_several_arguments_is_not_opened_with_one():
     model(np.ones((1, *IMAGE), "float32"))
     with pytest.raises(TypeError, match=r"cannot be read: its call\(\) takes other, too"):
         tfbn.fold(model)
+
+
+def test_a_batch_norm_that_is_called_outside_its_closed_layer_too_stays():
+    closed = OwnWeights(name="closed")
+    inputs = keras.Input(IMAGE)
+    model = randomize(keras.Model(inputs, closed.bn(L.Conv2D(4, 1)(closed(inputs)))))
+    folded, report = tfbn.fold(model)
+    assert "which has weights of its own" in report.kept[0].reason
+    assert len(batch_norms(folded)) == len(report.kept) + 1  # each is copied with what it is in
+    x = reference.data((3, *IMAGE))
+    assert relative_difference(folded(x), model(x, training=False)) < FLOAT32

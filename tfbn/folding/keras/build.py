@@ -49,7 +49,8 @@ def fold(model: keras.Model, dtype: str | None = None) -> tuple[keras.Model, Fol
     The result is for inference: it equals the given model at `training=False`, not in training.
 
     Args:
-        model: a built model. It is not changed.
+        model: a built model. It is not changed. One with a `call` of its own is read for one tensor, of its
+            `input_dtype`, which is float32 as a rule.
         dtype: a Keras dtype policy for all layers of the result, such as `"float32"` for a model whose
             weights are float16, or `"float16"`: the weights, folded in float64, are then rounded once
             to its variable type. Inputs keep their types. By default each layer keeps its policy.
@@ -71,7 +72,9 @@ def fold(model: keras.Model, dtype: str | None = None) -> tuple[keras.Model, Fol
 
     try:
         with opened(model) as (shown, closed):
-            plan, written = _plan(read(shown), adapt)
+            graph = read(shown)
+            _leave_those_inside(graph, model, closed)
+            plan, written = _plan(graph, adapt)
             # A layer that is shared would keep its types.
             folded, clones = _build(shown, plan, written, adapt, may_share=policy is None)
     except CannotOpenError as reason:
@@ -81,6 +84,15 @@ def fold(model: keras.Model, dtype: str | None = None) -> tuple[keras.Model, Fol
             if id(layer) in clones:
                 check_fit(path, layer, clones[id(layer)])
     return folded, _report(model, plan, closed, clones)
+
+
+def _leave_those_inside(graph: Graph, model: keras.Model, closed: Mapping[int, str]) -> None:
+    """Let no batch norm go that the model calls and that is inside a layer which stays whole, too."""
+    whole = [layer for layer in layer_paths(model).values() if id(layer) in closed]
+    inside = {id(layer) for outer in whole for layer in layer_paths(outer).values()}
+    for call in graph.calls:
+        if id(call.op.origin) in inside:
+            call.op.normalization = None
 
 
 def _plan(graph: Graph, adapt: Adapt) -> tuple[Plan, dict[Op, keras.layers.Layer]]:
