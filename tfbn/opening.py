@@ -15,7 +15,7 @@ from typing import Any
 
 import keras
 
-from .batch_norms import AnyBatchNorm, batch_norms, layer_paths
+from .batch_norms import AnyBatchNorm, batch_norms, layer_paths, sublayers
 from .cloning import as_functional, goes_by_steps, has_readable_graph, input_like
 from .recording import (
     CannotOpenError,
@@ -78,6 +78,7 @@ def is_opaque(layer: Any) -> bool:
         and not isinstance(layer, AnyBatchNorm)
         and not has_readable_graph(layer)
         and not goes_by_steps(layer)
+        and bool(sublayers(layer))
         and bool(batch_norms(layer, inside=False))
     )
 

@@ -49,8 +49,8 @@ def fold(model: keras.Model, dtype: str | None = None) -> tuple[keras.Model, Fol
     The result is for inference: it equals the given model at `training=False`, not in training.
 
     Args:
-        model: a built model. It is not changed. One with a `call` of its own is read for one tensor, of its
-            `input_dtype`, which is float32 as a rule.
+        model: a built model. It is not changed. One with a `call` of its own is read for one tensor, of
+            its `input_dtype`, which is float32 as a rule.
         dtype: a Keras dtype policy for all layers of the result, such as `"float32"` for a model whose
             weights are float16, or `"float16"`: the weights, folded in float64, are then rounded once
             to its variable type. Inputs keep their types. By default each layer keeps its policy.
