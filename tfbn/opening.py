@@ -159,6 +159,7 @@ class _Opener:
             except CannotOpenError as error:
                 reason = error
                 self._insides.clear()
+                self.closed.clear()  # what does not open for free sizes may for these
         raise reason
 
     def _inside(self, layer: keras.layers.Layer, args: Any, kwargs: Mapping[str, Any]) -> keras.Model:

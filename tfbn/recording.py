@@ -55,6 +55,11 @@ def _at_inference(layer: keras.layers.Layer, kwargs: Mapping[str, Any]) -> dict[
 
 
 def check_openable(layer: keras.layers.Layer, args: Any, kwargs: Mapping[str, Any]) -> None:
+    """Refuse a call of which a record would leave something out.
+
+    Raises:
+        CannotOpenError: weights or a mask that it would not have, or a call as in training.
+    """
     who = inside_of(layer)
     inside = {id(weight) for part in sublayers(layer) for weight in part.weights}
     if any(id(weight) not in inside for weight in layer.weights):
@@ -68,11 +73,12 @@ def check_openable(layer: keras.layers.Layer, args: Any, kwargs: Mapping[str, An
         raise CannotOpenError(f"{who}is given a mask; call its layers in the model itself")
 
 
-def record(
-    layer: keras.layers.Layer,
-    args: Any,
-    kwargs: Mapping[str, Any],
-) -> keras.Model:
+def record(layer: keras.layers.Layer, args: Any, kwargs: Mapping[str, Any]) -> keras.Model:
+    """A Functional model of what a call does at inference; its inputs are the call's tensors in order.
+
+    Raises:
+        CannotOpenError: the call does not run on symbolic tensors.
+    """
     inputs = [
         keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype)
         for tensor in tensors_of((args, kwargs))
@@ -140,6 +146,7 @@ def _computes_the_same(
 
 
 def inside_of(layer: keras.layers.Layer) -> str:
+    """How the reason begins why a batch norm inside a layer stays."""
     return f"it is inside {layer.name!r} ({type(layer).__name__}), which "
 
 
