@@ -171,7 +171,8 @@ def test_a_layer_that_cannot_be_copied_is_shared_as_it_was():
     inner = keras.Sequential([keras.Input((4,)), stubborn, forgetful], name="inner")
     model = keras.Sequential([keras.Input((4,)), L.Dense(4, name="dense"), tfbn.BatchNorm(), inner])
     randomize(model)
-    stubborn.trainable = False  # in models that are not frozen, whose flags would set this one
+    inner.trainable = False
+    stubborn.trainable = True  # in a frozen model, whose flag, set on its copy, would freeze this one
 
     def state():
         layers = [layer.trainable for layer in layer_paths(model).values()]

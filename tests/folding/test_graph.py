@@ -106,6 +106,21 @@ def test_layers_without_a_configuration_are_shared():
     assert report.shared == (model.layers[1].name,)
 
 
+def test_an_argument_without_a_configuration_is_an_error_that_says_so(tmp_path):
+    class Factor:
+        number = 2.0
+
+    class Scaled(L.Layer):
+        def call(self, x, by=None):
+            return x * by.number
+
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, tfbn.BatchNorm()(L.Dense(3)(Scaled()(inputs, by=Factor()))))
+    with pytest.raises(ValueError, match="cannot be read, because a layer is called with an argument"):
+        tfbn.fold(model)
+    assert tfbn.export(model, tmp_path / "m", fold=False).samples == 4  # which needs no configuration
+
+
 def test_graphs_show_calls_uses_and_outputs():
     inputs, conv = two_branches()
     model = keras.Model(inputs, [L.Add(name="add")([L.ReLU(name="relu")(conv), conv]), conv])

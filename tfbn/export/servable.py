@@ -252,7 +252,7 @@ def _run_as_in_training(model: keras.Model, inputs: Any) -> tuple[str, ...]:
     names = {id(layer): path for path, layer in layer_paths(model).items()}
     try:
         called = called_in_training(model)
-    except ValueError:  # of a layer without a configuration, which an export does not need
+    except ValueError:  # of an argument without a configuration, which an export does not need
         return ()
     found = [
         names[id(layer)] for layer in called if id(layer) in names and not _trains_unless_told(layer)

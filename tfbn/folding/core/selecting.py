@@ -30,15 +30,13 @@ class SliceRule(UnaryRule):
         tensor, places = call.inputs[0], self.places(call)
         dropped = [axis for axis, place in enumerate(places) if isinstance(place, int)]
         affine = output_map.map(lambda array: _with_axes(array, dropped))
-        sizes = [max(pair) for pair in zip(affine.scale.shape, affine.offset.shape, strict=True)]
+        sizes = list(np.broadcast_shapes(affine.scale.shape, affine.offset.shape))
         part = [slice(None)] * len(places)
         for axis, (place, size) in enumerate(zip(places, tensor.shape[1:], strict=True)):
             if _is_whole(place, size) or (len(tensor.users) == 1 and axis not in affine.axes):
                 continue
             if size is None:
-                raise CannotFoldError(
-                    f"the size of the axis that {call.op} takes a part of is not known"
-                )
+                raise _unknown(call)
             sizes[axis] = size
             part[axis] = slice(place % size, place % size + 1) if isinstance(place, int) else place
         scale, offset = np.ones(sizes), np.zeros(sizes)

@@ -61,7 +61,8 @@ def fold(model: keras.Model, dtype: str | None = None) -> tuple[keras.Model, Fol
 
     Raises:
         TypeError: no Keras model, or a subclassed one whose graph cannot be read.
-        ValueError: not built yet; a dtype that is no floating-point policy, or too narrow for a weight;
+        ValueError: not built yet; a layer that is called with an argument that has no configuration; a
+            dtype that is no floating-point policy, or too narrow for a weight;
             with a dtype, a layer without a configuration to copy it by.
     """
     check_built(model, "fold", "fold")

@@ -11,6 +11,7 @@ import keras
 from ...batch_norms import layer_paths
 from ...cloning import as_functional, functional_class
 from ...copying import stood_in
+from ...messages import one_line
 
 Key = tuple[str, int]
 Specification = tuple[tuple[int | None, ...], str]
@@ -73,7 +74,11 @@ class Configuration:
 
 
 def _configuration(model: keras.Model) -> dict[str, Any]:
-    """The configuration of a Functional model; of layers that have none, nothing."""
+    """The configuration of a Functional model; of layers that have none, nothing.
+
+    Raises:
+        ValueError: a layer is called with an argument that cannot be written down.
+    """
     layers = [layer for layer in layer_paths(model).values() if isinstance(layer, keras.layers.Layer)]
     with stood_in(layers):  # what the user's functions do is not asked here
         try:
@@ -88,6 +93,12 @@ def _without_configurations(model: keras.Model) -> dict[str, Any]:
         attributes["get_config"] = dict
     try:
         return model.get_config()
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"The graph of {model.name!r} cannot be read, because a layer is called with an argument "
+            "that has no configuration. Give the argument's class a get_config(), or hand it to the "
+            f"layer's __init__(). Keras says: {one_line(error)}"
+        ) from error
     finally:
         for attributes in lacking:
             del attributes["get_config"]

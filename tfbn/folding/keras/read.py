@@ -45,7 +45,7 @@ def read(model: keras.Model) -> Graph:
     `Step` out.
 
     Raises:
-        ValueError: a layer has no configuration.
+        ValueError: a layer is called with an argument that has no configuration.
     """
     return _Reader(with_rules=True).read(model)
 
@@ -71,7 +71,7 @@ def called_in_training(model: keras.Model) -> list[keras.layers.Layer]:
     """The layers that a model with a readable graph calls with `training=True`, each once.
 
     Raises:
-        ValueError: a layer has no configuration.
+        ValueError: a layer is called with an argument that has no configuration.
     """
     graph = _Reader(with_rules=False).read(model)
     called = (call.op.origin for call in graph.calls if call.attributes["training"])
