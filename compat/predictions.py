@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from .. import compare
-from ..cloning import declared_inputs
+from ..declared_graph import declared_inputs
 from ..export import samples
 from ..files import npz
 

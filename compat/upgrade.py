@@ -11,8 +11,8 @@ import keras
 import numpy as np
 
 from ..batch_norms import layer_paths
-from ..cloning import declared_inputs
 from ..data_format import check_kernels
+from ..declared_graph import declared_inputs
 from ..export import samples
 from ..files.atomic import staged
 from ..population.untouched import untouched

@@ -6,7 +6,7 @@ import pytest
 
 import tfbn
 from networks import chain, randomize, relative_difference
-from tfbn.cloning import CloneAction, has_readable_graph, rebuild
+from tfbn.cloning import CloneAction, rebuild
 
 L = keras.layers
 FACTOR = 3.0  # a global, which a function unmarshalled from a file would not find
@@ -155,22 +155,3 @@ def test_a_layer_that_cannot_be_copied_is_named():
         ValueError, match=r"(?s)'stubborn' \(NoConfig\) cannot be copied\. .*get_config\(\)"
     ):
         copy(model)
-
-
-def test_what_is_open():
-    class Opaque(keras.Model):
-        def call(self, x):
-            return x
-
-    class Named(keras.Model):
-        def train_step(self, data):
-            raise NotImplementedError
-
-    inputs = keras.Input((4,))
-    outputs = L.Dense(2)(inputs)
-    assert has_readable_graph(keras.Model(inputs, outputs))
-    assert has_readable_graph(Named(inputs, outputs))
-    assert has_readable_graph(keras.Sequential([inputs, L.Dense(2)]))
-    assert not has_readable_graph(keras.Sequential([L.Dense(2)]))
-    assert not has_readable_graph(Opaque(inputs, outputs))
-    assert not has_readable_graph(L.Dense(2))

@@ -218,3 +218,149 @@ def test_a_layer_called_on_several_sizes_is_one_model_that_can_be_loaded(tmp_pat
     loaded = outputs(keras.models.load_model(tmp_path / "m.keras"), x)
     for got, want in zip(loaded, outputs(model, x), strict=True):
         assert relative_difference(got, want) < FLOAT32
+
+
+class Steps(ConvBNReLU):
+    def compute_output_shape(self, shape):
+        return self.conv.compute_output_shape(shape)
+
+
+def by_steps():
+    return keras.Sequential([keras.Input((5, *IMAGE)), L.TimeDistributed(Steps(name="a"), name="each")])
+
+
+def by_steps_in_a_model():
+    inputs = keras.Input(IMAGE)
+    inner = keras.Model(inputs, Steps(name="a")(inputs), name="inner")
+    return keras.Sequential([keras.Input((5, *IMAGE)), L.TimeDistributed(inner, name="each")])
+
+
+def by_steps_twice():
+    inner = L.TimeDistributed(Steps(name="a"), name="inner")
+    return keras.Sequential([keras.Input((2, 5, *IMAGE)), L.TimeDistributed(inner, name="outer")])
+
+
+def by_steps_in_a_layer():
+    class Inside(L.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.each = L.TimeDistributed(Steps(name="a"), name="each")
+
+        def build(self, shape):
+            self.each.build(shape)
+
+        def call(self, inputs):
+            return self.each(inputs)
+
+    return keras.Sequential([keras.Input((5, *IMAGE)), Inside(name="inside")])
+
+
+BY_STEPS = [by_steps, by_steps_in_a_model, by_steps_twice, by_steps_in_a_layer]
+
+
+@pytest.mark.parametrize("make", BY_STEPS, ids=lambda make: make.__name__)
+def test_layers_called_for_each_step_are_opened(make, tmp_path, unchanged):
+    model = randomize(make())
+    with unchanged(model):
+        folded, report = tfbn.fold(model)
+    assert [entry.path for entry in report.folded] == list(batch_norms(model))
+    folded.save(tmp_path / "folded.keras")
+    x = samples(model)
+    for other in (folded, keras.models.load_model(tmp_path / "folded.keras")):
+        assert relative_difference(other(x), model(x, training=False)) < FLOAT32
+
+
+class Masked(L.Layer):
+    def __init__(self, uses=False, **kwargs):
+        super().__init__(**kwargs)
+        self.dense, self.bn = L.Dense(4, name="dense"), L.BatchNormalization(name="bn")
+        self.uses, self.supports_masking = uses, True
+
+    def build(self, shape):
+        self.dense.build(shape)
+        self.bn.build((*shape[:-1], 4))
+
+    def call(self, inputs, mask=None, training=None):
+        x = self.bn(self.dense(inputs), training=training)
+        return x * keras.ops.cast(mask, x.dtype)[..., None] if self.uses and mask is not None else x
+
+    def compute_output_shape(self, shape):
+        return (*shape[:-1], 4)
+
+
+def masked(layer):
+    return keras.Sequential([keras.Input((7, 3)), L.Masking(), layer, L.LSTM(5)])
+
+
+def test_the_inside_of_a_layer_under_a_mask():
+    model = randomize(masked(Masked(name="a")))
+    x = reference.data((4, 7, 3))
+    x[0, 4:] = x[1, :3] = x[2] = 0
+    with opened(model) as (shown, closed):
+        assert not closed
+        np.testing.assert_array_equal(shown(x, training=False), model(x, training=False))
+        assert isinstance(shown.get_layer("a"), keras.Model)
+    folded, _ = tfbn.fold(model)
+    assert relative_difference(folded(x), model(x, training=False)) < FLOAT32
+
+
+@pytest.mark.parametrize(
+    ("layer", "why"),
+    [
+        (lambda: Masked(uses=True, name="a"), "hands on a mask that its last operation does not"),
+        (lambda: L.TimeDistributed(Masked(name="a"), name="each"), "is given a mask"),
+    ],
+)
+def test_a_layer_that_does_more_with_a_mask_stays(layer, why):
+    model = randomize(masked(layer()))
+    folded, report = tfbn.fold(model)
+    assert why in report.kept[0].reason
+    x = reference.data((4, 7, 3))
+    x[:, 4:] = 0
+    assert relative_difference(folded(x), model(x, training=False)) < FLOAT32
+
+
+def test_a_batch_norm_that_is_never_called_says_so():
+    class Idle(ConvBNReLU):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.idle = L.BatchNormalization(name="idle")
+
+        def build(self, shape):
+            super().build(shape)
+            self.idle.build(shape)
+
+    model = randomize(keras.Sequential([keras.Input(IMAGE), Idle(name="a")]))
+    _, report = tfbn.fold(model)
+    assert [entry.path for entry in report.folded] == ["a/bn"]
+    assert [(entry.path, entry.reason) for entry in report.kept] == [
+        ("a/idle", "nothing calls it at inference")
+    ]
+
+
+class Tied(keras.Model):
+    """Multiplies by a kernel of another layer itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = L.Dense(4, name="first"), L.Dense(3, name="second")
+        self.bn = L.BatchNormalization(name="bn")
+
+    def call(self, inputs, training=None):
+        x = self.bn(self.second(self.first(inputs)), training=training)
+        return keras.ops.matmul(x, self.first.kernel)
+
+
+@pytest.mark.filterwarnings("ignore:.*moving statistics")
+def test_a_weight_that_is_an_argument_of_a_call_is_the_folded_models_own(tmp_path):
+    model = Tied()
+    x = reference.data((5, 3))
+    model(x)
+    randomize(model)
+    want = model(x, training=False).numpy()
+    folded, _ = tfbn.fold(model)
+    assert tfbn.export(model, tmp_path / "m", samples=x).frozen
+    folded.save(tmp_path / "m.keras")
+    model.first.kernel.assign(model.first.kernel * 0)
+    for other in (folded, keras.models.load_model(tmp_path / "m.keras")):
+        assert relative_difference(other(x), want) < FLOAT32

@@ -100,29 +100,6 @@ def test_a_subclassed_model_is_opened_at_the_sizes_that_fit_it():
     assert folded.inputs[0].shape == (None, 10, 10, 4)
 
 
-def test_a_layer_that_is_given_a_mask_stays_whole():
-    class Normalized(L.Layer):
-        def __init__(self, **kwargs):
-            super().__init__(**kwargs)
-            self.supports_masking = True
-            self.dense, self.bn = L.Dense(4, name="dense"), tfbn.BatchNorm(name="bn")
-
-        def build(self, shape):
-            self.dense.build(shape)
-            self.bn.build(shape)
-
-        def call(self, x):
-            return self.bn(self.dense(x))
-
-    inputs = keras.Input((5,), dtype="int32")
-    x = L.Embedding(7, 4, mask_zero=True)(inputs)
-    model = randomize(keras.Model(inputs, L.LSTM(3)(Normalized(name="own")(x))))
-    folded, report = tfbn.fold(model)
-    assert "which is given a mask" in report.kept[0].reason
-    x = np.array([[1, 2, 0, 0, 0], [3, 4, 5, 6, 0]])
-    np.testing.assert_array_equal(folded(x), model(x, training=False))
-
-
 def test_a_subclassed_model_that_cannot_be_opened_is_an_error(unchanged):
     class Own(ResNet):
         def call(self, inputs, training=None):

@@ -6,7 +6,6 @@ state. Only a model with a *readable graph* can be rebuilt (see `has_readable_gr
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection
 from enum import Enum
 from functools import cache
@@ -17,6 +16,14 @@ import tensorflow as tf
 
 from .batch_norms import layer_paths
 from .copying import CannotCopyError, copy_flags, copy_layer, copy_state, flags_kept
+from .declared_graph import (
+    as_functional,
+    declared_inputs,
+    functional_class,
+    goes_by_steps,
+    has_readable_graph,
+    input_like,
+)
 from .messages import no_model
 
 
@@ -26,10 +33,6 @@ class CloneAction(Enum):
     COPY = "copy it with its state"
     SKIP = "leave it out: its input takes the place of its output"
 
-
-# How Keras names an input without a name, before and after saving. The number depends on what else the
-# process has made, so no client should rely on it.
-AUTOMATIC_NAME = re.compile(r"(keras_tensor|input_layer)(_\d+)?")
 
 Choice = Callable[[keras.layers.Layer], "keras.layers.Layer | CloneAction"]
 Adapt = Callable[[dict[str, Any]], dict[str, Any]]
@@ -46,46 +49,12 @@ def check_built(model: object, function: str, purpose: str) -> None:
         )
 
 
-def has_readable_graph(model: object) -> bool:
-    """Whether `model` is a Sequential or Functional model that computes exactly the graph it declares.
-
-    A model with a `call` of its own may compute anything, even one made from inputs and outputs.
-    """
-    if not isinstance(model, keras.Model) or not model.built:
-        return False
-    if isinstance(model, keras.Sequential):
-        try:
-            return type(model).call is keras.Sequential.call and bool(model.inputs)
-        except (AttributeError, ValueError):  # no inputs are declared; Keras' versions raise either
-            return False
-    functional = functional_class()
-    return isinstance(model, functional) and type(model).call is functional.call
-
-
-def goes_by_steps(layer: object) -> bool:
-    """Whether a layer is TimeDistributed, or a subclass that declares that it computes the same."""
-    own = type(layer) is keras.layers.TimeDistributed
-    return own or getattr(layer, "applies_its_layer_to_each_step", False)
-
-
-@cache
-def functional_class() -> type[keras.Model]:
-    """The class behind `keras.Model(inputs, outputs)`, which has no public name."""
-    x = keras.Input((1,), name="tfbn_probe")
-    # With a layer, because Keras 3.10 to 3.14 refuse a model whose output is its input.
-    return type(keras.Model(x, keras.layers.Identity()(x), name="tfbn_probe"))
-
-
-def operation_class(x: keras.KerasTensor, result: Any) -> type:
-    """The class of the Keras operation that made a result of `x`, which has no public name."""
-    return type(keras.Model(x, result, name="tfbn_probe").operations[-1])
-
-
 def rebuild(
     model: keras.Model,
     choose: Choice,
     adapt: Adapt = dict,
     may_share: bool = False,
+    for_inference: bool = False,
 ) -> tuple[keras.Model, dict[int, keras.layers.Layer]]:
     """A new model with the layers that `choose` picks.
 
@@ -95,6 +64,8 @@ def rebuild(
             The weights of a new layer are not touched; it is frozen if the old one is.
         adapt: changes the configuration of each layer that is copied.
         may_share: whether a layer that cannot be copied is used as it is, in both models.
+        for_inference: whether weights that are arguments of calls become constants. Otherwise both
+            models use the same, which are not among the new model's weights.
 
     Returns:
         The new, uncompiled model, and the new layer for each layer that was not left out, by the `id` of
@@ -106,7 +77,7 @@ def rebuild(
     as_they_are: set[int] = set()
     while True:
         try:
-            return _Rebuilder(choose, adapt, may_share, as_they_are).rebuild(model)
+            return _Rebuilder(choose, adapt, may_share, for_inference, as_they_are).rebuild(model)
         except CannotCopyError as error:  # a copy did not take the layer's state
             if not may_share or id(error.layer) in as_they_are:
                 raise
@@ -123,10 +94,15 @@ class _Rebuilder:
     """
 
     def __init__(
-        self, choose: Choice, adapt: Adapt, may_share: bool, as_they_are: Collection[int]
+        self,
+        choose: Choice,
+        adapt: Adapt,
+        may_share: bool,
+        for_inference: bool,
+        as_they_are: Collection[int],
     ) -> None:
         self.choose, self.adapt, self.may_share = choose, adapt, may_share
-        self.as_they_are = as_they_are
+        self.for_inference, self.as_they_are = for_inference, as_they_are
         self.clones: dict[int, Any] = {}
         self.copied: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
         self.replaced: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
@@ -149,7 +125,9 @@ class _Rebuilder:
         if id(layer) not in self.clones:
             if has_readable_graph(layer):
                 self.around.append(layer)
-                self.clones[id(layer)] = _rebuild_graph(layer, self._clone)
+                new = _rebuild_graph(layer, self._clone, self.for_inference)
+                new.supports_masking = layer.supports_masking
+                self.clones[id(layer)] = new
             else:
                 self.clones[id(layer)] = self._make(layer)
         return self.clones[id(layer)]
@@ -158,7 +136,7 @@ class _Rebuilder:
         if goes_by_steps(layer):
             self.around.append(layer)
             inner = self._clone(layer.layer)
-            return inner if inner is CloneAction.SKIP else self._by_steps(layer, inner)
+            return inner if inner is CloneAction.SKIP else by_steps(layer, inner, self.adapt)
         is_layer = isinstance(layer, keras.layers.Layer)
         choice = self.choose(layer) if is_layer else CloneAction.COPY
         if choice is CloneAction.COPY:
@@ -187,27 +165,18 @@ class _Rebuilder:
                 raise
             raise CannotCopyError(old, str(error)) from error
 
-    def _by_steps(
-        self, layer: keras.layers.TimeDistributed, inner: keras.layers.Layer
-    ) -> keras.layers.Layer:
-        dtype = self.adapt({"dtype": layer.dtype_policy.name})["dtype"]
-        new = type(layer)(inner, name=layer.name, dtype=dtype)
-        new.activity_regularizer = layer.activity_regularizer
-        return new
+
+def by_steps(
+    layer: keras.layers.TimeDistributed, inner: keras.layers.Layer, adapt: Adapt = dict
+) -> keras.layers.Layer:
+    """A layer like one that goes by steps (see `goes_by_steps`), around another inner layer."""
+    dtype = adapt({"dtype": layer.dtype_policy.name})["dtype"]
+    new = type(layer)(inner, name=layer.name, dtype=dtype)
+    new.activity_regularizer = layer.activity_regularizer
+    return new
 
 
-def declared_inputs(model: keras.Model) -> Any:
-    """The symbolic inputs of a model with a readable graph, in the structure that it is called with."""
-    return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
-
-
-def as_functional(model: keras.Model) -> keras.Model:
-    """The same graph over the same layers as a Functional model, without losses and optimizer."""
-    outputs = model.outputs if isinstance(model, keras.Sequential) else model.output
-    return keras.Model(declared_inputs(model), outputs, name=model.name)
-
-
-def _rebuild_graph(model: keras.Model, clone: Callable[[Any], Any]) -> keras.Model:
+def _rebuild_graph(model: keras.Model, clone: Callable[[Any], Any], for_inference: bool) -> keras.Model:
     """The model's graph over the layers that `clone` returns.
 
     Where all layers between an input and an output are left out, an Identity with the first one's name
@@ -239,6 +208,8 @@ def _rebuild_graph(model: keras.Model, clone: Callable[[Any], Any]) -> keras.Mod
             args, kwargs = tf.nest.map_structure(
                 lambda leaf: before.get(id(leaf), (leaf, leaf))[1], (args, kwargs)
             )
+        if for_inference:
+            args, kwargs = tf.nest.map_structure(_without_variable, (args, kwargs))
         out = layer(*args, **kwargs)
         if _is_layers_cast(layer, out, *args):
             casts[id(out)] = out, args[0]
@@ -251,6 +222,10 @@ def _rebuild_graph(model: keras.Model, clone: Callable[[Any], Any]) -> keras.Mod
         clone_function=lambda layer: (layer.name, clone(layer)),
         call_function=call,
     )
+
+
+def _without_variable(leaf: Any) -> Any:
+    return keras.ops.copy(leaf) if isinstance(leaf, keras.Variable) else leaf
 
 
 @cache
@@ -282,16 +257,3 @@ def _casts_inputs(layer: Any) -> bool:
         and layer.autocast
         and not isinstance(layer, functional_class())
     )
-
-
-def input_like(
-    model: keras.Model, tensor: keras.KerasTensor, shape: tuple[int | None, ...] | None = None
-) -> keras.KerasTensor:
-    """A new symbolic input like one of the model's (name, type, sparse, optional), perhaps reshaped."""
-    shape = tensor.shape if shape is None else shape
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.InputLayer) and layer.output is tensor:
-            # Before Keras 3.13 the configuration does not say that an input is optional.
-            changed = {"batch_shape": shape, "optional": layer.optional}
-            return type(layer).from_config(layer.get_config() | changed).output
-    return keras.Input(batch_shape=shape, dtype=tensor.dtype, sparse=tensor.sparse, name=tensor.name)

@@ -10,9 +10,10 @@ import keras
 
 from .arguments import valid_flag
 from .batch_norms import AnyBatchNorm, batch_norms, is_batch_norm, layer_paths
-from .cloning import CloneAction, check_built, functional_class, has_readable_graph, rebuild
+from .cloning import CloneAction, check_built, rebuild
 from .copying import configuration
 from .data_format import to_channels_last
+from .declared_graph import functional_class, has_readable_graph
 from .in_place import set_kernels
 from .layer import BatchNorm
 from .messages import join_some

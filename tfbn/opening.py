@@ -8,7 +8,6 @@ random inputs to compute the same to the last bit.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -16,7 +15,8 @@ from typing import Any
 import keras
 
 from .batch_norms import AnyBatchNorm, batch_norms, layer_paths, sublayers
-from .cloning import as_functional, goes_by_steps, has_readable_graph, input_like
+from .cloning import by_steps
+from .declared_graph import as_functional, declares_inputs, goes_by_steps, has_readable_graph, input_like
 from .recording import (
     CannotOpenError,
     check_openable,
@@ -24,10 +24,12 @@ from .recording import (
     description,
     filled,
     inside_of,
+    mask_of,
     of_free_size,
     record,
     tensors_of,
 )
+from .undeclared import has_embedding, inputs_of, with_indices
 
 
 class _CalledOtherwiseError(Exception):
@@ -96,6 +98,7 @@ class _Opener:
         self.of_free_sizes: set[int] = set()
         self._expanded: dict[int, tuple[keras.Model, keras.Model]] = {}  # before and after, by `id`
         self._insides: dict[tuple[int, str], keras.Model] = {}
+        self._around: dict[int, keras.layers.Layer] = {}  # TimeDistributed around insides, by `id`
 
     def show(self, model: keras.Model) -> keras.Model:
         while True:
@@ -104,6 +107,7 @@ class _Opener:
             except _CalledOtherwiseError:  # it is opened in another way from the start
                 self._expanded.clear()
                 self._insides.clear()
+                self._around.clear()
 
     def expand(self, model: keras.Model) -> keras.Model:
         """A model with a readable graph, with the inside of opaque layers in their place."""
@@ -126,41 +130,67 @@ class _Opener:
 
     def _call(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
         """Call a layer, or what shows its inside, on symbolic tensors."""
+        shown = self._shown(layer, args, kwargs)
+        if not is_opaque(layer) or shown is layer:
+            return shown(*args, **kwargs)
+        tensors = tensors_of((args, kwargs))
+        return shown(tensors if len(tensors) > 1 else tensors[0])
+
+    def _shown(self, layer: Any, args: Any, kwargs: Any) -> Any:
+        """What stands for a layer in one call: itself, or its inside, which takes the call's tensors."""
         if has_readable_graph(layer):
-            return self.expand(layer)(*args, **kwargs)
+            return self.expand(layer)
+        if goes_by_steps(layer):
+            return self._by_steps(layer, tensors_of((args, kwargs)))
         if not is_opaque(layer) or id(layer) in self.closed:
-            return layer(*args, **kwargs)
+            return layer
         try:
-            inside = self._inside(layer, args, kwargs)
+            return self._inside(layer, args, kwargs)
         except CannotOpenError as reason:
             self.closed[id(layer)] = str(reason)
-            return layer(*args, **kwargs)
-        tensors = tensors_of((args, kwargs))
-        return inside(tensors if len(tensors) > 1 else tensors[0])
+            return layer
+
+    def _by_steps(self, layer: keras.layers.TimeDistributed, tensors: list[Any]) -> keras.layers.Layer:
+        """The layer around the inside of its own; as it is under a mask, which that may use."""
+        if len(tensors) != 1 or mask_of(tensors[0]) is not None:
+            if any(map(is_opaque, _layers_of_graph(layer))):
+                why = "is given a mask; call its layers in the model itself"
+                self.closed[id(layer)] = f"{inside_of(layer)}{why}"
+            return layer
+        shape = tensors[0].shape
+        step = keras.KerasTensor((shape[0], *shape[2:]), tensors[0].dtype)
+        shown = self._shown(layer.layer, (step,), {})
+        if shown is layer.layer:
+            return layer
+        if id(layer) not in self._around:
+            self._around[id(layer)] = by_steps(layer, shown)
+        return self._around[id(layer)]
 
     def subclassed(self, model: keras.Model) -> keras.Model:
-        """The inside of a model that declares no inputs: of free sizes, or those it was built with."""
-        if others := _other_arguments(model):
-            raise CannotOpenError(f"its call() takes {', '.join(others)}, too")
-        shape: Any = (model.get_build_config() or {}).get("input_shape")
-        single = isinstance(shape, (list, tuple)) and all(
-            size is None or isinstance(size, int) for size in shape
-        )
-        if not single or len(shape) < 2:
-            raise CannotOpenError("it was not built on one tensor with channels")
-        built = tuple(shape[1:-1])
-        for sizes in ((None,) * len(built), built):
-            tensor = keras.Input(batch_shape=(None, *sizes, shape[-1]), dtype=model.input_dtype)
+        """The inside of a model with a call of its own: of free sizes, or those it was built on."""
+        for free in (False,) if declares_inputs(model) else (True, False):
+            self._insides.clear()
+            self.closed.clear()  # what does not open for free sizes may for these
             try:
-                inside = self._inside(model, (tensor,), {})
-                if None not in built:  # what the model was built with is what it is used with
-                    check_same(model, inside, (keras.KerasTensor((None, *shape[1:]), tensor.dtype),), {})
-                return inside
+                return self._subclassed(model, free)
             except CannotOpenError as error:
                 reason = error
-                self._insides.clear()
-                self.closed.clear()  # what does not open for free sizes may for these
         raise reason
+
+    def _subclassed(self, model: keras.Model, free: bool) -> keras.Model:
+        inputs = inputs_of(model, free)
+        inside = self._inside(model, (inputs,), {})
+        if has_embedding(model) and not declares_inputs(model):
+            inputs = with_indices(inputs, inside, free)
+            self._insides.clear()
+            inside = self._inside(model, (inputs,), {})
+        if free:  # what the model was built on is what it is used with
+            built_on = with_indices(inputs_of(model, free=False), inside, free=False)
+            check_same(model, inside, (built_on,), {})
+        if isinstance(inputs, keras.KerasTensor):
+            return inside
+        structure = keras.tree.pack_sequence_as(inputs, inside.inputs)
+        return keras.Model(structure, inside.output, name=model.name)
 
     def _inside(self, layer: keras.layers.Layer, args: Any, kwargs: Mapping[str, Any]) -> keras.Model:
         """A Functional model that computes what one call of an opaque layer does, of the layer's layers.
@@ -181,6 +211,7 @@ class _Opener:
             check_openable(layer, args, kwargs)
             inside = self.expand(record(layer, args, kwargs))
             check_same(layer, inside, args, kwargs)
+            inside.supports_masking = layer.supports_masking  # or Keras warns that it drops the mask
             self._insides[key] = inside
         return self._insides[key]
 
@@ -194,21 +225,10 @@ class _Opener:
         raise _CalledOtherwiseError
 
 
-def _other_arguments(model: keras.Model) -> list[str]:
-    """The arguments of a subclassed model's call besides the first that may be tensors."""
-    parameters = list(inspect.signature(model.call).parameters.values())[1:]
-    return [
-        parameter.name
-        for parameter in parameters
-        if parameter.name not in ("training", "mask")
-        and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-        and parameter.default in (None, parameter.empty)
-    ]
-
-
-def _layers_of_graph(model: keras.Model) -> list[Any]:
-    """The layers that a model with a readable graph calls, also in such models inside it."""
-    found = []
-    for layer in model.layers:
-        found += _layers_of_graph(layer) if has_readable_graph(layer) else [layer]
-    return found
+def _layers_of_graph(model: Any) -> list[Any]:
+    """The layers that a model with a readable graph calls, also in such models and steps inside it."""
+    if goes_by_steps(model):
+        return _layers_of_graph(model.layer)
+    if not has_readable_graph(model):
+        return [model]
+    return [layer for inner in model.layers for layer in _layers_of_graph(inner)]

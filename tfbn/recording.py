@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from .batch_norms import sublayers
+from .declared_graph import given_name
 from .messages import one_line
 
 # Of random inputs: how many samples, and how large where a size is unknown. A call that computes
@@ -58,7 +60,7 @@ def check_openable(layer: keras.layers.Layer, args: Any, kwargs: Mapping[str, An
     """Refuse a call of which a record would leave something out.
 
     Raises:
-        CannotOpenError: weights or a mask that it would not have, or a call as in training.
+        CannotOpenError: weights that it would not have, or a call as in training.
     """
     who = inside_of(layer)
     inside = {id(weight) for part in sublayers(layer) for weight in part.weights}
@@ -68,9 +70,6 @@ def check_openable(layer: keras.layers.Layer, args: Any, kwargs: Mapping[str, An
         raise CannotOpenError(f"{who}holds a tf.Variable; make it by add_weight in a layer of its own")
     if kwargs.get("training"):
         raise CannotOpenError(f"{who}is called with training=True; call it without")
-    # Keras' guide to masking names this attribute; there is no function for it.
-    if any(getattr(tensor, "_keras_mask", None) is not None for tensor in tensors_of((args, kwargs))):
-        raise CannotOpenError(f"{who}is given a mask; call its layers in the model itself")
 
 
 def record(layer: keras.layers.Layer, args: Any, kwargs: Mapping[str, Any]) -> keras.Model:
@@ -79,10 +78,7 @@ def record(layer: keras.layers.Layer, args: Any, kwargs: Mapping[str, Any]) -> k
     Raises:
         CannotOpenError: the call does not run on symbolic tensors.
     """
-    inputs = [
-        keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype)
-        for tensor in tensors_of((args, kwargs))
-    ]
+    inputs = _inputs_like(tensors_of((args, kwargs)), taken=_names_inside(layer))
     cast = [_cast(layer, tensor) for tensor in inputs]
     args, kwargs = filled((args, dict(kwargs)), cast)
     try:
@@ -93,6 +89,21 @@ def record(layer: keras.layers.Layer, args: Any, kwargs: Mapping[str, Any]) -> k
         raise CannotOpenError(
             f"{inside_of(layer)}does not run on symbolic tensors{REMEDY}. It says: {one_line(error)}"
         ) from error
+
+
+def _names_inside(layer: keras.layers.Layer) -> set[str | None]:
+    inside = sublayers(layer)
+    return {part.name for part in inside if not isinstance(part, keras.layers.InputLayer)}
+
+
+def _inputs_like(tensors: list[Any], taken: set[str | None]) -> list[keras.KerasTensor]:
+    inputs = []
+    for tensor in tensors:
+        name = given_name(tensor)
+        name = None if name in taken else name  # a graph holds a name once
+        inputs.append(keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name))
+        taken.add(name)
+    return inputs
 
 
 def _cast(layer: keras.layers.Layer, tensor: Any) -> Any:
@@ -111,38 +122,54 @@ def check_same(
     A layer that random inputs do not fit is refused, too, for nothing shows that they are the same.
     """
     for batch, size in DRAWN:
-        random = np.random.default_rng(size)
-        drawn = [_draw(tensor, batch, size, random) for tensor in tensors_of((args, kwargs))]
+        drawn = _Drawn(batch, size)
+        values = [drawn.array(tensor) for tensor in tensors_of((args, kwargs))]
         try:
-            same = _computes_the_same(layer, inside, drawn, *filled((args, dict(kwargs)), drawn))
+            with (
+                warnings.catch_warnings()
+            ):  # a Functional model hands a mask on, and warns that it does not
+                warnings.simplefilter("ignore")
+                difference = _difference(layer, inside, values, *filled((args, dict(kwargs)), values))
         except CannotOpenError:
             raise
         except Exception as error:  # such sizes may not fit, or TensorFlow have no kernel here
-            shapes = ", ".join(str(array.shape) for array in drawn)
+            shapes = ", ".join(str(tuple(value.shape)) for value in values)
             raise CannotOpenError(
                 f"{inside_of(layer)}does not run on random inputs of shape {shapes}, on which it would "
                 "be compared with its record; give the model inputs of fixed sizes. It says: "
                 f"{one_line(error)}"
             ) from error
-        if not same:
-            raise CannotOpenError(
-                f"{inside_of(layer)}computes something else on symbolic tensors{REMEDY}"
-            )
+        if difference:
+            raise CannotOpenError(f"{inside_of(layer)}{difference}{REMEDY}")
 
 
-def _computes_the_same(
-    layer: keras.layers.Layer, inside: keras.Model, drawn: list[np.ndarray], args: Any, kwargs: Any
-) -> bool:
+def _difference(
+    layer: keras.layers.Layer, inside: keras.Model, drawn: list[tf.Tensor], args: Any, kwargs: Any
+) -> str | None:
+    """What a layer does that its inside does not."""
     with keras.StatelessScope() as scope:  # which keeps assignments and losses from the layer
         expected = layer(*args, **_at_inference(layer, kwargs))
         found = inside(drawn if len(drawn) > 1 else drawn[0], training=False)
     if scope.state_mapping:
         raise CannotOpenError(f"{inside_of(layer)}changes variables at inference")
     keras.tree.assert_same_structure(found, expected)
-    pairs = zip(keras.tree.flatten(found), keras.tree.flatten(expected), strict=True)
-    return all(
-        np.array_equal(np.asarray(ours), np.asarray(theirs), equal_nan=True) for ours, theirs in pairs
-    )
+    pairs = list(zip(keras.tree.flatten(found), keras.tree.flatten(expected), strict=True))
+    if not all(_equal(ours, theirs) for ours, theirs in pairs):
+        return "computes something else on symbolic tensors"
+    if not all(_equal(mask_of(ours), mask_of(theirs)) for ours, theirs in pairs):
+        return "hands on a mask that its last operation does not"
+    return None
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if a is None or b is None:
+        return a is b
+    return np.array_equal(np.asarray(a), np.asarray(b), equal_nan=keras.backend.is_float_dtype(a.dtype))
+
+
+def mask_of(tensor: Any) -> Any:
+    """The mask that a tensor carries, in the attribute that Keras' guide to masking names."""
+    return getattr(tensor, "_keras_mask", None)
 
 
 def inside_of(layer: keras.layers.Layer) -> str:
@@ -150,8 +177,23 @@ def inside_of(layer: keras.layers.Layer) -> str:
     return f"it is inside {layer.name!r} ({type(layer).__name__}), which "
 
 
-def _draw(tensor: Any, batch: int, size: int, random: np.random.Generator) -> np.ndarray:
-    shape = [own or (size if axis else batch) for axis, own in enumerate(tensor.shape)]
-    if keras.backend.is_float_dtype(tensor.dtype):
-        return random.normal(size=shape).astype(tensor.dtype)
-    return random.integers(0, 2, shape).astype(tensor.dtype)
+class _Drawn:
+    """Random values of symbolic tensors, with random masks where these carry any."""
+
+    def __init__(self, batch: int, size: int) -> None:
+        self.batch, self.size = batch, size
+        self.random = np.random.default_rng(size)
+        self.arrays: dict[int, tf.Tensor] = {}  # by `id`: a mask may be an argument, too
+
+    def array(self, tensor: keras.KerasTensor) -> tf.Tensor:
+        if id(tensor) not in self.arrays:
+            self.arrays[id(tensor)] = array = self._draw(tensor)
+            if (mask := mask_of(tensor)) is not None:
+                array._keras_mask = self.array(mask)
+        return self.arrays[id(tensor)]
+
+    def _draw(self, tensor: keras.KerasTensor) -> tf.Tensor:
+        shape = [own or (self.size if axis else self.batch) for axis, own in enumerate(tensor.shape)]
+        if keras.backend.is_float_dtype(tensor.dtype):
+            return tf.cast(self.random.normal(size=shape), tensor.dtype)
+        return tf.cast(self.random.integers(0, 2, shape), tensor.dtype)

@@ -8,7 +8,7 @@ import tfbn
 from folds import IMAGE, bn, check, functional, weigh
 from propagations import ACROSS, ANY, POSITIVE, shape_for
 from tfbn.batch_norms import batch_norms
-from tfbn.cloning import operation_class
+from tfbn.declared_graph import operation_class
 from tfbn.folding.keras.operations import operation_rules, relu_with_arguments
 
 L = keras.layers

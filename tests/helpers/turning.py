@@ -12,7 +12,7 @@ import reference
 import tfbn
 from networks import FLOAT32, randomize, relative_difference
 from tfbn.batch_norms import layer_paths
-from tfbn.cloning import declared_inputs
+from tfbn.declared_graph import declared_inputs
 
 L = keras.layers
 FIRST = {"data_format": "channels_first"}

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from ..axes import bias_is_misplaced
 from ..batch_norms import layer_paths
-from ..cloning import has_readable_graph
+from ..declared_graph import has_readable_graph
 from ..messages import join_some
 
 # Layers that may lack a kernel, and how many axes besides those of images their inputs have: batch and

@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from ..cloning import has_readable_graph, operation_class
+from ..declared_graph import has_readable_graph, operation_class
 from ..layer import BatchNorm
 from ..renorm import BatchRenorm
 from .layouts import Layout, natural

@@ -17,8 +17,14 @@ import keras
 import numpy as np
 
 from ..batch_norms import layer_paths
-from ..cloning import AUTOMATIC_NAME, as_functional, declared_inputs, has_readable_graph, input_like
 from ..copying import copy_layer, copy_state
+from ..declared_graph import (
+    AUTOMATIC_NAME,
+    as_functional,
+    declared_inputs,
+    has_readable_graph,
+    input_like,
+)
 from ..messages import join_some
 from .layouts import Layout, natural, transposed
 from .rules import CannotTurnError, Given, Turned, as_it_was
@@ -33,7 +39,7 @@ def to_channels_last(model: keras.Model, *, check_biases: bool = True) -> keras.
     """A copy of a model with every layer channels last, and with the same inputs and outputs.
 
     Args:
-        model: one with a readable graph (see `tfbn.cloning.has_readable_graph`). It is not changed.
+        model: one with a readable graph (see `declared_graph.has_readable_graph`). It is not changed.
         check_biases: whether to refuse a model in which Keras adds a bias along another axis than the
             channels', which the channels-last model does not.
 

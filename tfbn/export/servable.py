@@ -16,9 +16,10 @@ import numpy as np
 import tensorflow as tf
 
 from ..batch_norms import layer_paths
-from ..cloning import check_built, declared_inputs, has_readable_graph
+from ..cloning import check_built
 from ..compare import NamedArrays, is_finite, is_number, max_abs, wide
 from ..data_format import check_kernels, explained, misplaced_biases
+from ..declared_graph import declared_inputs, has_readable_graph
 from ..folding.keras.read import called_in_training
 from ..messages import join_some, one_line
 from ..population.data_pass import input_shape

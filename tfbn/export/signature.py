@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ..cloning import AUTOMATIC_NAME
+from ..declared_graph import AUTOMATIC_NAME
 from .report import SpecsByName
 
 NAME_OF_INPUT = re.compile("(?!self$)[A-Za-z][A-Za-z0-9_]*")

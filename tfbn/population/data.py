@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..cloning import has_readable_graph
+from ..declared_graph import has_readable_graph
 
 BATCH_SIZE = 32  # for arrays, as in keras.Model.fit
 NO_BATCH = "data holds no batch. Pass at least one batch of the model's inputs."

@@ -23,6 +23,7 @@ from .read import read, tied
 from .tables import FOLD_TARGETS
 
 HIDDEN = "it is inside a layer whose graph Keras does not show"
+NEVER_CALLED = "nothing calls it at inference"
 
 
 def fold(model: keras.Model, dtype: str | None = None) -> tuple[keras.Model, FoldReport]:
@@ -125,7 +126,13 @@ def _build(
         **{id(op.origin): layer for op, layer in written.items()},
         **{id(op.origin): CloneAction.SKIP for op in plan.into},
     }
-    return rebuild(model, lambda layer: replacements.get(id(layer), CloneAction.COPY), adapt, may_share)
+    return rebuild(
+        model,
+        lambda layer: replacements.get(id(layer), CloneAction.COPY),
+        adapt,
+        may_share,
+        for_inference=True,
+    )
 
 
 def _written(layer: keras.layers.Layer, pending: PendingFold, adapt: Adapt) -> keras.layers.Layer:
@@ -189,7 +196,8 @@ def _report(
 
     def hidden(path: str) -> str:
         around = (layer for outer, layer in layers.items() if path.startswith(f"{outer}/"))
-        return next((closed[id(layer)] for layer in around if id(layer) in closed), HIDDEN)
+        otherwise = NEVER_CALLED if path in layers else HIDDEN
+        return next((closed[id(layer)] for layer in around if id(layer) in closed), otherwise)
 
     found = batch_norms(model) | {path: layer for path, (layer, _) in unlike.items()}
     shared = tuple(path for path, layer in layers.items() if clones.get(id(layer)) is layer)

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 
 from ...batch_norms import layer_paths
-from ...cloning import as_functional, functional_class
 from ...copying import stood_in
+from ...declared_graph import as_functional, functional_class
 from ...messages import one_line
 
 Key = tuple[str, int]
@@ -18,7 +18,7 @@ Specification = tuple[tuple[int | None, ...], str]
 
 
 class Configuration:
-    """The calls of an open model's layers and what they are given (see `cloning.has_readable_graph`).
+    """The calls of an open model's layers and what they are given (`declared_graph.has_readable_graph`).
 
     Attributes:
         inputs: its input layers' calls.

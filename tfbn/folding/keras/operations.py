@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from ...cloning import operation_class
+from ...declared_graph import operation_class
 from ..core.combining import (
     AddRule,
     ConcatRule,

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from ...batch_norms import inference_affine, is_batch_norm
-from ...cloning import goes_by_steps, has_readable_graph
+from ...declared_graph import goes_by_steps, has_readable_graph
 from ...layer import BatchNorm
 from ..core.affine import Affine
 from ..core.graph import Call, Graph, Op, Shape, Tensor
