@@ -7,13 +7,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.python.ops import control_flow_util
 
 import reference
 import tfbn
 from far_from_zero import FAR, FAR_MEANS, assert_exact_far_from_zero
 from paths import HELPERS
-from tfbn import functional, kernels
+from tfbn import functional, kernels, runtime
 
 SHAPES = [((64, 5), -1), ((8, 6, 5), -1), ((8, 5, 6), 1), ((4, 5, 6, 3), -1), ((4, 3, 5, 6), 1)]
 SHAPES += [((4, 5, 3, 6), 2), ((2, 3, 4, 5, 3), -1), ((2, 3, 4, 5, 3), 1), ((6, 1), -1), ((3, 8), 0)]
@@ -74,7 +73,7 @@ def gradients(function, x, beta, gamma, order):
 @pytest.mark.parametrize("shape", [(8, 3, 5, 4), (7, 3, 11), (4, 3, 2, 3, 5)])
 def test_channels_second_by_either_way(shape, gpu, monkeypatch):
     """Transposed for the CPU; on a GPU the kernel takes them as they are, and so does this CPU's."""
-    monkeypatch.setattr(kernels, "_has_gpu", lambda: gpu)
+    monkeypatch.setattr(runtime, "has_gpu", lambda: gpu)
     x = tf.constant(reference.data(shape, 1), tf.float32)
     p = {
         name: tf.constant(parameter, tf.float32)
@@ -194,26 +193,6 @@ def test_half_precision_of_unknown_size_keeps_float32_statistics(dtype):
     assert np.isfinite(step(outlier)[1].variance).all()
 
 
-def test_xla_is_seen_and_gets_the_formulas():
-    assert hasattr(control_flow_util, "GraphOrParentsInXlaContext"), (
-        "control_flow_util.GraphOrParentsInXlaContext has moved: find its successor for "
-        "kernels.inside_xla, which answers yes meanwhile, and the fused kernel is never used"
-    )
-    seen = []
-
-    def look(x):
-        seen.append(kernels.inside_xla())
-        return x
-
-    look(tf.ones(1))
-    tf.function(look)(tf.ones(1))
-    tf.function(tf.function(look), jit_compile=True)(tf.ones(1))
-    tf.function(lambda x: tf.while_loop(lambda x: x < 2, lambda x: look(x) + 1, [x]), jit_compile=True)(
-        1.0
-    )
-    assert seen == [False, False, True, True]
-
-
 def test_fit_uses_the_fused_kernel_and_jit_does_not():
     layer = tfbn.BatchNorm()
     layer.build((None, 3))
@@ -324,14 +303,6 @@ def test_second_gradients_of_an_empty_batch_are_finite(batch):
         return gradients(normalized, x, ones, ones, order=2)
 
     assert all(np.isfinite(slope).all() for slope in seconds(tf.constant(x)))
-
-
-def test_auto_clustering_gets_the_formulas(monkeypatch):
-    x = tf.ones((4, 3))
-    monkeypatch.setenv("TF_XLA_FLAGS", "--tf_xla_auto_jit=2")
-    assert not kernels._fused_can(x, 1e-3, -1)
-    monkeypatch.undo()
-    assert kernels._fused_can(x, 1e-3, -1)
 
 
 def test_a_function_traced_outside_xla_never_stores_a_negative_variance():

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from .axes import Axis, channel_axes, per_channel_shape, reduction_axes
-from .sums import blocked_sum
+from .sums import exact_sum
 
 TensorLike = Any
 
@@ -56,9 +56,9 @@ def batch_moments(x: TensorLike, axis: Axis = -1) -> Moments:
         x = _widen(x)
         axes = reduction_axes(axis, x.shape.rank)
         count = count_values(x, axis)
-        mean = tf.math.divide_no_nan(blocked_sum(x, axes), count)
+        mean = tf.math.divide_no_nan(exact_sum(x, axes), count)
         deviations = x - broadcast_along(mean, axis, x.shape.rank)
-        variance = tf.math.divide_no_nan(blocked_sum(tf.square(deviations), axes), count)
+        variance = tf.math.divide_no_nan(exact_sum(tf.square(deviations), axes), count)
     return Moments(mean, variance, count)
 
 
@@ -107,10 +107,10 @@ def weighted_moments(x: TensorLike, weights: TensorLike, axis: Axis = -1) -> Mom
     x, weights = tf.where(weights > 0, x, 0), tf.where(weights > 0, weights, 0)
     weights = tf.broadcast_to(weights, tf.shape(x))
     axes = reduction_axes(axis, x.shape.rank)
-    total = blocked_sum(weights, axes)
-    mean = tf.math.divide_no_nan(blocked_sum(weights * x, axes), total)
+    total = exact_sum(weights, axes)
+    mean = tf.math.divide_no_nan(exact_sum(weights * x, axes), total)
     deviations = x - broadcast_along(mean, axis, rank)
-    variance = tf.math.divide_no_nan(blocked_sum(weights * tf.square(deviations), axes), total)
+    variance = tf.math.divide_no_nan(exact_sum(weights * tf.square(deviations), axes), total)
     return Moments(mean, variance, total)
 
 

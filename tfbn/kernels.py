@@ -6,18 +6,19 @@ oneDNN it is several times as fast as the formulas of `functional`, without oneD
 
 * the input is float64 or has several channel axes: the kernel supports neither;
 * epsilon is below 1.001e-5 and there is a GPU: older cuDNN kernels refuse it;
-* a channel has more than 131 072 values: the kernel adds them one after another and errs by 1e-5;
+* a channel has more than 131 072 values: the CPU's kernel adds them one after another and errs by 1e-5;
 * the batch is empty: the kernel's second derivative is NaN;
 * XLA compiles: XLA's version of the kernel computes E[x²] − E[x]², which is off by a factor of 3.4 at
-  a mean of 1e3 and a deviation of 1 (tensorflow #118701). XLA fuses the formulas by itself, without
-  such a loss. (A tf.function that was first traced outside XLA and is then called from inside keeps
-  the kernel.)
+  a mean of 1e3 and a deviation of 1 (tensorflow #118701). XLA fuses what `flat` writes, without such a
+  loss. (A tf.function that was first traced outside XLA and is then called from inside keeps the
+  kernel.)
 
-Inputs whose mean is large beside their deviation are centred before the kernel sees them. With N values
+On a CPU, inputs whose mean is large beside their deviation are centred before the kernel sees them. With N values
 of mean μ and deviation σ a channel, the variance that the kernel computes has no correct digit from
 N·μ/σ = 2**24 on (it is 90 times off for 131 072 values of mean 1e4 and deviation 1). A sample of the
 batch decides. Centring happens inside `tf.cond`, so well-scaled inputs pay nothing. Normalisation is
-shift-invariant, so the gradient of centring is the identity.
+shift-invariant, so the gradient of centring is the identity. A GPU would wait for that condition in
+every layer and step, and its kernel does not add one value after another.
 
 The kernel computes the moments of one whole local batch. Masked and synchronized moments are not that:
 the layer takes them from `functional`.
@@ -25,13 +26,13 @@ the layer takes them from `functional`.
 
 from __future__ import annotations
 
-import os
+import math
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
-from . import functional
+from . import flat, functional, runtime
 from .axes import Axis, channel_axes
 from .functional import Moments, TensorLike
 
@@ -60,12 +61,15 @@ def normalize_batch(
     """
     count = functional.count_values(x, axis)
     known = tf.get_static_value(count)
-    if not _fused_can(x, epsilon, axis) or (known is not None and not 0 < known <= MOST_FUSED_VALUES):
+    if runtime.inside_xla() and len(channel_axes(axis, x.shape.rank)) == 1:
+        return flat.normalize_batch(x, beta, gamma, epsilon, axis)
+    most = math.inf if runtime.has_gpu() else MOST_FUSED_VALUES
+    if not _fused_can(x, epsilon, axis) or (known is not None and not 0 < known <= most):
         moments = functional.batch_moments(x, axis)
         mean, variance, _ = moments
         return functional.normalize(x, mean, variance, beta, gamma, epsilon, axis), moments
     exact = None
-    if known is None or known > CANCELLATION_FREE_COUNT:
+    if not runtime.has_gpu() and (known is None or known > CANCELLATION_FREE_COUNT):
         x, centred, exact = _centre(x, count, axis)
     if known is None and gamma is not None:
         # So that the second derivative at an empty batch, which is NaN, reaches no gamma.
@@ -115,7 +119,7 @@ def _fused(
     """The kernel on a tensor of any rank, reshaped to images: channels last or, on a GPU, first."""
     (channel,) = channel_axes(axis, x.shape.rank)
     shape, size = tf.shape(x), x.shape.as_list()[channel]
-    if channel < x.shape.rank - 1 and not _has_gpu():
+    if channel < x.shape.rank - 1 and not runtime.has_gpu():
         # On the CPU the kernel would transpose, too, 2.2 to 2.9 times more slowly forward and backward.
         order = [*(number for number in range(x.shape.rank) if number != channel), channel]
         x = tf.transpose(x, order)
@@ -201,26 +205,5 @@ def _loses_digits(x: tf.Tensor, count: tf.Tensor, axis: Axis) -> tf.Tensor:
 def _fused_can(x: tf.Tensor, epsilon: float, axis: Axis) -> bool:
     """Whether the kernel supports such an input, apart from its number of values."""
     one_axis = len(channel_axes(axis, x.shape.rank)) == 1
-    wide_enough = epsilon >= LEAST_FUSED_EPSILON or not _has_gpu()
-    return one_axis and x.dtype in FUSED_TYPES and wide_enough and not inside_xla()
-
-
-def _has_gpu() -> bool:
-    return bool(tf.config.list_physical_devices("GPU"))
-
-
-def inside_xla() -> bool:
-    """Whether the graph being built is to be compiled by XLA, or may be by its auto-clustering.
-
-    Private TensorFlow API, used here only: no public one tells. Where it no longer exists, the answer is
-    yes, which is slower and correct, and `tests/test_kernels.py` fails by name.
-    """
-    try:
-        from tensorflow.python.ops.control_flow_util import (  # noqa: PLC0415
-            GraphOrParentsInXlaContext,
-        )
-    except ImportError:
-        return True
-    if tf.config.optimizer.get_jit() or "auto_jit" in os.environ.get("TF_XLA_FLAGS", ""):
-        return True
-    return GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+    wide_enough = epsilon >= LEAST_FUSED_EPSILON or not runtime.has_gpu()
+    return one_axis and x.dtype in FUSED_TYPES and wide_enough and not runtime.inside_xla()

@@ -1,0 +1,145 @@
+"""What XLA compiles: Algorithm 1, its gradient, and the gradient's gradient, on flat tensors."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import reference
+import tfbn
+from tfbn import flat, functional, kernels, runtime
+
+EPSILON = 1e-2
+SHAPES = [
+    ((64, 5), -1),
+    ((3000, 4), -1),
+    ((5, 64), 0),
+    ((8, 6, 5), -1),
+    ((8, 5, 6), 1),
+    ((4, 5, 6, 3), -1),
+]
+SHAPES += [((4, 3, 5, 6), 1), ((4, 5, 3, 6), 2), ((3, 4, 5, 6), 0), ((2, 3, 4, 5, 3), -1), ((6, 1), -1)]
+ROUNDOFF = {"float64": 1e-12, "float32": 1e-5, "float16": 2e-3, "bfloat16": 2e-2}
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("dtype", ROUNDOFF)
+@pytest.mark.parametrize(("shape", "axis"), SHAPES)
+def test_the_batch_and_its_moments_are_the_oracles(shape, axis, dtype, known):
+    x = tf.cast(reference.data(shape, axis), dtype)
+    sizes = [size if known or number == axis % len(shape) else None for number, size in enumerate(shape)]
+    step = tf.function(
+        lambda x, beta, gamma: kernels.normalize_batch(x, beta, gamma, EPSILON, axis),
+        jit_compile=True,
+        input_signature=[tf.TensorSpec(sizes, dtype), *[tf.TensorSpec([None])] * 2],
+    )
+    wide = tf.cast(x, tf.float64).numpy()
+    mean, variance = reference.moments(wide, axis)
+    p = {name: value.astype("float32") for name, value in reference.parameters(mean.shape).items()}
+    y, moments = step(x, p["beta"], p["gamma"])
+    want = reference.apply(wide, mean, variance, p["beta"], p["gamma"], EPSILON, axis=axis)
+    np.testing.assert_allclose(
+        tf.cast(y, tf.float64), want, rtol=0, atol=ROUNDOFF[dtype] * np.abs(want).max()
+    )
+    # Statistics are float32 or wider.
+    np.testing.assert_allclose(moments.mean, mean, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(moments.variance, variance, rtol=2e-6)
+    assert y.dtype == dtype
+
+
+def loss(function, x, beta, gamma):
+    """Non-linear in the batch, and in its moments."""
+    y, (mean, variance, _) = function(x, beta, gamma)
+    return tf.reduce_sum(tf.sin(y)) + tf.reduce_sum(tf.cos(mean)) + tf.reduce_sum(variance**2)
+
+
+def slopes(function, arguments, order):
+    with tf.GradientTape() as outer:
+        outer.watch(arguments)
+        with tf.GradientTape() as tape:
+            tape.watch(arguments)
+            value = loss(function, *arguments)
+        first = tape.gradient(value, arguments)
+        penalty = tf.add_n([tf.reduce_sum(slope**2) for slope in first])
+    return first if order == 1 else outer.gradient(penalty, arguments)
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph", "jit"])
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize(("shape", "axis"), SHAPES)
+def test_gradients_are_those_of_the_formulas(shape, axis, order, mode):
+    p = reference.parameters((shape[axis],))
+    arguments = [
+        tf.constant(value, tf.float64) for value in (reference.data(shape, axis), p["beta"], p["gamma"])
+    ]
+
+    def formulas(x, beta, gamma):
+        moments = functional.batch_moments(x, axis)
+        return functional.normalize(x, *moments[:2], beta, gamma, EPSILON, axis), moments
+
+    def ours(*arguments):
+        return slopes(lambda *a: flat.normalize_batch(*a, EPSILON, axis), arguments, order)
+
+    if mode != "eager":
+        ours = tf.function(ours, jit_compile=mode == "jit")
+    for got, want in zip(ours(*arguments), slopes(formulas, arguments, order), strict=True):
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-10 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("mean", [0.0, 1e3, 1e4])
+@pytest.mark.parametrize(
+    ("shape", "axis", "tolerance"),
+    [
+        ((131072, 4), -1, 1e-5),
+        ((131071, 4), -1, 1e-5),
+        ((32, 64, 64, 8), -1, 1e-5),
+        ((1, 360, 360, 4), -1, 1e-5),
+        ((32, 8, 64, 64), 1, 1e-5),
+        ((4, 131072), 0, 1e-5),
+        ((2**22, 2), -1, 1e-4),
+        ((2, 1448, 1448, 2), -1, 1e-4),
+    ],
+)
+def test_values_far_from_zero_keep_their_variance(shape, axis, mean, tolerance):
+    x = np.random.default_rng(0).normal(mean, 1, shape).astype("float32")
+    step = tf.function(lambda x: kernels.normalize_batch(x, None, None, 1e-3, axis), jit_compile=True)
+    y, moments = step(x)
+    expected = reference.moments(x, axis)
+    np.testing.assert_allclose(moments.variance, expected[1], rtol=tolerance)
+    np.testing.assert_allclose(moments.mean, expected[0], rtol=1e-6, atol=1e-5)
+    # The mean of a tensor far from zero has the digits of float32 alone.
+    want = reference.apply(x, *expected, axis=axis)
+    np.testing.assert_allclose(y, want, rtol=0, atol=1e-4 + 2e-7 * mean)
+
+
+def operations(graph):
+    """All operations of a graph and of the functions that it calls."""
+    definition = graph.as_graph_def()
+    return [*definition.node, *(node for part in definition.library.function for node in part.node_def)]
+
+
+@pytest.mark.parametrize("path", ["plain", "jit", "masked", "renorm", "narrow", "unknown"])
+def test_on_a_gpu_nothing_waits_for_a_value_and_no_sum_is_float64(path, monkeypatch):
+    monkeypatch.setattr(runtime, "has_gpu", lambda: True)
+    layer = (tfbn.BatchRenorm if path == "renorm" else tfbn.BatchNorm)(
+        epsilon=1e-6 if path == "narrow" else 1e-3
+    )
+    layer.build((None, 64, 64, 3))
+    mask = tf.ones((64, 64), tf.bool) if path == "masked" else None
+
+    @tf.function(jit_compile=path == "jit", autograph=False)
+    def step(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=True, mask=mask)
+        return tape.gradient(y, x)
+
+    batch = None if path == "unknown" else 64
+    graph = step.get_concrete_function(tf.TensorSpec((batch, 64, 64, 3))).graph
+    found = operations(graph)
+    assert not {node.op for node in found} & {"If", "StatelessIf", "Switch", "While", "StatelessWhile"}
+    doubles = [node.op for node in found if node.attr["T"].type == tf.float64.as_datatype_enum]
+    assert not doubles
+    functions = graph.as_graph_def().library.function
+    assert not any("_XlaMustCompile" in function.attr for function in functions)
+    fused = any(node.op == "FusedBatchNormV3" for node in found)
+    assert fused == (path in ("plain", "unknown"))

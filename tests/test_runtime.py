@@ -1,0 +1,38 @@
+"""Whether XLA compiles is seen while the graph is built."""
+
+import tensorflow as tf
+from tensorflow.python.ops import control_flow_util
+
+from tfbn import runtime
+
+
+def test_xla_is_seen():
+    assert hasattr(control_flow_util, "GraphOrParentsInXlaContext"), (
+        "control_flow_util.GraphOrParentsInXlaContext has moved: find its successor for "
+        "runtime.inside_xla, which answers yes meanwhile, and the fused kernel is never used"
+    )
+    seen = []
+
+    def look(x):
+        seen.append(runtime.inside_xla())
+        return x
+
+    look(tf.ones(1))
+    tf.function(look)(tf.ones(1))
+    tf.function(tf.function(look), jit_compile=True)(tf.ones(1))
+    tf.function(lambda x: tf.while_loop(lambda x: x < 2, lambda x: look(x) + 1, [x]), jit_compile=True)(
+        1.0
+    )
+    assert seen == [False, False, True, True]
+
+
+def test_auto_clustering_is_xla_too(monkeypatch):
+    monkeypatch.setenv("TF_XLA_FLAGS", "--tf_xla_auto_jit=2")
+    assert runtime.inside_xla()
+    monkeypatch.undo()
+    assert not runtime.inside_xla()
+
+
+def test_a_gpu_is_seen(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
+    assert runtime.has_gpu()
