@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from . import functional
-from .axes import channel_axes
+from .axes import Axis, channel_axes
 from .functional import Moments, TensorLike
 from .sums import exact_sum
 
@@ -23,7 +23,7 @@ Slope = tuple[tf.Tensor | None, ...]
 
 
 def normalize_batch(
-    x: tf.Tensor, beta: TensorLike | None, gamma: TensorLike | None, epsilon: float, axis: int
+    x: tf.Tensor, beta: TensorLike | None, gamma: TensorLike | None, epsilon: float, axis: Axis
 ) -> tuple[tf.Tensor, Moments]:
     """The batch normalised with its own moments, and those moments, as `kernels.normalize_batch`."""
     (channel,) = channel_axes(axis, x.shape.rank)
@@ -95,11 +95,11 @@ class _Flat:
 
         @tf.custom_gradient
         def backward(*arguments: tf.Tensor) -> tuple[Slope, Callable[..., Slope]]:
-            def second(*slopes: tf.Tensor) -> list[tf.Tensor | None]:
+            def second(*slopes: tf.Tensor) -> Slope:
                 with tf.GradientTape() as tape:
                     tape.watch(arguments)
                     first = self._by_formulas(*arguments)
-                return tape.gradient(first, arguments, output_gradients=slopes)
+                return tuple(tape.gradient(first, arguments, output_gradients=slopes))
 
             return self._by_two_sums(*arguments, *known), second
 

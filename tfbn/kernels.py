@@ -13,10 +13,10 @@ oneDNN it is several times as fast as the formulas of `functional`, without oneD
   loss. (A tf.function that was first traced outside XLA and is then called from inside keeps the
   kernel.)
 
-On a CPU, inputs whose mean is large beside their deviation are centred before the kernel sees them. With N values
-of mean μ and deviation σ a channel, the variance that the kernel computes has no correct digit from
-N·μ/σ = 2**24 on (it is 90 times off for 131 072 values of mean 1e4 and deviation 1). A sample of the
-batch decides. Centring happens inside `tf.cond`, so well-scaled inputs pay nothing. Normalisation is
+On a CPU, inputs whose mean is large beside their deviation are centred before the kernel sees them. With
+N values of mean μ and deviation σ a channel, the variance that the kernel computes has no correct digit
+from N·μ/σ = 2**24 on (it is 90 times off for 131 072 values of mean 1e4 and deviation 1). A sample of
+the batch decides. Centring happens inside `tf.cond`, so well-scaled inputs pay nothing. Normalisation is
 shift-invariant, so the gradient of centring is the identity. A GPU would wait for that condition in
 every layer and step, and its kernel does not add one value after another.
 
