@@ -255,7 +255,13 @@ def by_steps_in_a_layer():
     return keras.Sequential([keras.Input((5, *IMAGE)), Inside(name="inside")])
 
 
-BY_STEPS = [by_steps, by_steps_in_a_model, by_steps_twice, by_steps_in_a_layer]
+def by_steps_called_twice():
+    each = L.TimeDistributed(Steps(name="a"), name="each")
+    inputs = keras.Input((5, *IMAGE))
+    return keras.Model(inputs, each(each(inputs)))
+
+
+BY_STEPS = [by_steps, by_steps_called_twice, by_steps_in_a_model, by_steps_twice, by_steps_in_a_layer]
 
 
 @pytest.mark.parametrize("make", BY_STEPS, ids=lambda make: make.__name__)

@@ -76,21 +76,12 @@ class _Flat:
             factor = tf.math.rsqrt(variance + self.epsilon)
             y = deviations * self._along(factor * gamma) + self._along(beta)
             mean = shift + shifted_mean
-            return (y, mean, variance), lambda *slopes: self._slopes(
-                x, gamma, *slopes, tuple(map(tf.stop_gradient, (shift, shifted_mean, factor)))
-            )
+            known = tuple(map(tf.stop_gradient, (shift, shifted_mean, factor)))
+            return (y, mean, variance), lambda *slopes: self._slopes(known, x, gamma, *slopes)
 
         return forward(x, beta, gamma)
 
-    def _slopes(
-        self,
-        x: tf.Tensor,
-        gamma: tf.Tensor,
-        dy: tf.Tensor,
-        dmean: tf.Tensor,
-        dvariance: tf.Tensor,
-        known: tuple[tf.Tensor, ...],
-    ) -> Slope:
+    def _slopes(self, known: tuple[tf.Tensor, ...], *arguments: tf.Tensor) -> Slope:
         """The gradients of x, beta and gamma, which have gradients themselves: those of the formulas."""
 
         @tf.custom_gradient
@@ -103,7 +94,7 @@ class _Flat:
 
             return self._by_two_sums(*arguments, *known), second
 
-        return backward(x, gamma, dy, dmean, dvariance)
+        return backward(*arguments)
 
     def _by_two_sums(
         self,
