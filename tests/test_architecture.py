@@ -16,6 +16,7 @@ pytestmark = pytest.mark.checkout
 ORDER = [
     "quiet|messages|axes|runtime|arguments|files|compare",
     "sums",
+    "moments",
     "functional",
     "flat",
     "kernels",

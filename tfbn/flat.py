@@ -14,7 +14,8 @@ import tensorflow as tf
 
 from . import functional
 from .axes import Axis, channel_axes
-from .functional import Moments, TensorLike
+from .functional import TensorLike
+from .moments import Moments, batch_moments, broadcast_along, count_values
 from .sums import exact_sum
 
 FEW = 8  # values of each channel
@@ -35,7 +36,7 @@ def normalize_batch(
     y, mean, variance = _Flat(channel, flat.shape.rank, epsilon).normalized(flat, beta, gamma)
     y = tf.reshape(y, tf.shape(x))
     y.set_shape(x.shape)
-    return tf.cast(y, x.dtype), Moments(mean, variance, functional.count_values(x, axis))
+    return tf.cast(y, x.dtype), Moments(mean, variance, count_values(x, axis))
 
 
 def _flat(x: tf.Tensor, channel: int) -> tuple[tf.Tensor, int]:
@@ -111,7 +112,7 @@ class _Flat:
         normalized = deviations * self._along(factor)
         dbeta = exact_sum(dy, self.axes)
         dgamma = exact_sum(dy * normalized, self.axes)
-        share = tf.math.divide_no_nan(tf.ones([], x.dtype), functional.count_values(x, self.channel))
+        share = tf.math.divide_no_nan(tf.ones([], x.dtype), count_values(x, self.channel))
         # Of the mean and the variance as results in their own right, too: 0 as a rule.
         constant = dmean * share - gamma * factor * dbeta * share
         along = 2 * dvariance * share - gamma * factor * factor * dgamma * share
@@ -124,7 +125,7 @@ class _Flat:
         beta = tf.zeros_like(gamma)
         with tf.GradientTape() as tape:
             tape.watch((x, beta, gamma))
-            mean, variance, _ = functional.batch_moments(x, self.channel)
+            mean, variance, _ = batch_moments(x, self.channel)
             y = functional.normalize(x, mean, variance, beta, gamma, self.epsilon, self.channel)
         return tape.gradient(
             (y, mean, variance), (x, beta, gamma), output_gradients=(dy, dmean, dvariance)
@@ -135,13 +136,11 @@ class _Flat:
         few = tf.gather(x, tf.range(tf.minimum(FEW, tf.shape(x)[self.axes[0]])), axis=self.axes[0])
         if self.rank > 2:
             few = tf.gather(few, tf.range(tf.minimum(1, tf.shape(x)[self.axes[1]])), axis=self.axes[1])
-        return tf.math.divide_no_nan(
-            tf.reduce_sum(few, self.axes), functional.count_values(few, self.channel)
-        )
+        return tf.math.divide_no_nan(tf.reduce_sum(few, self.axes), count_values(few, self.channel))
 
     def _mean(self, values: tf.Tensor) -> tf.Tensor:
-        count = functional.count_values(values, self.channel)
+        count = count_values(values, self.channel)
         return tf.math.divide_no_nan(exact_sum(values, self.axes), count)
 
     def _along(self, per_channel: Any) -> tf.Tensor:
-        return functional.broadcast_along(per_channel, self.channel, self.rank)
+        return broadcast_along(per_channel, self.channel, self.rank)

@@ -34,7 +34,8 @@ import tensorflow as tf
 
 from . import flat, functional, runtime
 from .axes import Axis, channel_axes
-from .functional import Moments, TensorLike
+from .functional import TensorLike
+from .moments import Moments, batch_moments, broadcast_along, count_values
 
 FUSED_TYPES = (tf.float32, tf.float16, tf.bfloat16)
 MOST_FUSED_VALUES = 2**17  # in a channel
@@ -59,13 +60,13 @@ def normalize_batch(
     Returns:
         A tensor of `x`'s shape and type, and its `Moments`, float32 or wider.
     """
-    count = functional.count_values(x, axis)
+    count = count_values(x, axis)
     known = tf.get_static_value(count)
     if runtime.inside_xla() and len(channel_axes(axis, x.shape.rank)) == 1:
         return flat.normalize_batch(x, beta, gamma, epsilon, axis)
     most = math.inf if runtime.has_gpu() else MOST_FUSED_VALUES
     if not _fused_can(x, epsilon, axis) or (known is not None and not 0 < known <= most):
-        moments = functional.batch_moments(x, axis)
+        moments = batch_moments(x, axis)
         mean, variance, _ = moments
         return functional.normalize(x, mean, variance, beta, gamma, epsilon, axis), moments
     exact = None
@@ -166,9 +167,9 @@ def _centre(x: tf.Tensor, count: tf.Tensor, axis: Axis) -> tuple[tf.Tensor, tf.T
     centred = losing | (count > MOST_FUSED_VALUES) if x.dtype == tf.float32 else losing
 
     def less_mean(x: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        moments = functional.batch_moments(x, axis)
+        moments = batch_moments(x, axis)
         mean = tf.cast(tf.cast(moments.mean, x.dtype), tf.float32)
-        deviations = tf.cast(x, tf.float32) - functional.broadcast_along(mean, axis, x.shape.rank)
+        deviations = tf.cast(x, tf.float32) - broadcast_along(mean, axis, x.shape.rank)
         deviations = tf.clip_by_value(deviations, x.dtype.min, x.dtype.max)
         return tf.cast(deviations, x.dtype), moments.mean, moments.variance
 

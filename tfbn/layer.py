@@ -12,7 +12,14 @@ import tensorflow as tf
 from . import functional, kernels
 from .arguments import refuse_keras_arguments, valid_axis, valid_flag, valid_number
 from .axes import Axis, channel_axes
-from .functional import Moments
+from .moments import (
+    Moments,
+    batch_moments,
+    combine_moments,
+    fit_leading_axes,
+    unbiased_variance,
+    weighted_moments,
+)
 
 
 @keras.saving.register_keras_serializable(package="tfbn")
@@ -195,13 +202,13 @@ class BatchNorm(keras.layers.Layer):
     def _shared_moments(self, inputs: tf.Tensor, mask: tf.Tensor | None) -> Moments:
         """Moments of the positions that are not masked, of all replicas together if synchronized."""
         if mask is None:
-            moments = functional.batch_moments(inputs, self.axis)
+            moments = batch_moments(inputs, self.axis)
         else:
-            moments = functional.weighted_moments(inputs, tf.cast(mask, tf.bool), self.axis)
+            moments = weighted_moments(inputs, tf.cast(mask, tf.bool), self.axis)
         return _across_replicas(moments) if self.synchronized else moments
 
     def _update(self, moments: Moments) -> None:
-        variance = functional.unbiased_variance(moments) if self.unbiased else moments.variance
+        variance = unbiased_variance(moments) if self.unbiased else moments.variance
         self._step(self.moving_mean, moments.mean, moments.count)
         self._step(self.moving_variance, variance, moments.count)
 
@@ -248,7 +255,7 @@ def _with_mask(
     """
     outputs = function(inputs)
     mask = None if mask is None else tf.cast(mask, tf.bool)
-    if mask is None or not functional.fit_leading_axes(mask, inputs):
+    if mask is None or not fit_leading_axes(mask, inputs):
         return outputs
     for _ in range(inputs.shape.rank - mask.shape.rank):
         mask = mask[..., tf.newaxis]
@@ -264,4 +271,4 @@ def _across_replicas(moments: Moments) -> Moments:
     count = tf.broadcast_to(moments.count, tf.shape(moments.mean))
     packed = tf.stack([moments.mean, moments.variance, count])[tf.newaxis]
     gathered = replica.all_gather(packed, axis=0)
-    return functional.combine_moments(Moments(gathered[:, 0], gathered[:, 1], gathered[:, 2]))
+    return combine_moments(Moments(gathered[:, 0], gathered[:, 1], gathered[:, 2]))

@@ -8,10 +8,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from . import functional
 from .arguments import valid_number
-from .functional import Moments
 from .layer import BatchNorm
+from .moments import Moments, unbiased_variance
 
 
 @keras.saving.register_keras_serializable(package="tfbn")
@@ -103,7 +102,7 @@ class BatchRenorm(BatchNorm):
         return beta + d * gamma, r * gamma
 
     def _update(self, moments: Moments) -> None:
-        variance = functional.unbiased_variance(moments) if self.unbiased else moments.variance
+        variance = unbiased_variance(moments) if self.unbiased else moments.variance
         stddev = tf.sqrt(variance + self.epsilon)
         self._step(self.renorm_mean, moments.mean, moments.count, self.renorm_decay)
         self._step(self.renorm_stddev, stddev, moments.count, self.renorm_decay)

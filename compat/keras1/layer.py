@@ -11,12 +11,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ... import functional, kernels
+from ... import kernels
 from ...arguments import valid_number
 from ...axes import channel_axes
 from ...batch_norms import undeclared_because
 from ...data_format import rules, tables
 from ...layer import BatchNorm
+from ...moments import batch_moments
 from .arguments import input_arguments, valid_weights
 from .data_flow import same_flow
 from .initializers import initializer, regularizer, written_initializer, written_regularizer
@@ -258,7 +259,7 @@ class BatchNormalization(BatchNorm):
 def _normalize_samples(inputs: tf.Tensor, beta: Any, gamma: Any, epsilon: float) -> tf.Tensor:
     """Mode 1, at least float32; `beta` and `gamma` lie along the last axis."""
     before_last = tuple(range(inputs.shape.rank - 1))
-    mean, variance, _ = functional.batch_moments(inputs, before_last)
+    mean, variance, _ = batch_moments(inputs, before_last)
     dtype = mean.dtype
     deviations = tf.cast(inputs, dtype) - mean[..., tf.newaxis]
     normalized = deviations / (tf.sqrt(variance + epsilon) + epsilon)[..., tf.newaxis]

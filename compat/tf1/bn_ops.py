@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from ... import functional, kernels
 from ...axes import Axis, channel_axes
-from ...functional import Moments
+from ...moments import Moments, batch_moments, broadcast_along, unbiased_variance, weighted_moments
 from ...renorm import correction
 from .bn_variables import BatchNormVariables, parameter_dtype
 from .layer.inner_batch_norms import of_this_graph
@@ -135,8 +135,8 @@ def _train(x: tf.Tensor, variables: BatchNormVariables, options: BatchNormOption
 
 def _moments(x: tf.Tensor, options: BatchNormOptions, axis: Axis) -> Moments:
     if options.weights is None:
-        return functional.batch_moments(x, axis)
-    return functional.weighted_moments(x, options.weights, axis)
+        return batch_moments(x, axis)
+    return weighted_moments(x, options.weights, axis)
 
 
 def _corrected(
@@ -146,7 +146,7 @@ def _corrected(
     y, moments = _normalized(x, options)
 
     def broadcast(per_channel: tf.Tensor) -> tf.Tensor:
-        return functional.broadcast_along(tf.cast(per_channel, y.dtype), options.axis, x.shape.rank)
+        return broadcast_along(tf.cast(per_channel, y.dtype), options.axis, x.shape.rank)
 
     if variables.renorm_mean is not None:
         mean = _per_channel(variables.renorm_mean, x, options)
@@ -200,7 +200,7 @@ def _inference(x: tf.Tensor, variables: BatchNormVariables, options: BatchNormOp
 def _updates(variables: BatchNormVariables, options: BatchNormOptions, moments: Moments) -> list[Any]:
     """The two update operations: a step of each moving average, where the batch has any value."""
     seen = moments.count > 0
-    variance = functional.unbiased_variance(moments) if options.unbiased else moments.variance
+    variance = unbiased_variance(moments) if options.unbiased else moments.variance
 
     def step(variable: tf.Variable, value: tf.Tensor, decay: Any = options.decay) -> Any:
         with tf.name_scope("AssignMovingAvg") as scope:

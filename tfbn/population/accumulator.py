@@ -12,9 +12,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from .. import functional
+from .. import kernels
 from ..batch_norms import AnyBatchNorm, has_call_of_its_own, layer_paths
-from ..functional import Moments
+from ..moments import Moments, add_moments, unbiased_variance, weighted_moments, wide_moments
 
 
 class MomentAccumulator:
@@ -60,16 +60,16 @@ class MomentAccumulator:
         """
         if not self._uses_the_batch(inputs, training, mask):
             return self._inference(inputs, mask)
-        layer, wide = self.layer, tf.cast(inputs, tf.float64)
+        layer = self.layer
         if mask is None or getattr(layer, "ignores_mask", False):
-            batch = functional.batch_moments(wide, layer.axis)
+            batch = wide_moments(inputs, layer.axis)
         else:
-            batch = functional.weighted_moments(wide, mask, layer.axis)
+            batch = weighted_moments(tf.cast(inputs, tf.float64), mask, layer.axis)
         if not (self.listening or self.paused):
             self._add(batch)
         if self.observes:
             return self._inference(inputs, mask)
-        outputs = functional.normalize(
+        outputs = kernels.normalize_at_inference(
             inputs, batch.mean, batch.variance, layer.beta, layer.gamma, layer.epsilon, layer.axis
         )
         return tf.cast(outputs, layer.compute_dtype)
@@ -113,15 +113,14 @@ class MomentAccumulator:
     def _add(self, batch: Moments) -> None:
         with tf.init_scope():
             sums = self._moments = self._moments or self._zeros()
-        batch = batch._replace(count=tf.broadcast_to(batch.count, tf.shape(batch.mean)))
-        both = Moments(*(tf.stack(pair) for pair in zip(sums, batch, strict=True)))
-        for variable, value in zip(sums, functional.combine_moments(both), strict=True):
+        for variable, value in zip(sums, add_moments(sums, batch), strict=True):
             variable.assign(value)
 
-    def is_finite(self) -> tf.Tensor:
-        """Whether all sums are finite, a boolean scalar."""
-        sums = self._moments or ()
-        return tf.reduce_all([tf.reduce_all(tf.math.is_finite(variable)) for variable in sums])
+    def total(self) -> tf.Tensor:
+        """A scalar that is finite if all sums are."""
+        if self._moments is None:
+            return tf.zeros([], tf.float64)
+        return tf.reduce_sum(self._moments.mean + self._moments.variance)
 
     @property
     def count(self) -> int:
@@ -131,7 +130,7 @@ class MomentAccumulator:
     def read(self) -> tuple[np.ndarray, np.ndarray, int]:
         """Mean, unbiased variance and count, once something was counted."""
         assert self._moments is not None
-        variance = functional.unbiased_variance(self._moments).numpy()
+        variance = unbiased_variance(self._moments).numpy()
         return self._moments.mean.numpy(), variance, self.count
 
 

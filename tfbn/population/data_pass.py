@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from ..batch_norms import has_call_of_its_own, layer_paths
@@ -95,7 +96,7 @@ class _MeasurementModel(keras.Model):
                 self._build(x)
             if self.batches == 0 and _runs_batch_norms_itself(model, self._accumulators):
                 self._learn_how_training_calls(x)
-            finite = step(x).numpy()
+            finite = np.isfinite(step(x))
             self.batches += 1
             for path, is_finite in zip(self._of.accumulators, finite, strict=True):
                 if not is_finite:
@@ -121,7 +122,7 @@ class _MeasurementModel(keras.Model):
         for accumulator in self._accumulators:
             accumulator.start_step()
         self._of.model(x, training=False)
-        return tf.stack([accumulator.is_finite() for accumulator in self._accumulators])
+        return tf.stack([accumulator.total() for accumulator in self._accumulators])
 
     def _build(self, x: Any) -> None:
         """For batches of any size: a call on this one would declare its size in a Sequential model.
