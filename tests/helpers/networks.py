@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfbn.batch_norms import batch_norms
+from tfbn.batch_norms import batch_norms, layer_paths, sublayers
 
 FLOAT32 = 1e-5  # relative to the largest output: rounding of float32 over some tens of layers
 
@@ -26,6 +26,33 @@ def randomize(model, seed=0):
         if layer.beta is not None:
             layer.beta.assign(rng.normal(0, 1, shape))
     return model
+
+
+def let_through(network):
+    """Random weights that let images through a network, whatever its depth, and uneven batch norms.
+
+    Kernels of variance 1 / inputs; gammas of either sign; a channel in eight
+    with a variance of 1e-9, and the gamma that makes its scale as large as the others'.
+    """
+    rng = np.random.default_rng(0)
+    for layer in layer_paths(network).values():
+        for weight in [] if sublayers(layer) else layer.trainable_variables:
+            alone = isinstance(layer, keras.layers.DepthwiseConv2D) or "depthwise" in weight.name
+            inputs = np.prod(weight.shape[:2] if alone else weight.shape[:-1])
+            deviation = np.sqrt(1 / inputs) if "kernel" in weight.name else 0.1
+            factor = weight.name in ("gamma", "scale")  # of other normalisations, about 1
+            weight.assign(factor + rng.normal(0, deviation, weight.shape))
+    for layer in batch_norms(network).values():
+        shape = layer.moving_mean.shape
+        variance = np.where(np.arange(shape[0]) % 8, rng.uniform(0.5, 2, shape), 1e-9)
+        layer.moving_mean.assign(rng.normal(0, 0.3, shape))
+        layer.moving_variance.assign(variance)
+        if layer.gamma is not None:
+            scale = rng.uniform(0.5, 1.5, shape) * rng.choice([-1, 1], shape)
+            layer.gamma.assign(scale * np.sqrt(variance + layer.epsilon))
+        else:
+            layer.moving_variance.assign(np.maximum(variance, 0.5))
+    return network
 
 
 def chain(shape, *layers, dtype="float32"):

@@ -69,6 +69,14 @@ ACROSS = {
     "resize nearest": (lambda: lambda x: ops.image.resize(x, (5, 12), "nearest"), ANY),
     "pad": (lambda: lambda x: ops.pad(x, [[0, 0], [1, 2], [0, 1], [0, 0]]), PURE),
     "pad with copies": (lambda: lambda x: ops.pad(x, [[0, 0], [1, 2], [0, 1], [0, 0]], "reflect"), ANY),
+    "max_pool of pad with -inf": (
+        lambda: (
+            lambda x: ops.max_pool(
+                ops.pad(x, [[0, 0], [1, 2], [0, 1], [0, 0]], constant_values=-np.inf), 3
+            )
+        ),
+        POSITIVE,
+    ),
     "one row": (lambda: lambda x: x[:, -2], ANY),
     "every other column": (lambda: lambda x: x[..., 1::2, :], ANY),
     "half of the rows": (lambda: lambda x: ops.split(x, [3, 6], 1)[1], ANY),

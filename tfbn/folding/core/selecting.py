@@ -9,7 +9,7 @@ import numpy as np
 
 from .affine import Affine, CannotFoldError
 from .graph import Call
-from .propagation import Condition, UnaryRule, no_offset
+from .propagation import Condition, UnaryRule, no_offset, not_negative
 
 # What is taken along each axis of a sample: several places, or one, whose axis goes.
 Places = Sequence["slice | int"]
@@ -120,7 +120,10 @@ def split(call: Call) -> Places:
 
 
 class PadRule(UnaryRule):
-    """Zeros, or copies of elements, around a sample."""
+    """Zeros, infinite numbers or copies of elements around a sample.
+
+    Infinite numbers, which largest values are taken of, stay what they are with any offset.
+    """
 
     def map_backward(self, call: Call, output_map: Affine) -> Affine:
         widths = self._checked(call, output_map)
@@ -132,7 +135,7 @@ class PadRule(UnaryRule):
             ]
             return array[tuple(own)]
 
-        if call.attributes["mode"] == "constant":
+        if self._adds_zeros(call):
             around = output_map.offset.copy()
             inner(around, varying=False)[...] = 0  # nothing, where it is the same around and inside
             if around.any():
@@ -141,27 +144,35 @@ class PadRule(UnaryRule):
 
     def map_forward(self, call: Call, input_map: Affine) -> Affine:
         widths = self._checked(call, input_map)
-        constant = call.attributes["mode"] == "constant"
 
         def padded(array: np.ndarray, value: int) -> np.ndarray:
             sizes = np.broadcast_shapes(input_map.scale.shape, input_map.offset.shape)
             own = [width if size > 1 else (0, 0) for width, size in zip(widths, sizes, strict=True)]
             return np.pad(np.broadcast_to(array, sizes), own, constant_values=value)
 
-        if constant and any(
+        if self._adds_zeros(call) and any(
             sum(width) and axis not in input_map.axes for axis, width in enumerate(widths)
         ):
             no_offset(call, input_map)
         return Affine.of(padded(input_map.scale, 1), padded(input_map.offset, 0))
 
+    def _adds_zeros(self, call: Call) -> bool:
+        return call.attributes["mode"] == "constant" and not any(map(np.any, call.arguments[1:]))
+
     def _checked(self, call: Call, affine: Affine) -> list[tuple[int, int]]:
         """How many elements are put before and behind, along each axis of a sample."""
-        rank, constants = len(call.inputs[0].shape), call.arguments[1:]
+        rank, numbers = len(call.inputs[0].shape), call.arguments[1:]
         samples, *widths = np.broadcast_to(call.attributes["pad_width"], (rank, 2)).tolist()
         if any(samples):
             raise CannotFoldError(f"{call.op} adds samples")
-        if any(np.any(constant) for constant in constants):
-            raise CannotFoldError(f"{call.op} pads with a number that is not 0")
+        for number in filter(np.any, numbers):
+            if not np.isinf(number).all():
+                raise CannotFoldError(f"{call.op} pads with a number that is neither 0 nor infinite")
+            not_negative(call, affine)
+            if not affine.scale.all():
+                raise CannotFoldError(
+                    f"{call.op} pads with {number}, of which a scale of 0 makes no number"
+                )
         varying = [axis + 1 for axis in affine.axes if any(widths[axis])]
         if varying and call.attributes["mode"] != "constant":
             raise CannotFoldError(
