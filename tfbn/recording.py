@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -14,6 +14,7 @@ import tensorflow as tf
 from .batch_norms import sublayers
 from .declared_graph import given_name
 from .messages import one_line
+from .recordable import made_callable, specs_for_every_argument
 
 # Of random inputs: how many samples, and how large where a size is unknown. A call that computes
 # something else for certain sizes shows it on one of them.
@@ -82,9 +83,10 @@ def record(layer: keras.layers.Layer, args: Any, kwargs: Mapping[str, Any]) -> k
     cast = [_cast(layer, tensor) for tensor in inputs]
     args, kwargs = filled((args, dict(kwargs)), cast)
     try:
-        with keras.StatelessScope():  # what it assigns is not kept
+        with keras.StatelessScope(), specs_for_every_argument(layer):  # what it assigns is not kept
             outputs = layer.call(*args, **_at_inference(layer, kwargs))
-        return keras.Model(inputs if len(inputs) > 1 else inputs[0], outputs, name=layer.name)
+        model = keras.Model(inputs if len(inputs) > 1 else inputs[0], outputs, name=layer.name)
+        return made_callable(model)
     except Exception as error:  # the call is anybody's
         raise CannotOpenError(
             f"{inside_of(layer)}does not run on symbolic tensors{REMEDY}. It says: {one_line(error)}"
@@ -148,7 +150,7 @@ def _difference(
 ) -> str | None:
     """What a layer does that its inside does not."""
     with keras.StatelessScope() as scope:  # which keeps assignments and losses from the layer
-        expected = layer(*args, **_at_inference(layer, kwargs))
+        expected = _AtInference(lambda: layer(*args, **_at_inference(layer, kwargs)))(training=False)
         found = inside(drawn if len(drawn) > 1 else drawn[0], training=False)
     if scope.state_mapping:
         raise CannotOpenError(f"{inside_of(layer)}changes variables at inference")
@@ -159,6 +161,21 @@ def _difference(
     if not all(_equal(mask_of(ours), mask_of(theirs)) for ours, theirs in pairs):
         return "hands on a mask that its last operation does not"
     return None
+
+
+class _AtInference(keras.layers.Layer):
+    """What a function returns where Keras tells every layer that it calls that this is no training.
+
+    A layer whose `call` takes no `training` cannot tell it those inside. Keras' Resizing takes itself
+    for training unless told otherwise, and then the layers after it are told so, too.
+    """
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def call(self, training: bool | None = None) -> Any:
+        return self.function()
 
 
 def _equal(a: Any, b: Any) -> bool:
