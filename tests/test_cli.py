@@ -105,7 +105,7 @@ def test_a_remedy_behind_what_is_quoted_is_shown(run, model, monkeypatch):
     def refuse(*arguments, **keywords):
         raise ValueError("It fails: bad.\n\nArguments received by X: {}\nPass samples=, a small batch.")
 
-    monkeypatch.setattr("tfbn.cli.export", refuse)
+    monkeypatch.setattr("tfbn.commands.export", refuse)
     assert run("export", "m.keras", "out").output.endswith("Pass --samples FILE, a small batch.\n")
 
 
@@ -170,7 +170,7 @@ def test_fold_compares(run, model, tmp_path, monkeypatch):
         r"Differs from the model by at most \d\S+ of the largest output, on 7 sam", result.output
     )
     wrong = chain((6, 6, 3), L.Conv2D(4, 3))
-    monkeypatch.setattr("tfbn.cli.fold", lambda model, dtype: (wrong, tfbn.FoldReport(())))
+    monkeypatch.setattr("tfbn.commands.fold", lambda model, dtype: (wrong, tfbn.FoldReport(())))
     refused = run("fold", "m.keras", "wrong.keras")
     assert refused.exit_code == 1
     assert "The folded model's output_0 differs from the model's by" in refused.output
