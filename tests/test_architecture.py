@@ -14,7 +14,7 @@ pytestmark = pytest.mark.checkout
 
 # Each part of the package may import those before it in this list, and nothing after it.
 ORDER = [
-    "quiet|messages|axes|sums|arguments|files|compare",
+    "quiet|messages|options|format_names|axes|sums|arguments|files|compare",
     "functional",
     "kernels",
     "layer",
@@ -297,7 +297,7 @@ def test_the_changelog_knows_the_version():
 # Tested with what they are parts of: in test_cli, as the command is, in
 # test_functional and in test_layer.
 TESTED_ELSEWHERE = {"axes", "sums", "arguments", "moving_statistics"}
-TESTED_ELSEWHERE |= {"quiet", "printing", "commands", "__main__"}
+TESTED_ELSEWHERE |= {"quiet", "printing", "options", "format_names", "commands", "__main__"}
 
 
 def files_of_tests(folder):

@@ -64,10 +64,18 @@ def run(tmp_path, monkeypatch):
             1,
             "text.keras cannot be loaded as a Keras model: it is no .keras (zip)",
         ),
+        ("export text.keras there", 1, "there exists already. Pass --overwrite to replace it."),
+        ("export text.keras out.onnx --format litert", 1, "Leave --format out, or choose another path."),
         (
-            "export text.keras text.keras",
+            "export text.keras out.onnx --format h5",
+            2,
+            "'h5' is not one of 'tf_saved_model', 'litert', 'on",
+        ),
+        ("export text.keras out.h5", 1, "A SavedModel is a folder, received out.h5. export writes "),
+        (
+            "export text.keras out.xml --version 1",
             1,
-            "text.keras exists already. Pass --overwrite to replace it.",
+            "--version is for SavedModels, and out.xml will be",
         ),
         ("export text.keras out --samples x.npz", 2, "File 'x.npz' does not exist."),
         ("export text.keras out --version next", 2, "'next' is not a valid integer range."),
@@ -81,6 +89,7 @@ def test_what_needs_no_model_is_answered_without_tensorflow(
     command, arguments, code, answer, run, tmp_path
 ):
     (tmp_path / "text.keras").write_text("not a model")
+    (tmp_path / "there").mkdir()
     done = run(*command, *arguments.split())
     assert done.returncode == code
     assert answer in (done.stderr if code else done.stdout)

@@ -2,8 +2,8 @@
 
 `BatchNorm` is the layer; `population_statistics` and `recalibrate` measure what inference needs;
 `convert` swaps Keras' layers for it and back;
-`fold` writes batch norms into the layers next to them; `export` writes a SavedModel that was compared
-with the model;
+`fold` writes batch norms into the layers next to them; `export` writes a SavedModel, or a file for
+LiteRT, ONNX or OpenVINO, that was compared with the model;
 `functional` holds the mathematics as pure functions; `compat` is batch normalisation as TensorFlow 1 and
 Keras 1 spelled it.
 """

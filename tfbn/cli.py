@@ -10,7 +10,9 @@ from typing import Any
 import click
 
 from . import __version__, quiet
+from .format_names import FORMATS, format_of
 from .messages import other_file
+from .options import as_options
 
 MODEL = click.Path(exists=True, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -40,20 +42,25 @@ _SAMPLES = click.option(
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tfbn")
 def main() -> None:
-    """Fold batch norms away, export verified SavedModels, and bring old models to Keras 3."""
+    """Fold batch norms away, export models verified, and bring old models to Keras 3."""
 
 
 @main.command("export")
 @click.argument("model", type=MODEL)
 @click.argument("out", type=OUT)
 @click.option("--no-fold", is_flag=True, help="Leave the batch norms where they are.")
-@click.option("--overwrite", is_flag=True, help="Replace a SavedModel that is already there.")
+@click.option(
+    "--format",
+    type=click.Choice(list(FORMATS)),
+    help="Unless OUT says it by .tflite (LiteRT), .onnx or .xml (OpenVINO).  [default: tf_saved_model]",
+)
+@click.option("--overwrite", is_flag=True, help="Replace what is already there.")
 @_SAMPLES
 @click.option("--version", type=click.IntRange(min=0), help="Write OUT/VERSION, for TensorFlow Serving.")
 @click.option(
     "--freeze/--no-freeze",
     default=None,
-    help="Weights as constants: sooner answers, more memory. Default: constants up to 40 MB of weights.",
+    help="Weights of a SavedModel as constants: sooner answers, more memory. Default: up to 40 MB.",
 )
 @click.option(
     "--input-name",
@@ -66,8 +73,14 @@ def main() -> None:
 def export_command(
     model: Path, out: Path, version: int | None, overwrite: bool, **arguments: Any
 ) -> None:
-    """Write MODEL as a folded, verified SavedModel to OUT."""
+    """Write MODEL, folded and verified, to OUT: a SavedModel, or the file that OUT's suffix says."""
+    try:
+        name = format_of(out, arguments["format"])
+    except (ValueError, ImportError) as error:
+        raise click.ClickException(as_options(str(error))) from error
     if version is not None:
+        if name != "tf_saved_model":
+            raise click.ClickException(f"--version is for SavedModels, and {out} will be {name}.")
         out = out / str(version)
     if out.exists() and not overwrite:
         raise click.ClickException(f"{out} exists already. Pass --overwrite to replace it.")

@@ -28,7 +28,8 @@ from .files import npz
 from .files.atomic import staged
 from .folding.keras.precision import all_finite
 from .messages import one_line
-from .printing import as_options, export_table, fold_table
+from .options import as_options
+from .printing import export_table, fold_table
 
 
 def export_model(
