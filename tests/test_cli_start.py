@@ -1,5 +1,6 @@
 """The command `tfbn` answers what needs no model before TensorFlow starts, and finds all of it then."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +38,7 @@ atexit.register(lambda: open("imported.txt", "w").write(" ".join(sys.modules)))
 def run(tmp_path, monkeypatch):
     """Make a function that runs Python in a process, and tells which modules it imported."""
     (tmp_path / "sitecustomize.py").write_text(LIST_MODULES)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
 
     def python(*arguments):
         command = [sys.executable, *arguments]
