@@ -91,6 +91,26 @@ def test_export_compares_on_samples(run, tmp_path):
     assert "A dict of arrays named a, b will do" in refused.output
 
 
+@pytest.mark.parametrize(
+    ("title", "arguments", "files"),
+    [
+        ("LiteRT", ["m.tflite"], ["m.tflite"]),
+        ("ONNX", ["m.v1", "--format", "onnx"], ["m.v1"]),
+        ("OpenVINO", ["m.xml"], ["m.bin", "m.xml"]),
+    ],
+)
+def test_export_of_other_formats(title, arguments, files, run, model, tmp_path):
+    result = run("export", "m.keras", *arguments)
+    assert result.exit_code == 0, result.output
+    for text in ("1 of 1 batch norms folded", f"{title} {arguments[0]}", "constants", "(None, 6, 6, 3)"):
+        assert text in result.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*files, "m.keras"])
+    refused = run("export", "m.keras", *arguments, "--overwrite", "--freeze")
+    assert refused.exit_code == 1
+    told = f"--freeze is for SavedModels; the weights of {title} are constants. Leave it out."
+    assert refused.output == f"Error: {told}\n"
+
+
 def test_samples_that_are_no_npz_file_are_refused(run, model, tmp_path):
     np.save(tmp_path / "x.npy", np.ones(3))
     (tmp_path / "x.npz").write_bytes(b"x")
@@ -105,7 +125,7 @@ def test_a_remedy_behind_what_is_quoted_is_shown(run, model, monkeypatch):
     def refuse(*arguments, **keywords):
         raise ValueError("It fails: bad.\n\nArguments received by X: {}\nPass samples=, a small batch.")
 
-    monkeypatch.setattr("tfbn.cli.export", refuse)
+    monkeypatch.setattr("tfbn.commands.export", refuse)
     assert run("export", "m.keras", "out").output.endswith("Pass --samples FILE, a small batch.\n")
 
 
@@ -170,7 +190,7 @@ def test_fold_compares(run, model, tmp_path, monkeypatch):
         r"Differs from the model by at most \d\S+ of the largest output, on 7 sam", result.output
     )
     wrong = chain((6, 6, 3), L.Conv2D(4, 3))
-    monkeypatch.setattr("tfbn.cli.fold", lambda model, dtype: (wrong, tfbn.FoldReport(())))
+    monkeypatch.setattr("tfbn.commands.fold", lambda model, dtype: (wrong, tfbn.FoldReport(())))
     refused = run("fold", "m.keras", "wrong.keras")
     assert refused.exit_code == 1
     assert "The folded model's output_0 differs from the model's by" in refused.output
@@ -281,11 +301,12 @@ def corrupt(path, kind):
 @pytest.mark.parametrize("command", ["export", "fold"])
 def test_corrupt_files_are_answered_in_one_line(run, command, kind, tmp_path):
     corrupt(tmp_path / "m.keras", kind)
-    result = run(command, "m.keras", "out.keras")
+    out = "out.keras" if command == "fold" else "out"
+    result = run(command, "m.keras", out)
     assert result.exit_code == 1
     assert result.output.count("\n") == 1
     assert result.output.startswith("Error: m.keras cannot be loaded as a Keras model")
-    assert not (tmp_path / "out.keras").exists()
+    assert not (tmp_path / out).exists()
 
 
 def test_unknown_files_and_commands(run):

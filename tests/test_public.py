@@ -5,12 +5,17 @@ import importlib
 import inspect
 import pkgutil
 import re
+import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+import reference
 import tfbn
+from networks import chain
+from paths import ROOT
 from tfbn import compat
 
 SIGNATURES = {
@@ -26,7 +31,7 @@ SIGNATURES = {
     "convert": "model, to=None, data_format=None, in_place=False",
     "fold": "model, dtype=None",
     "export": "model, path, fold=True, overwrite=False, atol=0.0, rtol=None, samples=None, freeze=None, "
-    "input_names=None",
+    "input_names=None, format=None",
 }
 
 
@@ -96,6 +101,7 @@ def test_public_names():
     }
     assert set(tfbn.__all__) == public | {
         "batch_norm_at_inference",
+        "compat",
         "convert",
         "export",
         "fold",
@@ -104,6 +110,7 @@ def test_public_names():
     }
     for name in tfbn.__all__:
         assert inspect.getdoc(getattr(tfbn, name)), f"{name} has no docstring"
+    assert dir(tfbn) == sorted([*tfbn.__all__, "__version__"])
 
 
 def test_every_public_function_of_the_mathematics_is_documented():
@@ -137,6 +144,56 @@ def test_compat_cannot_be_imported_by_another_name(tmp_path):
         check=False,
     )
     assert "No module named 'compat'" in done.stderr
+
+
+LOAD = """
+import tfbn, keras, numpy
+model, x = keras.models.load_model("m.keras"), numpy.load("x.npy")
+numpy.save("y.npy", model(x, training=False))
+kinds = tfbn.BatchNorm, tfbn.BatchRenorm, tfbn.compat.BatchNormalization
+assert [type(layer) for layer in model.layers[1:]] == [*kinds]
+"""
+
+
+def test_files_load_after_import_tfbn(tmp_path):
+    model = chain((4,), tfbn.BatchNorm(), tfbn.BatchRenorm(), compat.BatchNormalization())
+    model.save(tmp_path / "m.keras")
+    np.save(tmp_path / "x.npy", x := reference.data((5, 4)))
+    done = python(LOAD, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), model(x, training=False))
+
+
+CLIENT = """
+import tfbn
+from tfbn import *
+from tfbn import BatchNorm, compat
+
+layer: tfbn.BatchNorm = BatchNorm(decay="0.9")
+report: tfbn.ExportReport = export(layer, 3)
+tfbn.functional.normalize
+tfbn.compat.load_model(7, keras_version=7)
+compat.nothing
+tfbn.keras
+"""
+
+
+@pytest.mark.checkout
+@pytest.mark.once
+def test_type_checkers_know_what_is_public(tmp_path):
+    for package, place in (("tfbn", "tfbn"), ("compat", "tfbn/compat")):
+        shutil.copytree(ROOT / package, tmp_path / place)
+    (tmp_path / "client.py").write_text(CLIENT)
+    command = [sys.executable, "-m", "mypy", "--strict", "--ignore-missing-imports"]
+    command += ["--follow-imports=silent", "client.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    found = [line.split(":", 1)[1] for line in done.stdout.splitlines()[:-1]]
+    assert [line.split(":")[0] for line in found] == ["6", "7", "9", "10", "11"], done.stdout
+    assert '"decay"' in found[0]
+    assert 'Argument 2 to "export"' in found[1]
+    assert '"keras_version"' in found[2]
+    assert '"nothing"' in found[3]
+    assert '"keras"' in found[4]
 
 
 def test_another_backend_is_refused(tmp_path):

@@ -2,57 +2,34 @@
 
 `BatchNorm` is the layer; `population_statistics` and `recalibrate` measure what inference needs;
 `convert` swaps Keras' layers for it and back;
-`fold` writes batch norms into the layers next to them; `export` writes a SavedModel that was compared
-with the model;
-`functional` holds the mathematics as pure functions.
+`fold` writes batch norms into the layers next to them; `export` writes a SavedModel, or a file for
+LiteRT, ONNX or OpenVINO, that was compared with the model;
+`functional` holds the mathematics as pure functions; `compat` is batch normalisation as TensorFlow 1 and
+Keras 1 spelled it.
 """
 
-from importlib.util import find_spec
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from . import quiet
-
-if find_spec("tensorflow") is None:
-    raise (SystemExit if quiet.is_command() else ImportError)(
-        "tfbn runs on TensorFlow, and none is installed: pip install tensorflow, or tensorflow-cpu, "
-        "which has no GPU in it."
-    )
-
-if quiet.is_command():
-    # Here, because Python runs this file before the command's own module.
-    quiet.import_tensorflow()
-
-import keras
-
-if keras.backend.backend() != "tensorflow":
-    raise ImportError(
-        f"tfbn needs Keras' TensorFlow backend, and Keras runs on {keras.backend.backend()!r}. Set the "
-        "environment variable KERAS_BACKEND=tensorflow before the first import of keras."
-    )
-
-from . import functional
-from .batch_norms import batch_norm_at_inference
-from .convert import convert
-from .export import ExportError, ExportReport, export
-from .folding import FoldReport, fold
-from .layer import BatchNorm
-from .population import Measurement, PopulationStatistics, population_statistics, recalibrate
-from .renorm import BatchRenorm
+from .quiet import is_command
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "BatchNorm",
-    "BatchRenorm",
-    "ExportError",
-    "ExportReport",
-    "FoldReport",
-    "Measurement",
-    "PopulationStatistics",
-    "batch_norm_at_inference",
-    "convert",
-    "export",
-    "fold",
-    "functional",
-    "population_statistics",
-    "recalibrate",
-]
+if TYPE_CHECKING or not is_command():
+    # All at once: Keras finds our classes in a file because `import tfbn` has registered them.
+    from .public import *  # noqa: F403  it has an `__all__`
+    from .public import __all__ as __all__
+else:
+
+    def __getattr__(name: str) -> Any:
+        """All of it, the first time that the command needs some: most of its answers need none."""
+        public = import_module(".public", __name__)
+        # Over the packages of the same names, `tfbn.export`, say, which Python has put here meanwhile.
+        globals().update({name: getattr(public, name) for name in ("__all__", *public.__all__)})
+        if name not in globals():
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return [*import_module(".public", __name__).__all__, "__version__"]

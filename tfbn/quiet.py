@@ -1,17 +1,22 @@
-"""Keep what TensorFlow prints at its start from burying the answer of the command `tfbn`."""
+"""The command `tfbn`: whether this is it, and how TensorFlow starts without burying its answer."""
 
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def is_command() -> bool:
     """Whether this process is the command `tfbn`, not a program that imports the package."""
+    if sys.argv[0] == "-m":  # as it is while Python looks for the module to run, whose arguments follow
+        return sys.orig_argv[-len(sys.argv)] == "tfbn"
     return os.path.basename(sys.argv[0]) in ("tfbn", "tfbn.exe")
 
 
-def import_tensorflow() -> None:
-    """Import TensorFlow without the lines that its libraries write to stderr.
+@contextmanager
+def starting() -> Iterator[None]:
+    """Import TensorFlow in the block without the lines that its libraries write to stderr.
 
     They write before they read any log level, so the file descriptor itself is redirected. If the
     import fails, the lines are shown.
@@ -21,7 +26,7 @@ def import_tensorflow() -> None:
     with tempfile.TemporaryFile() as aside:
         os.dup2(aside.fileno(), 2)
         try:
-            import tensorflow  # noqa: F401, PLC0415
+            yield
         except BaseException:
             aside.seek(0)
             os.write(stderr, aside.read())

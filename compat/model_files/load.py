@@ -36,7 +36,7 @@ def load_model(
 
     It predicts what the saved one did. Batch norms of mode 0 become `tfbn.BatchNorm`, those of modes 1
     and 2 `compat.BatchNormalization`; layers keep their names ("/" becomes "_"). The model is not
-    compiled. It saves to `.keras`, which loads after `import tfbn.compat`.
+    compiled. It saves to `.keras`, which loads after `import tfbn`.
 
     A model with channels-first layers, as nearly all of Keras 1 on Theano, is turned to channels last
     (see `tfbn.convert`), which runs on every processor; its inputs and outputs keep their layout.

@@ -4,6 +4,8 @@ The file is from before the move (Keras 3.15); keys that Keras 3.8 does not know
 """
 
 import re
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfbn import compat
+import tfbn  # and not compat, which another process would need that loads the file
 
 FILE = Path(__file__).parent.parent / "data" / "compat" / "0.1.0.keras"
 CLASSES = {
@@ -28,8 +30,8 @@ def tf1_block(x, is_training):
     """The code in the file's VariableScopeLayer, found by its registered name."""
     with tf.compat.v1.variable_scope("fc"):
         weights = tf.compat.v1.get_variable("weights", [x.shape[-1], 3])
-    x = compat.batch_norm(x @ weights, is_training=is_training, scale=True, scope="bn")
-    return compat.batch_normalization(x, training=is_training, name="bn2")
+    x = tfbn.compat.batch_norm(x @ weights, is_training=is_training, scale=True, scope="bn")
+    return tfbn.compat.batch_normalization(x, training=is_training, name="bn2")
 
 
 def test_the_file_holds_every_class():
@@ -49,3 +51,9 @@ def test_it_predicts_what_it_did():
     for found, expected in zip(outputs, stored["y"], strict=True):
         # float32 in another order of sums; the values are of the size of 1.
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_it_loads_in_a_process_that_imports_tfbn_alone(tmp_path):
+    path = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})"
+    code = f"{path}; import {Path(__file__).stem} as test; test.test_it_predicts_what_it_did()"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)

@@ -48,7 +48,7 @@ def test_files_of_keras_1_become_keras_files_that_predict_the_same(run, name):
     assert result.exit_code == 0, result.output
     shown = " ".join(result.output.split())
     assert "Differs from the reference by at most" in shown
-    assert shown.endswith("Written to new.keras. It loads after: import tfbn.compat")
+    assert shown.endswith("Written to new.keras. It loads after: import tfbn")
     x, y = known(name)
     assert relative_difference(keras.models.load_model("new.keras")(x, training=False), y) < CLOSE
 

@@ -10,6 +10,7 @@ import tfbn
 from exports import everything, wrong_fold
 from networks import chain, randomize, relative_difference
 from tfbn.export import checks
+from tfbn.export.formats.savedmodel import SavedModel
 
 L = keras.layers
 
@@ -98,10 +99,10 @@ def test_strings_and_complex_numbers_are_compared(tmp_path):
     assert tfbn.export(keras.Model(inputs, words), tmp_path / "m").difference == 0
     imaginary = {"o": np.array([1 + 5j])}, {"o": np.array([1 + 0j])}
     with pytest.raises(tfbn.ExportError, match="differs from the model's by 5,"):
-        checks.check_close(*imaginary, {"o": 1.0}, 0, 1e-5)
+        checks.check_close(*imaginary, {"o": 1.0}, 0, 1e-5, SavedModel())
     strings = {"o": np.array([b"a"], object)}, {"o": np.array([b"b"], object)}
     with pytest.raises(tfbn.ExportError, match="'s o differs"):
-        checks.check_close(*strings, {"o": 0.0}, 0, 1e-5)
+        checks.check_close(*strings, {"o": 0.0}, 0, 1e-5, SavedModel())
 
 
 def test_mixed_precision_has_its_own_tolerance(tmp_path):
@@ -265,9 +266,9 @@ def test_arguments_that_make_no_sense_are_refused_before_any_work(model, tmp_pat
     with pytest.raises(ValueError, match=r"'lstm' \(LSTM\) is stateful, .* Make it with stateful=False"):
         tfbn.export(stateful, tmp_path / "m")
     with pytest.raises(
-        ValueError, match=r"which is a directory, received .*m\.tflite\. Leave \.tflite out"
+        ValueError, match=r"^A SavedModel is a folder, received .*m\.h5\. export writes S"
     ):
-        tfbn.export(model, tmp_path / "m.tflite")
+        tfbn.export(model, tmp_path / "m.h5")
 
 
 def test_what_cannot_be_exported(tmp_path):

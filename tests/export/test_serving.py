@@ -1,18 +1,13 @@
-"""What was exported, served by others: TensorFlow's C API, its command line, other runtimes."""
+"""What was exported, served by others: TensorFlow's C API and its command line."""
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
 
-import ai_edge_litert.interpreter as litert
 import keras
 import numpy as np
-import onnxruntime
-import openvino
 import pytest
-import tensorflow as tf
 
 import reference
 import tfbn
@@ -28,14 +23,6 @@ def model():
     keras.config.set_dtype_policy("float32")
     layers = L.Conv2D(4, 3), tfbn.BatchNorm(), L.ReLU(), L.DepthwiseConv2D(3), tfbn.BatchNorm()
     return chain((8, 8, 3), *layers, L.Flatten(), L.Dense(2))
-
-
-@pytest.fixture(scope="module")
-def folded(model):
-    folded, report = tfbn.fold(model)
-    assert len(report.folded) == 2
-    folded(np.zeros((1, 8, 8, 3), "float32"))  # Keras writes ONNX only of models that were called once.
-    return folded
 
 
 SERVE = """
@@ -130,67 +117,3 @@ def test_saved_model_cli_lists_the_signature(model, tmp_path):
         "serving/predict",
     ):
         assert text in shown
-
-
-def run_litert(path, x):
-    interpreter = litert.Interpreter(path)
-    interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"], x.shape)
-    return interpreter.get_signature_runner("serving_default")(x=x)["output_0"]
-
-
-def run_onnx(path, x):
-    (output,) = onnxruntime.InferenceSession(path).run(None, {"x": x})
-    return output
-
-
-def run_openvino(path, x):
-    # On processors that compute in bfloat16, OpenVINO does so unless told otherwise.
-    exact = {"INFERENCE_PRECISION_HINT": "f32"}
-    return openvino.Core().compile_model(path, "CPU", exact)({"x": x})[0]
-
-
-def write_litert(saved, file):
-    Path(file).write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(saved)).convert())
-
-
-def write_openvino(saved, file):
-    openvino.save_model(openvino.convert_model(saved), file, compress_to_fp16=False)
-
-
-# How what Keras does not write yet is made of the SavedModel.
-OF_THE_SAVEDMODEL = {"litert": write_litert, "openvino": write_openvino}
-
-
-def write(folded, file, format):
-    try:
-        folded.export(file, format=format, verbose=False)
-    except (ValueError, ModuleNotFoundError, NameError) as error:
-        # An older Keras knows no such format, or imports a module that OpenVINO no longer has; on Python
-        # 3.13 OpenVINO does not take functions: `exec("del tensorflow")` finds no such name there.
-        told = "Unrecognized format|No module named 'openvino.runtime'|name 'tensorflow' is not defined"
-        if not re.search(told, str(error)):
-            raise
-        saved = Path(file).parent / "saved"
-        tfbn.export(folded, saved)
-        OF_THE_SAVEDMODEL[format](saved, file)
-
-
-@pytest.mark.parametrize(
-    ("format", "file", "run"),
-    [
-        ("litert", "m.tflite", run_litert),
-        ("onnx", "m.onnx", run_onnx),
-        ("openvino", "m.xml", run_openvino),
-    ],
-)
-@pytest.mark.filterwarnings("ignore:In the future `np.object`:FutureWarning")  # Keras, for tf2onnx
-def test_keras_own_formats_hold_the_folded_model(
-    format, file, run, model, folded, tmp_path, monkeypatch
-):
-    monkeypatch.setenv("CI", "true")  # Otherwise OpenVINO reports its use to its makers.
-    file = str(tmp_path / file)  # A Path is no path to Keras' OpenVINO writer.
-    write(folded, file, format)
-    for size in (1, 3):
-        x = reference.data((size, 8, 8, 3), seed=size)
-        # Other kernels, so other roundings: as much as export allows.
-        assert relative_difference(run(file, x), model(x)) < 1e-5

@@ -188,3 +188,84 @@ def test_when_the_new_one_cannot_be_moved_in_the_old_one_comes_back(again, tmp_p
     stage_nothing(target)
     assert contents(target) == "o"
     assert os.listdir(tmp_path) == ["m"]
+
+
+def contents_together(file):
+    """What two files hold, found whole; `MISSING` if the one that is opened first is not there."""
+    if not file.exists():
+        return MISSING
+    (text,) = {path.read_text() for path in (file, file.with_name(staging_child.BESIDE))}
+    assert len(text) == 1000
+    return text[0]
+
+
+@pytest.mark.parametrize("old", ["o", MISSING])
+def test_killed_before_any_step_files_are_replaced_together(old, tmp_path):
+    target, found = tmp_path / "deep" / "m.xml", []
+    for step in itertools.count(1):
+        if old:
+            target.parent.mkdir()
+            staging_child.write_together(target, old)
+        process = child(target, "together", "n", step=step)
+        assert process.communicate()[1] == ""
+        at_once = contents_together(target)
+        target.parent.mkdir(exist_ok=True)
+        with pytest.raises(InterruptedError), atomic.staged(target, True, [staging_child.BESIDE]):
+            raise InterruptedError
+        found.append((at_once, contents_together(target)))
+        left = sorted(path.relative_to(tmp_path).name for path in tmp_path.rglob("*"))
+        assert left == (["deep", staging_child.BESIDE, "m.xml"] if found[-1][1] else ["deep"]), step
+        shutil.rmtree(target.parent)
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL
+    assert step > 15
+    assert set(found) == {(old, old), (MISSING, old), ("n", "n")}
+
+
+def test_three_processes_that_write_two_files_leave_those_of_one(tmp_path):
+    target = tmp_path / "m.xml"
+    staging_child.write_together(target, "o")
+    writers = [child(target, "together", *name * 100) for name in "abc"]
+    for writer in writers:
+        assert writer.communicate() == ("", "")
+        assert writer.returncode == 0
+    assert contents_together(target) in set("abc")
+    assert sorted(os.listdir(tmp_path)) == [staging_child.BESIDE, "m.xml"]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_when_a_file_cannot_be_moved_in_all_old_ones_come_back(number, tmp_path, monkeypatch):
+    target, rename, left = tmp_path / "m.xml", os.rename, [number]
+    staging_child.write_together(target, "o")
+
+    def full(source, destination):
+        left[0] -= 1
+        if left[0] == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        rename(source, destination)
+
+    def stage():
+        with atomic.staged(target, True, [staging_child.BESIDE]) as new:
+            staging_child.write_together(new, "n")
+            monkeypatch.setattr(os, "rename", full)
+
+    with pytest.raises(OSError, match="m.xml cannot be written: No space left"):
+        stage()
+    monkeypatch.undo()
+    assert contents_together(target) == "o"
+    assert sorted(os.listdir(tmp_path)) == [staging_child.BESIDE, "m.xml"]
+
+
+def test_files_that_came_meanwhile_are_not_replaced_unless_they_may_be(tmp_path):
+    target = tmp_path / "m.xml"
+
+    def stage():
+        with atomic.staged(target, False, [staging_child.BESIDE]) as new:
+            staging_child.write_together(new, "n")
+            target.with_name(staging_child.BESIDE).write_text("years of work")
+
+    with pytest.raises(FileExistsError, match="m.xml exists now, written by another process"):
+        stage()
+    assert os.listdir(tmp_path) == [staging_child.BESIDE]
+    assert target.with_name(staging_child.BESIDE).read_text() == "years of work"

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 FILES = ("saved_model.pb", "variables")
+BESIDE = "m.bin"
 
 
 def write(folder, content):
@@ -17,6 +18,12 @@ def write(folder, content):
     folder.mkdir()
     for file in FILES:
         (folder / file).write_text(content * 1000)
+
+
+def write_together(file, content):
+    """Two files that are whole when they agree."""
+    for path in (file, file.with_name(BESIDE)):
+        path.write_text(content * 1000)
 
 
 def die_before(step):
@@ -34,7 +41,11 @@ def die_before(step):
 
 
 def main(module, target, mode, step, *contents):
-    """Stage each content; with mode "two steps" as where two directories cannot be swapped."""
+    """Stage each content; with mode "two steps" as where two directories cannot be swapped.
+
+    With mode "together", two files.
+    """
+    together = mode == "together"
     spec = importlib.util.spec_from_file_location("atomic", module)
     atomic = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(atomic)
@@ -42,8 +53,9 @@ def main(module, target, mode, step, *contents):
         atomic._exchange = lambda new, other: False
     die_before(int(step))
     for content in contents:
-        with atomic.staged(Path(target), overwrite=mode != "keep") as new:
-            write(new, content)
+        beside = [BESIDE] if together else []
+        with atomic.staged(Path(target), mode != "keep", beside) as new:
+            (write_together if together else write)(new, content)
             if mode == "keep":
                 print("ready", flush=True)
                 sys.stdin.readline()

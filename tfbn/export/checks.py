@@ -11,6 +11,7 @@ import numpy as np
 from ..compare import NamedArrays, difference, largest_difference, max_abs
 from ..messages import join_some
 from ..population.observe import warn_if_far
+from .formats.format import Format
 from .report import ExportError
 from .servable import Batch, Servable, check_finite, from_keras, in_place_of
 from .tolerance import OF_ANOTHER_PRECISION
@@ -40,7 +41,7 @@ def check_reloaded(
     servable: Servable,
     atol: float,
     rtol: float,
-    format_name: str,
+    file_format: Format,
 ) -> tuple[float, float]:
     """Hold what was written and reloaded against the model, on all samples at once and on the first.
 
@@ -57,7 +58,7 @@ def check_reloaded(
     try:
         differences = [
             check_close(
-                reloaded(servable.by_name(batch.inputs)), batch.outputs, sizes, atol, rtol, format_name
+                reloaded(servable.by_name(batch.inputs)), batch.outputs, sizes, atol, rtol, file_format
             )
             for batch in servable.batches
         ]
@@ -81,29 +82,31 @@ def check_close(
     sizes: dict[str, float],
     atol: float,
     rtol: float,
-    format_name: str = "SavedModel",
+    file_format: Format,
 ) -> tuple[float, float]:
     """The largest absolute difference, and that relative to `sizes`.
 
     Raises:
-        ExportError: one is above the tolerance, or an output that is no number differs.
+        ExportError: one is missing, is above the tolerance, or is no number and differs.
     """
+    reloaded = f"The reloaded {file_format.name}"
+    if missing := expected.keys() - found.keys():
+        raise ExportError(f"{reloaded} has no {join_some(sorted(missing))}. Nothing was written.")
     absolute = relative = 0.0
     for name, wanted in expected.items():
         array, size = found[name], sizes[name]
         if array.shape != wanted.shape:
             raise ExportError(
-                f"The reloaded {format_name}'s {name} has the shape {array.shape}, and the model's has "
+                f"{reloaded}'s {name} has the shape {array.shape}, and the model's has "
                 f"{wanted.shape}. Nothing was written. A layer may compute with the shapes that it was "
                 "traced with; see that it takes any batch size."
             )
         apart = difference(array, wanted, size)
         if not apart.absolute <= atol + rtol * size:
             raise ExportError(
-                f"The reloaded {format_name}'s {name} differs from the model's by {apart.absolute:.3g}, "
+                f"{reloaded}'s {name} differs from the model's by {apart.absolute:.3g}, "
                 f"with values up to {size:.3g}; allowed is atol + rtol * {size:.3g} with "
-                f"atol={atol:g}, rtol={rtol:g}. Nothing was written. Try fold=False or freeze=False "
-                "to see which of them does it, or allow more."
+                f"atol={atol:g}, rtol={rtol:g}. Nothing was written. Try {file_format.remedy}."
             )
         absolute = max(absolute, apart.absolute)
         relative = max(relative, apart.relative if size else 0.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,10 +15,8 @@ from ..cloning import check_built
 from ..files.atomic import staged
 from ..moving_statistics import warn_if_never_updated
 from ..population.observe import warn_if_far
-from . import checks, freezing
-from .formats.format import Format
-from .formats.savedmodel import SavedModel
-from .report import ExportReport
+from . import checks, formats
+from .report import ExportReport, SpecsByName
 from .servable import check_model, from_keras, in_place_of
 
 
@@ -32,15 +30,19 @@ def export(
     samples: Any = None,
     freeze: bool | None = None,
     input_names: Sequence[str] | None = None,
+    format: str | None = None,
 ) -> ExportReport:
-    """Write a model as a SavedModel, checked against the model on sample inputs.
+    """Write a model as a SavedModel, LiteRT, ONNX or OpenVINO, checked against it on sample inputs.
 
-    Folds the batch norms, writes the SavedModel beside `path`, reloads it, compares its
-    signature with the given model on sample inputs (all at once, and the first one alone), and only
+    Folds the batch norms, writes beside `path`, reloads that with its own runtime, compares what it
+    answers with the given model on sample inputs (all at once, and the first one alone), and only
     then moves it to `path`. Whatever fails, interrupts or kills it, what was at `path` stays whole until
-    the new one replaces it: in one step on Linux; elsewhere nothing is there for an instant. What a
-    killed export left is removed by the next one to the same path. TensorFlow Serving takes paths that
-    end in a version number, `models/digits/1`.
+    the new one replaces it: in one step on Linux; elsewhere, and with OpenVINO's two files, nothing is
+    there for an instant. What a killed export left is removed by the next one to the same path.
+    TensorFlow Serving takes paths that end in a version number, `models/digits/1`.
+
+    A path that ends in .tflite, .onnx or .xml says the format: LiteRT, ONNX, or OpenVINO, which has a
+    file .bin beside it. A converter makes them of a SavedModel, so that they have its signature.
 
     Layers that the model itself calls with training=True run so, as in Keras' own export, and the report
     names them. All others run as at inference.
@@ -53,10 +55,10 @@ def export(
 
     Args:
         model: a built Keras model; with `fold=True`, one that `tfbn.fold` takes. It is not changed.
-        path: the local directory to write. Its parents are made.
+        path: the local directory or file to write. Its parents are made.
         fold: whether to fold batch norms first.
-        overwrite: whether a SavedModel that is already there, with nothing beside it in its
-            directory, may be replaced.
+        overwrite: whether a file that is already there may be replaced, or a SavedModel with nothing
+            beside it in its directory.
         atol: absolute difference allowed.
         rtol: difference allowed relative to the largest absolute value of an output; by default
             1e-5, or 1e-2 with float16 and 1e-1 with bfloat16 layers in the model, and ten times what
@@ -65,11 +67,12 @@ def export(
             signature's names. Choose samples whose outputs differ; near-constant outputs make the check
             weak. By default four are drawn to the model's input specification: standard normal
             numbers, 0 or 1 for integers and booleans, 32 for unknown sizes.
-        freeze: whether the weights become constants of the SavedModel's graph: it answers sooner, and
+        freeze: whether the weights become constants of a SavedModel's graph: it answers sooner, and
             takes more memory to serve; it holds nothing to train on. By default weights of up to 40 MB
             in all do, unless a call writes to variables, or a layer needs some or calls a tf.function.
         input_names: the signature's names of the inputs, in the model's order: those that clients of
             another export use, for instance (Keras' own calls an unnamed one `input_layer`).
+        format: `"tf_saved_model"`, `"litert"`, `"onnx"` or `"openvino"`, unless the path says it.
 
     Returns:
         An `ExportReport`.
@@ -77,7 +80,8 @@ def export(
     Raises:
         TypeError, ValueError: as `tfbn.fold`; a model that does not run on the samples or gives
             values that are random or not finite; samples that cannot be drawn; a stateful RNN; weights
-            that cannot be constants with `freeze=True`.
+            that cannot be constants with `freeze=True`; a model that the format cannot express.
+        ImportError: packages of the format are not installed.
         FileExistsError: `path` is taken, and `overwrite` is false or it is not just a SavedModel.
         OSError: `path` cannot be written.
         RuntimeError: a channels-first model that TensorFlow cannot run on this machine.
@@ -88,14 +92,15 @@ def export(
         UserWarning: a batch norm was trained whose moving statistics were never updated; or they are
             far from those of the `samples`.
     """
-    file_format: Format = SavedModel(freeze)
+    file_format = formats.chosen(path, format, freeze)
     target = file_format.check_target(path, overwrite)
     check_built(model, "export", "export")
-    _check_arguments(model, atol, rtol, freeze)
+    _check_tolerance(atol, rtol)
+    file_format.check_weights(model)
     check_model(model)
     # A layer around TF1 code warns by itself.
     warn_if_never_updated(batch_norms(model, inside=False))
-    with staged(target, overwrite) as staging_path:
+    with staged(target, overwrite, file_format.beside(target)) as staging_path:
         folded, fold_report = folding.fold(model) if fold else (model, None)
         given = from_keras(model, samples, input_names)
         checks.check_repeatable(given, given.rtol)
@@ -108,10 +113,11 @@ def export(
         reason = file_format.write(in_place_of(given, folded), staging_path)
         reloaded = file_format.reload(staging_path)
         absolute, relative = checks.check_reloaded(
-            reloaded.run, given, atol, given.rtol if rtol is None else rtol, file_format.name
+            reloaded.run, given, atol, given.rtol if rtol is None else rtol, file_format
         )
         file_format.check_target(path, overwrite)  # Again: something may have come there meanwhile.
     return ExportReport(
+        format=file_format.name,
         path=target,
         fold=fold_report,
         difference=absolute,
@@ -120,10 +126,15 @@ def export(
         in_training=given.in_training,
         samples=given.sample_count,
         spread=given.output_variation(),
-        inputs=reloaded.inputs,
-        outputs=reloaded.outputs,
+        inputs=_of_names(reloaded.inputs, given.by_name(given.specs)),
+        outputs=_of_names(reloaded.outputs, given.batches[0].outputs),
         reason_for_variables=reason,
     )
+
+
+def _of_names(specs: SpecsByName, names: Collection[str]) -> SpecsByName:
+    """Without the other names of tensors that have several, as an input that is an output, too, has."""
+    return {name: spec for name, spec in specs.items() if name in names}
 
 
 def _kept_to_train(
@@ -140,9 +151,6 @@ def _kept_to_train(
     return replace(report, entries=tuple(kept))
 
 
-def _check_arguments(model: keras.Model, atol: float, rtol: float | None, freeze: bool | None) -> None:
+def _check_tolerance(atol: float, rtol: float | None) -> None:
     if not (atol >= 0 and (rtol is None or rtol >= 0)):
         raise ValueError(f"atol and rtol must be 0 or more, received {atol} and {rtol}.")
-    if not isinstance(freeze, (bool, type(None))):
-        raise TypeError(f"freeze must be True, False or None, received {freeze!r}.")
-    freezing.unfrozen_because(model, freeze)  # Before any work: it may be impossible.

@@ -67,6 +67,11 @@ def archive(
         return with_variables, reason
 
 
+def size_of(owner: Any) -> int:
+    """Bytes of the weights."""
+    return sum(math.prod(weight.shape) * tf.as_dtype(weight.dtype).size for weight in owner.variables)
+
+
 def unfrozen_because(owner: Any, freeze: bool | None) -> str:
     """Why the size of the weights, or the caller, wants variables; `""` if neither does.
 
@@ -76,7 +81,7 @@ def unfrozen_because(owner: Any, freeze: bool | None) -> str:
     Raises:
         ValueError: `freeze` is true, and they are too large for that.
     """
-    size = sum(math.prod(weight.shape) * tf.as_dtype(weight.dtype).size for weight in owner.variables)
+    size = size_of(owner)
     if freeze and size > GRAPHDEF_LIMIT_BYTES:
         raise ValueError(
             f"The weights of {owner.name!r} are {size / 1e9:.1f} GB, and a SavedModel's graph holds at "

@@ -17,18 +17,19 @@ SpecsByName = dict[str, tuple[tuple[int | None, ...], str]]
 
 
 class ExportError(RuntimeError):
-    """The SavedModel does not compute what the model computes; nothing was left behind."""
+    """What was written does not compute what the model computes; nothing was left behind."""
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """A written and verified SavedModel.
+    """A written and verified SavedModel, or file of another format.
 
     Attributes:
+        format: the name of the format.
         path: where it is.
         fold: what became of the batch norms; `None` if folding was not asked for.
         difference: the largest absolute difference between any output of the given model and of the
-            reloaded SavedModel.
+            reloaded one.
         relative_difference: the same divided by the largest absolute value of that output.
         sensitivity: how far the model's own outputs move, relative to their size, when the inputs move
             by their last digit; `None` where no input is a floating-point number.
@@ -37,11 +38,12 @@ class ExportReport:
         samples: number of samples compared.
         spread: how far apart their outputs are, relative to the largest absolute value, in the output
             that varies least; `None` with one sample.
-        reason_for_variables: why the weights are variables of the SavedModel; `""` where they are
-            constants of its graph.
+        reason_for_variables: why the weights are variables, as a SavedModel's may be; `""` where they
+            are constants.
         inputs, outputs: shape (the batch size is `None`) and type of the signature's tensors by name.
     """
 
+    format: str
     path: Path
     fold: FoldReport | None
     difference: float
@@ -56,7 +58,7 @@ class ExportReport:
 
     @property
     def frozen(self) -> bool:
-        """Whether the weights are constants of the SavedModel's graph."""
+        """Whether the weights are constants."""
         return not self.reason_for_variables
 
     @property
@@ -86,7 +88,7 @@ class ExportReport:
 
     def __str__(self) -> str:
         lines = [
-            f"SavedModel {self.path}",
+            f"{self.format} {self.path}",
             f"  differs from the model by at most {self.difference:.2g} "
             f"({self.relative_difference:.2g} relative) on {self.samples} samples",
             *(f"  {sentence}" for sentence in self._notes() if sentence),

@@ -12,7 +12,7 @@ import glob
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -22,8 +22,8 @@ except ImportError:  # Windows: nothing is locked, and what killed processes lef
     fcntl = None  # type: ignore[assignment]
 
 # What a staging folder holds: the new one, the old one while neither is at the target, then the one that
-# was replaced, and the lock.
-NEW, OLD, REPLACED, LOCK = "new", "old", "replaced", "lock"
+# was replaced, and the lock; and of several files, while they are moved, the old ones beside the target.
+NEW, OLD, REPLACED, LOCK, ASIDE = "new", "old", "replaced", "lock", "aside"
 
 # What a system says that cannot move a directory to where another is.
 NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST)
@@ -33,7 +33,7 @@ AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
 
 @contextmanager
-def staged(target: Path, overwrite: bool = False) -> Iterator[Path]:
+def staged(target: Path, overwrite: bool = False, beside: Sequence[str] = ()) -> Iterator[Path]:
     """A path, not taken yet, on the target's file system; moved to the target if all goes well.
 
     With `overwrite`, a file or directory at the target is then replaced. A directory is so in one step
@@ -42,6 +42,10 @@ def staged(target: Path, overwrite: bool = False) -> Iterator[Path]:
     there before. What a killed process left is removed when the next one stages for the same target;
     if it was killed between the two steps, that brings the old one back first.
 
+    Args:
+        beside: names of files that belong to a file at the target. Written beside the new one, they are
+            put in place with it: for as long as they are not all there, nothing is at the target.
+
     Raises:
         FileExistsError: something came to the target meanwhile, and `overwrite` is false.
         OSError: nothing can be written there.
@@ -49,7 +53,7 @@ def staged(target: Path, overwrite: bool = False) -> Iterator[Path]:
     target = Path(os.path.abspath(target))
     with _parents(target):
         with _clear_errors(target):
-            _recover(target)
+            _recover(target, beside)
             staging_dir, lock = _make_staging_dir(target)
         try:
             new = staging_dir / NEW / target.name
@@ -58,7 +62,10 @@ def staged(target: Path, overwrite: bool = False) -> Iterator[Path]:
             if target.exists() and not overwrite:
                 raise _taken(target)
             with _clear_errors(target):
-                _replace(new, target, staging_dir, overwrite)
+                if beside:
+                    _replace_together(new, target, staging_dir, overwrite, beside)
+                else:
+                    _replace(new, target, staging_dir, overwrite)
         finally:
             if not (staging_dir / OLD).exists():
                 # What cannot be removed does not hide the block's own error; the next one tries again.
@@ -140,7 +147,7 @@ def _lock(staging_dir: Path) -> int:
     return lock
 
 
-def _recover(target: Path) -> None:
+def _recover(target: Path, beside: Sequence[str]) -> None:
     """Remove what killed processes left beside the target, and bring back what one had moved aside."""
     for staging_dir in target.parent.glob(glob.escape(_prefix(target)) + "?" * 8):
         try:
@@ -148,8 +155,8 @@ def _recover(target: Path) -> None:
         except OSError:
             continue  # Of a living process, of another user, or on a file system without locks.
         try:
-            if (staging_dir / OLD).exists() and not target.exists():
-                os.rename(staging_dir / OLD, target)
+            with _alone_in(target.parent):
+                _bring_back(target, staging_dir, beside)
             shutil.rmtree(staging_dir, ignore_errors=True)
         finally:
             os.close(lock)
@@ -181,6 +188,60 @@ def _replace_in_two_steps(new: Path, target: Path, staging_dir: Path) -> None:
         # Another process came in between: its own stays, as if ours had come before.
     with suppress(FileNotFoundError):
         os.rename(staging_dir / OLD, staging_dir / REPLACED)
+
+
+def _replace_together(
+    new: Path, target: Path, staging_dir: Path, overwrite: bool, beside: Sequence[str]
+) -> None:
+    """`_replace`, of a file with others beside it: it goes first and comes last, so never lacks them."""
+    with _alone_in(target.parent):  # Two at once would leave files of both.
+        if not overwrite and any(target.with_name(name).exists() for name in (target.name, *beside)):
+            raise _taken(target)
+        (staging_dir / ASIDE).mkdir()
+        try:
+            if target.exists():
+                os.rename(target, staging_dir / OLD)
+            for name in beside:
+                with suppress(FileNotFoundError):
+                    os.rename(target.with_name(name), staging_dir / ASIDE / name)
+                os.rename(new.with_name(name), target.with_name(name))
+            os.rename(new, target)
+        except BaseException:
+            _bring_back(target, staging_dir, beside)
+            raise
+        os.rename(staging_dir / ASIDE, staging_dir / REPLACED)
+        with suppress(FileNotFoundError):
+            os.rename(staging_dir / OLD, staging_dir / REPLACED / target.name)
+
+
+def _bring_back(target: Path, staging_dir: Path, beside: Sequence[str]) -> None:
+    """Undo what was moved, unless the target is there, which comes last."""
+    if target.exists():
+        return
+    for name in beside if (staging_dir / ASIDE).exists() else ():
+        place = target.with_name(name)
+        if not (staging_dir / NEW / name).exists():
+            place.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.rename(staging_dir / ASIDE / name, place)
+    with suppress(FileNotFoundError):
+        os.rename(staging_dir / OLD, target)
+    with suppress(FileNotFoundError):
+        os.rmdir(staging_dir / ASIDE)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """One process after the other, where the system has locks."""
+    lock = None
+    try:
+        with suppress(OSError, AttributeError):
+            lock = os.open(folder, os.O_RDONLY)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        if lock is not None:
+            os.close(lock)
 
 
 def _exchange(path: Path, other: Path) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ...compare import NamedArrays
 from ..report import SpecsByName
@@ -30,10 +30,24 @@ class Format(Protocol):
 
     Attributes:
         name: what messages and the report call it.
+        remedy: what to try where the outputs differ, as the end of "Try …".
     """
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def remedy(self) -> str: ...
+
+    def check_weights(self, owner: Any) -> None:
+        """Refuse weights that it cannot hold.
+
+        Args:
+            owner: what holds them, with a name.
+
+        Raises:
+            ValueError: they are too large.
+        """
 
     def check_target(self, path: str | os.PathLike[str], overwrite: bool) -> Path:
         """The path to write to.
@@ -42,6 +56,9 @@ class Format(Protocol):
             ValueError: it cannot be, or would mislead.
             FileExistsError: it is taken, and may not be replaced.
         """
+
+    def beside(self, target: Path) -> tuple[str, ...]:
+        """The names of files that belong to one at the target."""
 
     def write(self, servable: Servable, path: Path) -> str:
         """Write to a path that is not taken yet.
@@ -56,3 +73,15 @@ class Format(Protocol):
 
     def reload(self, path: Path) -> Reloaded:
         """Read what was written, with the format's own runtime."""
+
+
+def local(path: str | os.PathLike[str]) -> Path:
+    """A path on this machine.
+
+    Raises:
+        ValueError: it is elsewhere.
+    """
+    given = os.fsdecode(path)
+    if "://" in given:
+        raise ValueError(f"export writes to local directories, received {given}. Copy it there after.")
+    return Path(given)

@@ -17,7 +17,7 @@ from ...messages import one_line
 from .. import freezing, signature
 from ..report import ExportError
 from ..servable import Servable
-from .format import Reloaded
+from .format import Reloaded, local
 
 # The signature that is written and reloaded.
 SIGNATURE = "serving_default"
@@ -25,9 +25,6 @@ SIGNATURE = "serving_default"
 # What a SavedModel's folder may hold. A directory that contains anything else is not overwritten.
 FILES = {"saved_model.pb", "saved_model.pbtxt", "fingerprint.pb", "keras_metadata.pb"}
 FILES |= {"variables", "assets", "assets.extra", "debug"}
-
-# Names of other formats, which are files.
-OTHER_SUFFIXES = {".keras", ".h5", ".hdf5", ".tflite", ".onnx", ".xml"}
 
 
 @dataclass(frozen=True)
@@ -40,9 +37,16 @@ class SavedModel:
 
     freeze: bool | None = None
     name = "SavedModel"
+    remedy = "fold=False or freeze=False to see which of them does it, or allow more"
+
+    def check_weights(self, owner: Any) -> None:
+        freezing.unfrozen_because(owner, self.freeze)
 
     def check_target(self, path: str | os.PathLike[str], overwrite: bool) -> Path:
         return check_target(path, overwrite)
+
+    def beside(self, target: Path) -> tuple[str, ...]:
+        return ()
 
     def write(self, servable: Servable, path: Path) -> str:
         def serve(inputs: Any) -> Any:
@@ -90,18 +94,10 @@ def check_target(path: str | os.PathLike[str], overwrite: bool) -> Path:
         ValueError: TensorFlow or `files.atomic` could not write there, or it would mislead.
         FileExistsError: it is taken, and may not be replaced.
     """
-    given = os.fsdecode(path)
-    if "://" in given:
-        raise ValueError(f"export writes to local directories, received {given}. Copy it there after.")
-    target = Path(given)
+    target = local(path)
     if set("*?[") & set(os.path.abspath(target)):
         raise ValueError(
-            f"TensorFlow takes *, ? and [ in paths for patterns, received {given}. Rename it."
-        )
-    if target.suffix in OTHER_SUFFIXES:
-        raise ValueError(
-            f"export writes a SavedModel, which is a directory, received {given}. Leave {target.suffix} "
-            "out, or write that format with Keras: tfbn.fold(model)[0].export or .save."
+            f"TensorFlow takes *, ? and [ in paths for patterns, received {target}. Rename it."
         )
     if (target.parent / "saved_model.pb").exists():
         raise FileExistsError(f"{target.parent} is a SavedModel itself. Choose a path beside it.")

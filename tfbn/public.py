@@ -1,0 +1,47 @@
+"""What `import tfbn` offers. TensorFlow starts here, and Keras learns the names of our classes."""
+
+from importlib.util import find_spec
+
+if find_spec("tensorflow") is None:
+    raise ImportError(
+        "tfbn runs on TensorFlow, and none is installed: pip install tensorflow, or tensorflow-cpu, "
+        "which has no GPU in it."
+    )
+
+import keras
+
+if keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        f"tfbn needs Keras' TensorFlow backend, and Keras runs on {keras.backend.backend()!r}. Set the "
+        "environment variable KERAS_BACKEND=tensorflow before the first import of keras."
+    )
+
+# As type checkers find it in a checkout, too, where compat lies beside tfbn.
+import tfbn.compat as compat  # noqa: PLR0402
+
+from . import functional
+from .batch_norms import batch_norm_at_inference
+from .convert import convert
+from .export import ExportError, ExportReport, export
+from .folding import FoldReport, fold
+from .layer import BatchNorm
+from .population import Measurement, PopulationStatistics, population_statistics, recalibrate
+from .renorm import BatchRenorm
+
+__all__ = [
+    "BatchNorm",
+    "BatchRenorm",
+    "ExportError",
+    "ExportReport",
+    "FoldReport",
+    "Measurement",
+    "PopulationStatistics",
+    "batch_norm_at_inference",
+    "compat",
+    "convert",
+    "export",
+    "fold",
+    "functional",
+    "population_statistics",
+    "recalibrate",
+]
