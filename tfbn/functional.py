@@ -17,7 +17,27 @@ from typing import Any
 import tensorflow as tf
 
 from .axes import Axis, per_channel_shape
-from .moments import broadcast_along, widen
+from .moments import (
+    Moments,
+    batch_moments,
+    broadcast_along,
+    combine_moments,
+    unbiased_variance,
+    weighted_moments,
+    widen,
+)
+
+__all__ = [  # noqa: RUF022  in the order of Algorithms 1 and 2
+    "Moments",
+    "batch_moments",
+    "weighted_moments",
+    "combine_moments",
+    "normalize",
+    "update_moving_average",
+    "unbiased_variance",
+    "scale_and_offset",
+    "fold_into_kernel",
+]
 
 TensorLike = Any
 
