@@ -3,22 +3,29 @@
 XLA makes loops of the operations as they are written. On a tensor whose positions are one axis they are
 up to four times as fast as on images (docs/benchmarks.md). What the gradient needs is computed again
 from the inputs, which XLA fuses into the sums.
+
+In a graph that XLA does not compile, forward and backward are functions of their own that it does. They
+are compiled when first run for a shape, so there are few shapes: a number of samples that is not known
+is filled up with zeros to one of eight in an octave.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import tensorflow as tf
 
-from . import functional
-from .axes import Axis, channel_axes
-from .functional import TensorLike
-from .moments import Moments, batch_moments, broadcast_along, count_values
+from . import runtime
+from .axes import Axis, channel_axes, reduction_axes
+from .functional import TensorLike, normalize
+from .moments import Moments, batch_moments, broadcast_along, count_values, widen
 from .sums import exact_sum
 
 FEW = 8  # values of each channel
+STEPS = 8  # numbers of samples from one power of two to the next
 
 Slope = tuple[tf.Tensor | None, ...]
 
@@ -28,15 +35,14 @@ def normalize_batch(
 ) -> tuple[tf.Tensor, Moments]:
     """The batch normalised with its own moments, and those moments, as `kernels.normalize_batch`."""
     (channel,) = channel_axes(axis, x.shape.rank)
-    wide = x if x.dtype == tf.float64 else tf.cast(x, tf.float32)
-    flat, channel = _flat(wide, channel)
-    size = flat.shape.as_list()[channel]
-    beta = tf.zeros([size], wide.dtype) if beta is None else tf.cast(beta, wide.dtype)
-    gamma = tf.ones([size], wide.dtype) if gamma is None else tf.cast(gamma, wide.dtype)
-    y, mean, variance = _Flat(channel, flat.shape.rank, epsilon).normalized(flat, beta, gamma)
+    flat, channel = _flat(x, channel)
+    size, dtype = flat.shape.as_list()[channel], tf.float64 if x.dtype == tf.float64 else tf.float32
+    beta = tf.zeros([size], dtype) if beta is None else tf.cast(beta, dtype)
+    gamma = tf.ones([size], dtype) if gamma is None else tf.cast(gamma, dtype)
+    y, mean, variance = _normalized(flat, beta, gamma, epsilon, channel)
     y = tf.reshape(y, tf.shape(x))
     y.set_shape(x.shape)
-    return tf.cast(y, x.dtype), Moments(mean, variance, count_values(x, axis))
+    return y, Moments(mean, variance, count_values(x, axis))
 
 
 def _flat(x: tf.Tensor, channel: int) -> tuple[tf.Tensor, int]:
@@ -44,103 +50,181 @@ def _flat(x: tf.Tensor, channel: int) -> tuple[tf.Tensor, int]:
 
     [samples, positions, channels] or, of channels that are not last, [samples, channels, positions].
     """
-    shape, last = tf.shape(x), x.shape.rank - 1
-    size = x.shape.as_list()[channel]
+    shape, sizes, last = tf.shape(x), x.shape.as_list(), x.shape.rank - 1
+
+    def together(first: int, end: int) -> Any:
+        known = sizes[first:end]
+        return tf.reduce_prod(shape[first:end]) if None in known else math.prod(known)
+
     if channel == last > 1:
-        return tf.reshape(x, [shape[0], tf.reduce_prod(shape[1:-1]), size]), 2
+        return tf.reshape(x, [shape[0], together(1, last), sizes[channel]]), 2
     if last in (channel, 1):
         return x, channel
-    before, after = tf.reduce_prod(shape[:channel]), tf.reduce_prod(shape[channel + 1 :])
-    return tf.reshape(x, [before, size, after]), 1
+    flat = tf.reshape(x, [together(0, channel), sizes[channel], together(channel + 1, last + 1)])
+    return flat, 1
+
+
+def _normalized(
+    x: tf.Tensor, beta: tf.Tensor, gamma: tf.Tensor, epsilon: float, channel: int
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The normalised batch, its mean and its variance; x is flat."""
+    forward, backward = _functions(epsilon, channel)
+
+    @tf.custom_gradient
+    def normalized(
+        x: tf.Tensor, beta: tf.Tensor, gamma: tf.Tensor
+    ) -> tuple[tuple[tf.Tensor, ...], Callable[..., Slope]]:
+        filled, samples = _filled(x)
+        y, mean, variance, *known = forward(filled, beta, gamma, samples)
+        known = [tf.stop_gradient(part) for part in known]
+
+        @tf.custom_gradient
+        def slopes(*arguments: tf.Tensor) -> tuple[Slope, Callable[..., Slope]]:
+            def second(*upstream: tf.Tensor) -> Slope:
+                with tf.GradientTape() as tape:
+                    tape.watch(arguments)
+                    first = _slopes_by_formulas(epsilon, channel, *arguments)
+                return tuple(tape.gradient(first, arguments, output_gradients=upstream))
+
+            _, gamma, dy, dmean, dvariance = arguments
+            dx, dbeta, dgamma = backward(
+                filled, gamma, _filled(dy)[0], dmean, dvariance, samples, *known
+            )
+            return (_emptied(dx, x), dbeta, dgamma), second
+
+        return (_emptied(y, x), mean, variance), lambda *upstream: slopes(x, gamma, *upstream)
+
+    return normalized(x, beta, gamma)
+
+
+def _filled(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """The batch with samples of zeros behind it, and how many are its own; `None` for all."""
+    if runtime.inside_xla() or x.shape.as_list()[0] is not None:
+        return x, None
+    samples = tf.shape(x)[0]
+    octave = tf.bitwise.left_shift(
+        1, tf.cast(tf.math.log(tf.cast(tf.maximum(samples, 1), tf.float64)) / math.log(2), tf.int32)
+    )
+    step = tf.maximum(octave // STEPS, 1)
+    missing = -samples % step
+    return tf.pad(x, [[0, missing], *[[0, 0]] * (x.shape.rank - 1)]), samples
+
+
+def _emptied(filled: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """The first samples, as many as `x` has."""
+    if filled.shape.as_list()[0] is not None or runtime.inside_xla():
+        return filled
+    sizes = x.shape.as_list()[1:]
+    return tf.slice(filled, [0] * x.shape.rank, [tf.shape(x)[0], *sizes])
+
+
+def _functions(epsilon: float, channel: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Forward and backward, as they are where XLA compiles them anyway, or compiled on their own."""
+    kind = _Flat(epsilon, channel)
+    if runtime.inside_xla():
+        return kind.forward, kind.backward
+    return _compiled(epsilon, channel)
+
+
+@cache
+def _compiled(epsilon: float, channel: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """For all layers: a shape is traced and compiled once."""
+    kind = _Flat(epsilon, channel)
+    return tuple(
+        tf.function(function, jit_compile=True, autograph=False)
+        for function in (kind.forward, kind.backward)
+    )
 
 
 class _Flat:
-    """Algorithm 1 and its gradient for tensors of one rank and channel axis."""
+    """Algorithm 1 and its gradient.
 
-    def __init__(self, channel: int, rank: int, epsilon: float) -> None:
-        self.channel, self.rank, self.epsilon = channel, rank, epsilon
-        self.axes = tuple(number for number in range(rank) if number != channel)
+    Attributes:
+        channel: the channel axis.
+    """
 
-    def normalized(
-        self, x: tf.Tensor, beta: tf.Tensor, gamma: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """The normalised batch, its mean and its variance."""
+    def __init__(self, epsilon: float, channel: int) -> None:
+        self.epsilon, self.channel = epsilon, channel
 
-        @tf.custom_gradient
-        def forward(
-            x: tf.Tensor, beta: tf.Tensor, gamma: tf.Tensor
-        ) -> tuple[tuple[tf.Tensor, ...], Callable[..., Slope]]:
-            shift = self._shift(x)
-            shifted_mean = self._mean(x - self._along(shift))
-            deviations = x - self._along(shift) - self._along(shifted_mean)
-            variance = self._mean(tf.square(deviations))
-            factor = tf.math.rsqrt(variance + self.epsilon)
-            y = deviations * self._along(factor * gamma) + self._along(beta)
-            mean = shift + shifted_mean
-            known = tuple(map(tf.stop_gradient, (shift, shifted_mean, factor)))
-            return (y, mean, variance), lambda *slopes: self._slopes(known, x, gamma, *slopes)
+    def forward(
+        self, x: tf.Tensor, beta: tf.Tensor, gamma: tf.Tensor, samples: tf.Tensor | None
+    ) -> tuple[tf.Tensor, ...]:
+        """The normalised batch, mean, variance, and what `backward` takes as `known`.
 
-        return forward(x, beta, gamma)
+        Args:
+            samples: how many of the batch count, the first ones; `None` for all.
+        """
+        wide, count = widen(x), self._count(x, samples)
+        shift = self._shift(wide)
+        shifted = wide - self._along(shift, x)
+        mean = tf.math.divide_no_nan(self._sum(shifted, samples), count)
+        deviations = shifted - self._along(mean, x)
+        variance = tf.math.divide_no_nan(self._sum(tf.square(deviations), samples), count)
+        factor = tf.math.rsqrt(variance + self.epsilon)
+        y = deviations * self._along(factor * gamma, x) + self._along(beta, x)
+        return tf.cast(y, x.dtype), shift + mean, variance, shift, mean, factor
 
-    def _slopes(self, known: tuple[tf.Tensor, ...], *arguments: tf.Tensor) -> Slope:
-        """The gradients of x, beta and gamma, which have gradients themselves: those of the formulas."""
-
-        @tf.custom_gradient
-        def backward(*arguments: tf.Tensor) -> tuple[Slope, Callable[..., Slope]]:
-            def second(*slopes: tf.Tensor) -> Slope:
-                with tf.GradientTape() as tape:
-                    tape.watch(arguments)
-                    first = self._by_formulas(*arguments)
-                return tuple(tape.gradient(first, arguments, output_gradients=slopes))
-
-            return self._by_two_sums(*arguments, *known), second
-
-        return backward(*arguments)
-
-    def _by_two_sums(
+    def backward(
         self,
         x: tf.Tensor,
         gamma: tf.Tensor,
         dy: tf.Tensor,
         dmean: tf.Tensor,
         dvariance: tf.Tensor,
-        shift: tf.Tensor,
-        shifted_mean: tf.Tensor,
-        factor: tf.Tensor,
-    ) -> Slope:
-        deviations = x - self._along(shift) - self._along(shifted_mean)
-        normalized = deviations * self._along(factor)
-        dbeta = exact_sum(dy, self.axes)
-        dgamma = exact_sum(dy * normalized, self.axes)
-        share = tf.math.divide_no_nan(tf.ones([], x.dtype), count_values(x, self.channel))
-        # Of the mean and the variance as results in their own right, too: 0 as a rule.
-        constant = dmean * share - gamma * factor * dbeta * share
-        along = 2 * dvariance * share - gamma * factor * factor * dgamma * share
-        dx = dy * self._along(gamma * factor) + self._along(constant) + deviations * self._along(along)
-        return dx, dbeta, dgamma
-
-    def _by_formulas(
-        self, x: tf.Tensor, gamma: tf.Tensor, dy: tf.Tensor, dmean: tf.Tensor, dvariance: tf.Tensor
-    ) -> Slope:
-        beta = tf.zeros_like(gamma)
-        with tf.GradientTape() as tape:
-            tape.watch((x, beta, gamma))
-            mean, variance, _ = batch_moments(x, self.channel)
-            y = functional.normalize(x, mean, variance, beta, gamma, self.epsilon, self.channel)
-        return tape.gradient(
-            (y, mean, variance), (x, beta, gamma), output_gradients=(dy, dmean, dvariance)
+        samples: tf.Tensor | None,
+        *known: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """The gradients of x, beta and gamma. Mean and variance are results, too: their slopes count."""
+        shift, mean, factor = known
+        deviations = widen(x) - self._along(shift, x) - self._along(mean, x)
+        dy = widen(dy)
+        dbeta = self._sum(dy, samples)
+        dgamma = self._sum(dy * deviations, samples) * factor
+        share = tf.math.divide_no_nan(tf.ones([], dy.dtype), self._count(x, samples))
+        constant = (dmean - gamma * factor * dbeta) * share
+        slope = (2 * dvariance - gamma * factor * factor * dgamma) * share
+        dx = (
+            dy * self._along(gamma * factor, x)
+            + self._along(constant, x)
+            + deviations * self._along(slope, x)
         )
+        return tf.cast(dx, x.dtype), dbeta, dgamma
 
     def _shift(self, x: tf.Tensor) -> tf.Tensor:
         """The mean of a few values of each channel, near which sums have small terms."""
-        few = tf.gather(x, tf.range(tf.minimum(FEW, tf.shape(x)[self.axes[0]])), axis=self.axes[0])
-        if self.rank > 2:
-            few = tf.gather(few, tf.range(tf.minimum(1, tf.shape(x)[self.axes[1]])), axis=self.axes[1])
-        return tf.math.divide_no_nan(tf.reduce_sum(few, self.axes), count_values(few, self.channel))
+        first, *others = reduction_axes(self.channel, x.shape.rank)
+        few = x
+        for axis, size in ((first, 1 if others else FEW), *((axis, FEW) for axis in others)):
+            few = tf.gather(few, tf.range(tf.minimum(size, tf.shape(x)[axis])), axis=axis)
+        total = tf.reduce_sum(few, [first, *others])
+        return tf.math.divide_no_nan(total, count_values(few, self.channel))
 
-    def _mean(self, values: tf.Tensor) -> tf.Tensor:
-        count = count_values(values, self.channel)
-        return tf.math.divide_no_nan(exact_sum(values, self.axes), count)
+    def _sum(self, values: tf.Tensor, samples: tf.Tensor | None) -> tf.Tensor:
+        axes = reduction_axes(self.channel, values.shape.rank)
+        if samples is None:
+            return exact_sum(values, axes)
+        # Of samples that do not count there are few; they are left out of the last sum.
+        parts = tf.cast(tf.reduce_sum(values, axes[1:]), tf.float64)
+        counts = tf.range(tf.shape(parts)[0]) < samples
+        return tf.cast(tf.reduce_sum(tf.where(counts[:, tf.newaxis], parts, 0), 0), values.dtype)
 
-    def _along(self, per_channel: Any) -> tf.Tensor:
-        return broadcast_along(per_channel, self.channel, self.rank)
+    def _count(self, x: tf.Tensor, samples: tf.Tensor | None) -> tf.Tensor:
+        if samples is None:
+            return count_values(x, self.channel)
+        shape = x.shape.as_list()
+        others = math.prod(shape[axis] for axis in reduction_axes(self.channel, len(shape))[1:])
+        return tf.cast(samples, widen(x).dtype) * others
+
+    def _along(self, per_channel: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+        return broadcast_along(per_channel, self.channel, x.shape.rank)
+
+
+def _slopes_by_formulas(epsilon: float, channel: int, *arguments: tf.Tensor) -> Slope:
+    """What `backward` returns, in operations that have a gradient."""
+    x, gamma, *upstream = arguments
+    beta = tf.zeros_like(gamma)
+    with tf.GradientTape() as tape:
+        tape.watch((x, beta, gamma))
+        mean, variance, _ = batch_moments(x, channel)
+        y = normalize(x, mean, variance, beta, gamma, epsilon, channel)
+    return tape.gradient((y, mean, variance), (x, beta, gamma), output_gradients=upstream)

@@ -42,6 +42,8 @@ MOST_FUSED_VALUES = 2**17  # in a channel
 CANCELLATION_LIMIT = 2.0**22  # of N·μ/σ; below it the variance errs by 1e-5 at most
 # Values in a channel; with no more, N·μ/σ reaches 2**24 only where the mean is 10 000 deviations off 0.
 CANCELLATION_FREE_COUNT = 1600
+LEAST_COMPILED_VALUES = 2**15  # of a sample
+LEAST_COMPILED_POSITIONS = 2**13  # of a sample, where oneDNN has the better kernel
 SAMPLE = 32  # values of a channel
 LEAST_FUSED_EPSILON = 1.001e-5  # CUDNN_BN_MIN_EPSILON, with room for rounding
 
@@ -62,7 +64,7 @@ def normalize_batch(
     """
     count = count_values(x, axis)
     known = tf.get_static_value(count)
-    if runtime.inside_xla() and len(channel_axes(axis, x.shape.rank)) == 1:
+    if _compiled_is_best(x, axis):
         return flat.normalize_batch(x, beta, gamma, epsilon, axis)
     most = math.inf if runtime.has_gpu() else MOST_FUSED_VALUES
     if not _fused_can(x, epsilon, axis) or (known is not None and not 0 < known <= most):
@@ -85,6 +87,23 @@ def normalize_batch(
         mean = tf.where(centred, exact.mean, mean)
         biased = tf.where(centred, exact.variance, biased)
     return y, Moments(mean, biased, count)
+
+
+def _compiled_is_best(x: tf.Tensor, axis: Axis) -> bool:
+    """Whether XLA's code for `flat` beats the kernel: always where XLA compiles everything anyway."""
+    if len(channel_axes(axis, x.shape.rank)) > 1:
+        return False
+    if runtime.inside_xla():
+        return True
+    sizes = x.shape.as_list()[1:]
+    if None in sizes or runtime.has_gpu() or x.dtype not in FUSED_TYPES or not runtime.in_function():
+        return False
+    (channel,) = channel_axes(axis, x.shape.rank)
+    if not channel > 0 or math.prod(sizes) < LEAST_COMPILED_VALUES or len(sizes) == 1:
+        return False
+    positions = math.prod(sizes) // sizes[channel - 1]
+    last = channel == len(sizes)
+    return not (runtime.has_onednn() and last) or positions >= LEAST_COMPILED_POSITIONS
 
 
 def normalize_at_inference(

@@ -11,6 +11,26 @@ def has_gpu() -> bool:
     return bool(tf.config.list_physical_devices("GPU"))
 
 
+def has_onednn() -> bool:
+    """Whether oneDNN computes what it can.
+
+    Private TensorFlow API, used here only: whether it does depends on the processor, the build and the
+    environment, and no public function tells. Where it no longer exists, the answer is no, which only
+    costs time, and `tests/test_runtime.py` fails by name.
+    """
+    try:
+        from tensorflow.python.util import _pywrap_util_port  # noqa: PLC0415
+    except ImportError:
+        return False
+    return bool(_pywrap_util_port.IsMklEnabled())
+
+
+def in_function() -> bool:
+    """Whether the graph of a `tf.function` is being built."""
+    graph = tf.compat.v1.get_default_graph()
+    return not tf.executing_eagerly() and graph.building_function
+
+
 def inside_xla() -> bool:
     """Whether the graph being built is to be compiled by XLA, or may be by its auto-clustering.
 
