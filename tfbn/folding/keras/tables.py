@@ -81,6 +81,8 @@ FOLD_TARGETS: dict[type, LayerTarget] = {
     L.SimpleRNN: RecurrentTarget(),
     L.LSTM: RecurrentTarget(),
     L.GRU: RecurrentTarget(),
+    L.RNN: RecurrentTarget(),
+    L.Bidirectional: RecurrentTarget(),
     L.Embedding: EmbeddingTarget(),
     L.Rescaling: RescalingTarget(),
     L.Normalization: NormalizationTarget(),
