@@ -9,9 +9,9 @@ from folds import IMAGE, bn, check, functional, weigh
 from propagations import ACROSS, ANY, POSITIVE, shape_for
 from tfbn.batch_norms import batch_norms
 from tfbn.declared_graph import operation_class
-from tfbn.folding.keras.operations import operation_rules, relu_with_arguments
+from tfbn.folding.keras.operations import class_of, operation_rules, relu_with_arguments
 
-L = keras.layers
+L, ops = keras.layers, keras.ops
 
 
 def branches(combine, *steps, axis=-1):
@@ -45,8 +45,9 @@ def test_every_operation_is_tested():
     models = [functional(shape_for(name), make()) for name, (make, _) in ACROSS.items()]
     models += [branches(make(), *PLAIN) for make, _ in COMBINED.values()]
     tested = {type(operation) for model in models for operation in model.operations}
-    products = {operation_class(x := keras.Input((1,)), x * x)}  # in test_products
-    assert {*operation_rules(), relu_with_arguments()} - products <= tested
+    elsewhere = {operation_class(x := keras.Input((1,)), x * x)}  # in test_products
+    elsewhere |= {class_of(ops.zeros_like), class_of(ops.ones_like)}  # in test_selecting
+    assert {*operation_rules(), relu_with_arguments()} - elsewhere <= tested
 
 
 @pytest.mark.parametrize("name", COMBINED)

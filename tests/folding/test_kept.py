@@ -1,7 +1,6 @@
 """tfbn.fold: a batch norm that cannot be folded is kept, with its reason."""
 
 import keras
-import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -153,39 +152,6 @@ def test_weights_that_would_overflow_are_left_alone(unchanged):
     with unchanged(model):
         _, report = tfbn.fold(model)
     assert "the folded kernel of 'dense' is not finite in float16" in report.entries[0].reason
-
-
-def test_a_batch_norm_that_hands_a_mask_on_is_kept():
-    tokens = keras.Input((7,), dtype="int32")
-    x = L.Embedding(9, 4, mask_zero=True)(tokens)
-    model = randomize(keras.Model(tokens, L.LSTM(3)(tfbn.BatchNorm()(L.Dense(4)(x)))))
-    data = np.random.default_rng(0).integers(0, 9, (6, 7))
-    data[:, 4:] = 0
-    _, report = check(model, folded=0, x=data)
-    assert "it is called with a mask, and hands it on" in report.entries[0].reason
-
-
-@pytest.mark.parametrize("by_name", [True, False])
-def test_an_explicit_mask_is_not_lost(by_name):
-    x, mask = keras.Input((5, 4)), keras.Input((5,), dtype="bool")
-    dense = L.Dense(4)(x)
-    y = tfbn.BatchNorm()(mask=mask, inputs=dense) if by_name else tfbn.BatchNorm()(dense, None, mask)
-    model = randomize(keras.Model([x, mask], L.GRU(3)(y, training=False)))
-    new, report = tfbn.fold(model)
-    assert "it is called with a mask" in report.entries[0].reason
-    data = [reference.data((3, 5, 4)), np.array([[1, 1, 0, 0, 0]] * 3, bool)]
-    assert relative_difference(new(data), model(data)) < FLOAT32
-
-
-@pytest.mark.parametrize("masked", [True, False])
-def test_what_is_called_with_a_mask_is_not_crossed(masked):
-    tokens = keras.Input((7,), dtype="int32")
-    x = L.Dense(4)(L.Embedding(9, 4, mask_zero=masked)(tokens))
-    model = randomize(keras.Model(tokens, tfbn.BatchNorm()(L.GlobalAveragePooling1D(name="pool")(x))))
-    data = np.random.default_rng(0).integers(1, 9, (6, 7))
-    data[:, 4:] = 0
-    _, report = check(model, folded=int(not masked), x=data)
-    assert not masked or "'pool' is called with a mask" in report.entries[0].reason
 
 
 def test_a_model_called_with_training_keeps_its_batch_norms():

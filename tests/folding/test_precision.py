@@ -121,6 +121,22 @@ def test_kernels_are_scaled_in_blocks(monkeypatch):
     factors = rng.normal(size=(7, 1, 1)), rng.normal(size=(1, 5, 6))
     want = (kernel.astype("float64") * factors[0] * factors[1]).astype("float32")
     np.testing.assert_array_equal(ScaledKernel(kernel, factors).round_to("float32"), want)
+    one_by_one = ScaledKernel(kernel).times(factors[0]).times(factors[1])
+    np.testing.assert_array_equal(one_by_one.round_to("float32"), want)
+    term = rng.normal(size=(1, 5, 6))
+    want = ((kernel + term) * factors[0] * factors[1]).astype("float32")
+    scaled = ScaledKernel(kernel, (), term).times(factors[0]).times(factors[1])
+    np.testing.assert_allclose(scaled.round_to("float32"), want, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("layer", [L.Dense, L.LSTM])
+def test_layers_of_several_blocks_take_up_what_stands_before_them(layer, monkeypatch):
+    monkeypatch.setattr("tfbn.folding.core.kernel_arithmetic.BLOCK", 16)
+    model = chain((5, 8), L.Activation("tanh"), tfbn.BatchNorm(), layer(6))
+    folded, report = tfbn.fold(model)
+    assert len(report.folded) == 1
+    x = reference.data((3, 5, 8))
+    assert relative_difference(folded(x), model(x)) < 1e-5
 
 
 def test_layers_of_integers_and_strings_keep_their_types():

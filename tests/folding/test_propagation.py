@@ -65,7 +65,7 @@ REFUSED = {
     "larger": (lambda: lambda x: x[..., :1] * np.ones(4, "float32"), "makes its input larger"),
     "maximum with a number": (lambda: lambda x: keras.ops.maximum(x, 0.5), "takes a constant"),
     "unknown": (L.LayerNormalization, "(LayerNormalization) can neither take it up"),
-    "Masking": (L.Masking, "it is called with a mask"),
+    "Masking": (L.Masking, "finds by its input's values what is to be masked"),
 }
 
 

@@ -181,3 +181,15 @@ def test_split_samples():
     inputs = keras.Input(batch_shape=(5, *IMAGE))
     part = ops.split(bn()(L.Activation("tanh")(inputs)), [2], 0)[0]
     check(weigh(keras.Model(inputs, L.Dense(3)(part))), folded=0, reason="parts samples")
+
+
+@pytest.mark.parametrize("like", [ops.zeros_like, ops.ones_like])
+def test_what_reads_the_shape_alone(like):
+    def either(x):
+        return L.Dense(4, name="dense")(x) + like(x)
+
+    tanh = L.Activation("tanh")
+    check(weigh(functional(IMAGE, tanh, bn(), either)), folded=1, into=["dense"])
+    beside = functional(IMAGE, L.Dense(4, name="first"), lambda x: bn()(x) + like(x), tanh)
+    check(weigh(beside), folded=1, into=["first"])
+    check(weigh(functional(IMAGE, L.Dense(4), like, bn())), folded=0, reason="makes numbers of its own")

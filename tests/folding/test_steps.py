@@ -71,16 +71,6 @@ def test_a_layer_inside_and_outside_is_one_layer():
     assert len(folded.weights) == 2 + 4
 
 
-def test_masked_steps_stay():
-    inputs = keras.Input((5, 3))
-    x = steps(L.Dense(4))(L.Masking()(inputs))
-    model = keras.Model(inputs, L.LSTM(2)(steps(tfbn.BatchNorm(name="bn"))(x)))
-    folded, report = tfbn.fold(model)
-    assert len(report.kept) == 1
-    x = np.random.default_rng(0).normal(size=(2, 5, 3)).astype("float32")
-    np.testing.assert_allclose(folded(x), model(x), rtol=1e-6)
-
-
 @pytest.mark.parametrize("inner", [lambda kind: kind(name="bn"), backbone])
 def test_convert_there_and_back(inner):
     model = chain((5, 6, 6, 3), steps(inner(L.BatchNormalization), name="timed"))

@@ -58,7 +58,8 @@ LINEAR = {label: rest for label, *rest in linear_layers()}
 
 def test_every_rule_is_tested():
     elsewhere = {L.EinsumDense, L.Rescaling, L.Normalization, *KINDS}  # in test_normalizing, test_einsum
-    elsewhere |= {L.SimpleRNN, L.LSTM, L.GRU, L.Embedding}  # in test_sequences
+    elsewhere |= {L.SimpleRNN, L.LSTM, L.GRU, L.RNN, L.Bidirectional, L.Embedding}  # in test_sequences
+    elsewhere |= {L.MultiHeadAttention, L.GroupQueryAttention}  # in test_attention
     assert {type(make()) for make, *_ in LINEAR.values()} | elsewhere == FOLD_TARGETS.keys()
 
 

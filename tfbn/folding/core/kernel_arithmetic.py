@@ -29,7 +29,8 @@ class ScaledKernel:
     term: np.ndarray | float = 0.0
 
     def times(self, factor: np.ndarray) -> ScaledKernel:
-        return ScaledKernel(self.kernel, (*self.factors, factor), self.term * factor)
+        term = self.term * factor if np.any(self.term) else 0.0  # or zeros as large as the kernel
+        return ScaledKernel(self.kernel, (*self.factors, factor), term)
 
     def round_to(self, dtype: str) -> np.ndarray:
         """Computed in float64, rounded once, in blocks: no float64 kernel is ever held whole."""
@@ -39,10 +40,15 @@ class ScaledKernel:
             block = slice(start, start + rows)
             product = self.kernel[block].astype("float64")
             for factor in self.factors:
-                product *= factor[block] if len(factor) > 1 else factor
-            product += self.term
+                product *= _rows(factor, block)
+            product += _rows(self.term, block)
             result[block] = round_to(product, dtype)
         return result
+
+
+def _rows(array: np.ndarray | float, block: slice) -> np.ndarray | float:
+    """Those rows of an array, which may have one for all."""
+    return array[block] if isinstance(array, np.ndarray) and len(array) > 1 else array
 
 
 @dataclass(frozen=True)

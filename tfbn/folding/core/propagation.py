@@ -87,7 +87,7 @@ class PropagationRule(ABC):
         """The map of the output where the inputs are mapped; or CannotFoldError."""
 
     def takes_nothing(self, call: Call, affine: Affine) -> bool:
-        """Whether the output stays as it is where the input, of which it is a part, is mapped."""
+        """Whether the output stays as it is where the one input is mapped: it is another part of it."""
         return False
 
 

@@ -237,9 +237,10 @@ class _Forward(_Search):
         while self.waiting:
             call = self.reached[heapq.heappop(self.waiting)]
             maps = [self.maps.get(tensor) for tensor in call.inputs]
+            if self._changes_nothing(call):
+                continue
             if (target := self.target_at(call)) is not None:
-                self._check_first_alone(call)
-                self.take_up(call.op, target.input(call, self.maps[call.inputs[0]]))
+                self.take_up(call.op, target.inputs(call, maps))
             else:
                 self._leave(call.outputs[0], self.rule_at(call).forward(call, maps))
         for op in self.targets:
@@ -248,10 +249,10 @@ class _Forward(_Search):
         self._check_digits()
         return Move(False, self.targets, tuple(self.removed))
 
-    def _check_first_alone(self, call: Call) -> None:
-        """Refuse a map of what a target is given besides its input, as the states of an LSTM."""
-        if any((tensor in self.maps) != (number == 0) for number, tensor in enumerate(call.inputs)):
-            raise CannotFoldError(f"{call.op} can take it up for its first input alone")
+    def _changes_nothing(self, call: Call) -> bool:
+        """Whether what a call makes stays as it is."""
+        rule, affine = call.op.rule, self.maps.get(call.inputs[0])
+        return rule is not None and affine is not None and rule.takes_nothing(call, affine)
 
     def _check_digits(self) -> None:
         """Refuse to leave inputs far from 0 to operations that would lose their digits."""

@@ -1,4 +1,4 @@
-"""What takes some elements of a sample, puts others around them, or sums them up."""
+"""What takes some elements of a sample or none, puts others around them, or sums them up."""
 
 from __future__ import annotations
 
@@ -117,6 +117,19 @@ def split(call: Call) -> Places:
     places = [slice(None)] * (len(shape) - 1)
     places[axis - 1] = slice(int(part[0]), int(part[-1]) + 1) if part.size else slice(0, 0)
     return places
+
+
+class ShapeRule(UnaryRule):
+    """Reads nothing of its input but the shape."""
+
+    def map_backward(self, call: Call, output_map: Affine) -> Affine:
+        raise CannotFoldError(f"{call.op} makes numbers of its own")
+
+    def map_forward(self, call: Call, input_map: Affine) -> Affine:
+        return Affine.identity(len(call.outputs[0].shape) - 1)
+
+    def takes_nothing(self, call: Call, affine: Affine) -> bool:
+        return True
 
 
 class PadRule(UnaryRule):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .affine import Affine
+from .affine import Affine, CannotFoldError
 from .graph import Call
 
 
@@ -46,3 +47,10 @@ class FoldTarget(ABC):
     @abstractmethod
     def input(self, call: Call, affine: Affine) -> Affine:
         """The map of the call's input in the operation's form, or CannotFoldError."""
+
+    def inputs(self, call: Call, maps: Sequence[Affine | None]) -> Affine:
+        """The maps of all that the call is given, likewise: of its first input alone, as a rule."""
+        first, *others = maps
+        if first is None or any(affine is not None for affine in others):  # as of the states of an LSTM
+            raise CannotFoldError(f"{call.op} can take it up for its first input alone")
+        return self.input(call, first)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...batch_norms import batch_norms, excluded_batch_norms, layer_paths
 from ...cloning import Adapt, CloneAction, check_built, rebuild
-from ...copying import configuration, like
+from ...copying import like
 from ...opening import CannotOpenError, opened
 from ..core.affine import CannotFoldError
 from ..core.graph import Graph, Op
@@ -21,6 +21,7 @@ from ..report import FoldEntry, FoldReport
 from .precision import check_fit, floating_policy, with_policy
 from .read import read, tied
 from .tables import FOLD_TARGETS
+from .targets import cannot_be_made_anew, named_weights, own_configuration
 
 HIDDEN = "it is inside a layer whose graph Keras does not show"
 NEVER_CALLED = "nothing calls it at inference"
@@ -138,7 +139,11 @@ def _build(
 def _written(layer: keras.layers.Layer, pending: PendingFold, adapt: Adapt) -> keras.layers.Layer:
     """A layer that has taken up a map; CannotFoldError if its types cannot hold the new numbers."""
     written = FOLD_TARGETS[type(layer)].write(layer, pending)
-    new = like(layer, adapt(configuration(layer)) | written.config)
+    config = adapt(own_configuration(layer) | written.config)
+    try:
+        new = like(layer, config)
+    except Exception as error:  # of the user's own objects inside it, which Keras may not read again
+        raise cannot_be_made_anew(layer, error) from error
 
     def check(name: str, value: np.ndarray, dtype: str) -> None:
         value = value if value.dtype == dtype else round_to(value, dtype)
@@ -146,30 +151,33 @@ def _written(layer: keras.layers.Layer, pending: PendingFold, adapt: Adapt) -> k
             raise CannotFoldError(f"the folded {name} of {layer.name!r} is not finite in {dtype}")
 
     for name, number in written.config.items():
-        if not isinstance(number, str):
+        if not isinstance(number, (str, dict)):
             check(name, np.asarray(number, "float64"), new.compute_dtype)
     _build_blank(new, layer.get_build_config())
-    for variable in new.weights:
-        value = written.weights[variable.name]
+    for name, variable in named_weights(new).items():
+        value = written.weights[name]
         if isinstance(value, ScaledKernel):
             value = value.round_to(variable.dtype)
         else:
             value = round_to(np.broadcast_to(value, variable.shape), variable.dtype)
-        check(variable.name, value, new.compute_dtype)  # what Keras casts it to in each call
+        check(name, value, new.compute_dtype)  # what Keras casts it to in each call
         variable.assign(value)
     return new
 
 
 def _build_blank(layer: keras.layers.Layer, config: Any) -> None:
     """Build with zeros: random weights take time and memory, and are written over."""
-    own = {
-        name: initializer for name, initializer in vars(layer).items() if name.endswith("_initializer")
-    }
-    for name in own:
-        setattr(layer, name, keras.initializers.Zeros())
+    own = [
+        (vars(part), name, value)
+        for part in (layer, *layer_paths(layer).values())
+        for name, value in vars(part).items()
+        if name.endswith("_initializer")
+    ]
+    for attributes, name, _ in own:
+        attributes[name] = keras.initializers.Zeros()
     layer.build_from_config(config)
-    for name, initializer in own.items():
-        setattr(layer, name, initializer)
+    for attributes, name, value in own:
+        attributes[name] = value
 
 
 def _report(

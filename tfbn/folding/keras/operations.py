@@ -36,7 +36,7 @@ from ..core.propagation import (
     swapped,
     transposed,
 )
-from ..core.selecting import PadRule, ReductionRule, SliceRule, indexed, split
+from ..core.selecting import PadRule, ReductionRule, ShapeRule, SliceRule, indexed, split
 
 ops = keras.ops
 
@@ -57,6 +57,8 @@ _OPERATIONS: dict[Callable[[Any], Any], PropagationRule] = {
     lambda x: ops.maximum(x, x): SameMapForAllInputs(not_negative),
     lambda x: ops.minimum(x, x): SameMapForAllInputs(not_negative),
     ops.negative: NegativeRule(),
+    ops.zeros_like: ShapeRule(),
+    ops.ones_like: ShapeRule(),
     ops.relu: _HOMOGENEOUS,
     ops.leaky_relu: _HOMOGENEOUS,
     ops.convert_to_tensor: _SAME,
@@ -86,13 +88,13 @@ _OPERATIONS: dict[Callable[[Any], Any], PropagationRule] = {
 @cache
 def operation_rules() -> dict[type, PropagationRule]:
     """The rules by the operations' classes."""
-    return {_class_of(call): rule for call, rule in _OPERATIONS.items()}
+    return {class_of(call): rule for call, rule in _OPERATIONS.items()}
 
 
 @cache
 def relu_with_arguments() -> type:
     """The class of `keras.activations.relu` on a tensor, which may have a ceiling, as the layer may."""
-    return _class_of(lambda x: keras.activations.relu(x, negative_slope=0.1))
+    return class_of(lambda x: keras.activations.relu(x, negative_slope=0.1))
 
 
 def is_split(operation: Any) -> bool:
@@ -102,6 +104,6 @@ def is_split(operation: Any) -> bool:
     )
 
 
-def _class_of(call: Callable[[Any], Any]) -> type:
+def class_of(call: Callable[[Any], Any]) -> type:
     x = keras.Input((2, 2, 2), name="tfbn_probe")
     return operation_class(x, call(x))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -16,7 +15,9 @@ from ...layer import BatchNorm
 from ..core.affine import Affine
 from ..core.graph import Call, Graph, Op, Shape, Tensor
 from ..core.normalization import Normalization
-from .configuration import Configuration, Key
+from .configuration import Configuration
+from .given import Given, given_to, parameters
+from .masks import BY_VALUES, Masks, masks_by_values
 from .operations import is_split
 from .tables import Step, fold_target_for, propagation_rule_for
 
@@ -30,11 +31,7 @@ ATTRIBUTES = (
 IN_TRAINING = (
     "is called with training=True and uses each batch's own statistics; call it without to fold it"
 )
-MASKED = "is called with a mask"
-MASKED_BATCH_NORM = (
-    f"{MASKED}, and hands it on to the layers after it; give them the mask themselves, and normalise "
-    "without one"
-)
+UNCLEAR = "is called with a mask of numbers, or with what may be one"
 
 
 def read(model: keras.Model) -> Graph:
@@ -78,27 +75,6 @@ def called_in_training(model: keras.Model) -> list[keras.layers.Layer]:
     return list({id(layer): layer for layer in called if isinstance(layer, keras.layers.Layer)}.values())
 
 
-@dataclass(frozen=True)
-class _Given:
-    """What one call of a layer is given.
-
-    Attributes:
-        positional: the positional arguments and `inputs`, structured.
-        arguments: all tensors and constants in order, `positional` first.
-        training: whether it is called with `training=True`, itself or through a model around it.
-        masked: whether it was given a mask.
-    """
-
-    positional: list[Any]
-    arguments: list[Any]
-    training: bool
-    masked: bool = False
-
-    @property
-    def inputs(self) -> list[Tensor]:
-        return [argument for argument in self.arguments if isinstance(argument, Tensor)]
-
-
 class _Reader:
     """Reads one model.
 
@@ -109,16 +85,21 @@ class _Reader:
     def __init__(self, with_rules: bool) -> None:
         self.with_rules = with_rules
         self.graph = Graph()
+        self.masks = Masks()
         self.configurations: dict[int, Configuration] = {}
         self.ops: dict[int, Op] = {}
 
     def read(self, model: keras.Model) -> Graph:
         self._enter_apart(model, training=False)
+        for call in self.graph.calls:
+            if call.op.normalization is not None and call.obstacle is None:
+                call.obstacle = self.masks.obstacle(call)
         return self.graph
 
-    def _enter_apart(self, model: keras.Model, training: bool) -> None:
+    def _enter_apart(self, model: keras.Model, training: bool, masked: bool = False) -> None:
         """Add the calls of a model on inputs of its own; its outputs are outputs of the whole."""
         inputs = [Tensor(tuple(tensor.shape), tensor.dtype) for tensor in model.inputs]
+        self.masks.unknown |= set(inputs) if masked else set()
         for output in self._enter(model, inputs, training):
             output.users.append(None)
 
@@ -129,17 +110,17 @@ class _Reader:
         configuration = self.configurations[id(model)]
         tensors = {(key, 0): tensor for key, tensor in zip(configuration.inputs, inputs, strict=True)}
         for key, layer, positional, named in configuration.nodes:
-            given = _given(positional, named, tensors, training)
+            given = given_to(layer, positional, named, tensors, training)
             outputs = self._add_node(layer, given, configuration.specifications[key])
             tensors |= {(key, index): tensor for index, tensor in outputs.items()}
         return [tensors[output] for output in configuration.outputs]
 
     def _add_node(
-        self, layer: Any, given: _Given, specified: Mapping[int, tuple[Shape, str]]
+        self, layer: Any, given: Given, specified: Mapping[int, tuple[Shape, str]]
     ) -> dict[int, Tensor]:
         """Add a call of a layer, or what is inside it; its outputs that are used, by number."""
         readable = has_readable_graph(layer)
-        if readable and _matches(layer, given.positional, given.arguments):
+        if readable and _matches(layer, given.positional, given.arguments) and self._knows_masks(given):
             inner = dict(enumerate(self._enter(layer, given.inputs, given.training)))
             for number in inner.keys() - specified.keys():
                 inner[number].users.append(None)  # an output of the nested model alone
@@ -156,28 +137,40 @@ class _Reader:
             }
         outputs = self._add(layer, given, [specified[number] for number in numbers])
         if readable:  # its inputs cannot be told from the call
-            self._enter_apart(layer, given.training)
+            self._enter_apart(layer, given.training, masked=True)
         return dict(zip(numbers, outputs, strict=True))
 
     def _add(
         self,
         layer: Any,
-        given: _Given,
+        given: Given,
         outputs: Sequence[tuple[Shape, str]],
         attributes: Mapping[str, Any] | None = None,
     ) -> list[Tensor]:
         op = self._op(layer)
         is_layer = isinstance(layer, keras.layers.Layer)
         dtype = layer.compute_dtype if is_layer else outputs[0][1]
-        call = Call(op, given.arguments, dtype, attributes={"training": given.training})
+        call = Call(op, given.arguments, dtype)
+        call.attributes = {"training": given.training, "names": given.names}
         if op.rule is not None:
             known = {name: getattr(layer, name) for name in ATTRIBUTES if hasattr(layer, name)}
-            call.attributes = known | {"training": given.training} | dict(attributes or {})
+            call.attributes = known | call.attributes | dict(attributes or {})
         if op.normalization is not None and given.training:
             call.obstacle = IN_TRAINING
-        elif given.masked:
-            call.obstacle = MASKED if op.normalization is None else MASKED_BATCH_NORM
+        elif given.unclear:
+            call.obstacle = UNCLEAR
+        elif self.with_rules and masks_by_values(layer):
+            call.obstacle = BY_VALUES
+        self.masks.given[call] = given.masks
         return self.graph.add(call, outputs)
+
+    def _knows_masks(self, given: Given) -> bool:
+        """Whether the layers in a model find the masks that it is given on its inputs anyway."""
+        masks = keras.tree.flatten(dict(given.masks))
+        pairs = zip(masks, given.inputs, strict=False)
+        return not masks or (
+            len(masks) == len(given.inputs) and all(self.masks.is_own(*pair) for pair in pairs)
+        )
 
     def _op(self, layer: Any) -> Op:
         if id(layer) not in self.ops:
@@ -187,24 +180,27 @@ class _Reader:
                 op.normalization = _normalization(layer) if is_batch_norm(layer) else None
         return self.ops[id(layer)]
 
-    def _enter_steps(self, layer: Any, given: _Given, shape: Shape, dtype: str) -> Tensor:
+    def _enter_steps(self, layer: Any, given: Given, shape: Shape, dtype: str) -> Tensor:
         """The calls of one call of a TimeDistributed layer, and its output."""
         inner, training = layer.layer, given.training
 
         def called(layer: Any, tensor: Tensor, shape: Shape, dtype: str) -> Tensor:
-            return self._add(layer, _Given([tensor], [tensor], training), [(shape, dtype)])[0]
+            return self._add(layer, Given.one(tensor, training, given.masks), [(shape, dtype)])[0]
 
         (sequence,) = given.inputs
         one_step, made = (sequence.shape[0], *sequence.shape[2:]), (shape[0], *shape[2:])
         step = called(Step(layer.name, into=True), sequence, one_step, sequence.dtype)
-        again = _Given([step], [step], training)
+        again = Given.one(step, training)
         if has_readable_graph(inner):
             (step,) = self._enter(inner, [step], training)
         elif _is_by_steps(inner, again):
             step = self._enter_steps(inner, again, made, dtype)
         else:
             step = called(inner, step, made, dtype)
-        return called(Step(layer.name, into=False), step, shape, dtype)
+        whole = called(Step(layer.name, into=False), step, shape, dtype)
+        assert whole.producer is not None
+        self.masks.sequences[whole.producer] = sequence
+        return whole
 
 
 def _normalization(layer: Any) -> Normalization:
@@ -223,49 +219,6 @@ def _normalization(layer: Any) -> Normalization:
     )
 
 
-def _given(
-    positional: Any, named: Mapping[str, Any], tensors: Mapping[tuple[Key, int], Tensor], training: bool
-) -> _Given:
-    """Serialised arguments with tensors and arrays in their places; `None` is left out."""
-    given = [*_decoded(positional, tensors), *_decoded([named.get("inputs")], tensors)]
-    names = sorted(named.keys() - {"inputs", "mask", "training"})
-    others = [_decoded(named[name], tensors) for name in names]
-    mask = _decoded(named.get("mask"), tensors)
-    flat = keras.tree.flatten([given, others, mask])
-    arguments = [argument for argument in flat if argument is not None]
-    # By position, too, as tensors may be.
-    boolean = any(isinstance(argument, Tensor) and argument.dtype == "bool" for argument in arguments)
-    return _Given(
-        given, arguments, training or bool(named.get("training")), masked=mask is not None or boolean
-    )
-
-
-def _decoded(config: Any, tensors: Mapping[tuple[Key, int], Tensor]) -> Any:
-    if isinstance(config, dict):
-        if config.get("class_name") == "__keras_tensor__":
-            name, number, index = config["config"]["keras_history"]
-            return tensors[(name, number), index]
-        if config.get("class_name") in ("__numpy__", "__tensor__"):
-            return np.asarray(config["config"]["value"])
-        if config.get("class_name") == "__tuple__":
-            return _decoded(config["items"], tensors)
-        return _place({name: _decoded(value, tensors) for name, value in config.items()})
-    if isinstance(config, (list, tuple)):
-        return [_decoded(value, tensors) for value in config]
-    return config
-
-
-def _place(values: dict[str, Any]) -> Any:
-    """A slice of numbers or an ellipsis that a dictionary stands for; otherwise the dictionary."""
-    if values.get("class_name") == "__ellipsis__":
-        return ...
-    if values.get("class_name") == "__slice__":
-        bounds = [values["config"][name] for name in ("start", "stop", "step")]
-        if all(isinstance(bound, int | None) for bound in bounds):
-            return slice(*bounds)
-    return values
-
-
 def _matches(model: keras.Model, positional: list[Any], arguments: list[Any]) -> bool:
     """Whether a nested model's inputs are its call's arguments, one to one and as they are."""
     inner = model.inputs
@@ -276,11 +229,16 @@ def _matches(model: keras.Model, positional: list[Any], arguments: list[Any]) ->
     return alike and (len(inner) == 1 or _keys(positional[0]) == _keys(model.input))
 
 
-def _is_by_steps(layer: Any, given: _Given) -> bool:
-    """Whether a call applies one layer, or an open model, to each step of one sequence, and no mask."""
-    if not goes_by_steps(layer) or given.masked or len(given.arguments) != 1:
+def _is_by_steps(layer: Any, given: Given) -> bool:
+    """Whether a call applies one layer, or an open model, to each step of one sequence.
+
+    Keras hands a mask to the layer inside if that takes one: a batch norm, which does nothing with it.
+    """
+    if not goes_by_steps(layer) or given.unclear or len(given.arguments) != 1:
         return False
     (sequence,), inner = given.arguments, layer.layer
+    if given.masks and "mask" in parameters(inner) and not is_batch_norm(inner):
+        return False
     if not isinstance(sequence, Tensor) or {inner.compute_dtype, layer.compute_dtype} != {
         sequence.dtype
     }:

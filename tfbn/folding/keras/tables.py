@@ -35,6 +35,7 @@ from ..core.propagation import (
     per_channel,
     permuted,
 )
+from .attention import AttentionTarget
 from .einsum import EinsumTarget
 from .embedding import EmbeddingTarget
 from .normalizing import BatchNormTarget, NormalizationTarget, RescalingTarget
@@ -81,6 +82,10 @@ FOLD_TARGETS: dict[type, LayerTarget] = {
     L.SimpleRNN: RecurrentTarget(),
     L.LSTM: RecurrentTarget(),
     L.GRU: RecurrentTarget(),
+    L.RNN: RecurrentTarget(),
+    L.Bidirectional: RecurrentTarget(),
+    L.MultiHeadAttention: AttentionTarget(),
+    L.GroupQueryAttention: AttentionTarget(),
     L.Embedding: EmbeddingTarget(),
     L.Rescaling: RescalingTarget(),
     L.Normalization: NormalizationTarget(),

@@ -11,7 +11,10 @@ import keras
 import numpy as np
 
 from ...axes import bias_may_be_misplaced
+from ...batch_norms import layer_paths
+from ...copying import configuration
 from ...data_format.support import CONVERT
+from ...messages import one_line
 from ..core.affine import Affine, CannotFoldError
 from ..core.graph import Call, Op
 from ..core.kernel_arithmetic import KernelLayout, ScaledKernel
@@ -23,9 +26,9 @@ HOMOGENEOUS = (keras.activations.relu, keras.activations.leaky_relu)
 
 @dataclass(frozen=True)
 class LayerEdit:
-    """A layer's new state: arguments of its configuration, and its weights by name.
+    """A layer's new state: arguments of its configuration, and its weights.
 
-    Weights are float64, or a `ScaledKernel` that is rounded once.
+    Weights are by the names of `named_weights`; float64, or a `ScaledKernel` that is rounded once.
     """
 
     config: dict[str, Any] = field(default_factory=dict)
@@ -96,9 +99,28 @@ class KernelTarget(LayerTarget):
         return per_channel_map(layer, affine, (axis,), shape)
 
 
+def named_weights(layer: keras.layers.Layer) -> dict[str, Any]:
+    """A layer's variables by name; of a layer inside it by path and name, as `lstm_cell/kernel`."""
+    found = {id(weight): (weight.name, weight) for weight in layer.weights}
+    for path, inside in layer_paths(layer).items():  # outermost first, so that the whole path is left
+        found |= {id(weight): (f"{path}/{weight.name}", weight) for weight in inside.weights}
+    return dict(found.values())
+
+
 def arrays(layer: keras.layers.Layer) -> dict[str, np.ndarray]:
-    """A layer's weights by name."""
-    return {weight.name: weight.numpy() for weight in layer.weights}
+    """A layer's weights by these names."""
+    return {name: weight.numpy() for name, weight in named_weights(layer).items()}
+
+
+def own_configuration(layer: keras.layers.Layer) -> dict[str, Any]:
+    try:
+        return configuration(layer)
+    except Exception as error:  # of the user's own objects inside it
+        raise cannot_be_made_anew(layer, error) from error
+
+
+def cannot_be_made_anew(layer: keras.layers.Layer, error: Exception) -> CannotFoldError:
+    return CannotFoldError(f"{layer.name!r} cannot be made anew: {one_line(error)}")
 
 
 def per_channel_map(

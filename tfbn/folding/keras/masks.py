@@ -1,0 +1,201 @@
+"""Masks, which go from layer to layer beside the values, and must do so without a batch norm as well.
+
+Keras writes the mask that it hands a layer into the model's configuration in most calls, and there it
+stays. In the others the layer finds the mask on its input when the model runs, which without the batch
+norm is the batch norm's input. No layer in the tables but Masking computes its mask of values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import keras
+
+from ..core.graph import Call, Tensor
+from ..core.propagation import PassThrough
+from .given import is_mask, parameters
+from .operations import class_of
+from .tables import Step
+
+L, ops = keras.layers, keras.ops
+
+GIVEN_ANOTHER = (
+    "is called with a mask that its input does not have, and hands it on to the layers after it; give "
+    "them the mask themselves, and normalise without one"
+)
+TAKES_IT_OFF = (
+    "does not support masking, so that the layers after it find no mask, as they would without it"
+)
+CLEARED = (
+    "is given a tensor with a mask, which MultiHeadAttention takes off its inputs, and something else "
+    "finds it there"
+)
+BY_VALUES = (
+    "finds by its input's values what is to be masked, as Masking does, so that they have to stay"
+)
+_ANY_OF = (L.Add, L.Subtract, L.Average, L.Maximum, L.Minimum, L.Multiply)
+
+
+class Masks:
+    """The masks that calls of a graph are given.
+
+    Attributes:
+        given: by call and parameter.
+        sequences: of each call that puts steps together, the sequence that they were taken from.
+        unknown: tensors that may have any mask.
+    """
+
+    def __init__(self) -> None:
+        self.given: dict[Call, Mapping[str, Any]] = {}
+        self.sequences: dict[Call, Tensor] = {}
+        self.unknown: set[Tensor] = set()
+
+    def obstacle(self, call: Call) -> str | None:
+        """Why a call of a batch norm may not go, or None. Asked when the graph is complete."""
+        before, after = call.inputs[0], call.outputs[0]
+        if not call.op.origin.supports_masking and self._may_have_one(before):
+            return TAKES_IT_OFF
+        mask = self.given[call].get("mask")
+        if mask is not None and not self.is_own(mask, before) and self._is_found(after.users):
+            return GIVEN_ANOTHER
+        return CLEARED if self._would_be_cleared(before) else None
+
+    def is_own(self, mask: Any, tensor: Tensor) -> bool:
+        """Whether a mask is the one that Keras gives a tensor without being told."""
+        while (call := tensor.producer) is not None:
+            layer = call.op.origin
+            if isinstance(layer, L.Embedding):
+                return bool(layer.mask_zero) and _tells_from(mask, call.inputs[0], 0)
+            if isinstance(layer, L.Masking):
+                return _tells_from(_whole(mask), call.inputs[0], layer.mask_value)
+            if isinstance(layer, _ANY_OF):
+                return self._is_any_of(mask, call.inputs)
+            if self.given[call].get("mask", mask) is not mask or not _hands_on(layer):
+                return False
+            tensor = self.sequences.get(call, call.inputs[0])
+        return False
+
+    def _is_any_of(self, mask: Any, tensors: Sequence[Tensor]) -> bool:
+        *others, last = tensors
+        if not others:
+            return self.is_own(mask, last)
+        made = _made(mask, "or")
+        if made is None or len(made.inputs) < 2:
+            return False
+        return self._is_any_of(made.inputs[0], others) and self.is_own(made.inputs[1], last)
+
+    def _may_have_one(self, tensor: Tensor) -> bool:
+        waiting, seen = [tensor], set()
+        while waiting:
+            tensor = waiting.pop()
+            if tensor in self.unknown:
+                return True
+            call = tensor.producer
+            if call is None or call in seen or not _may_hand_on(call.op.origin):
+                continue
+            seen.add(call)
+            layer = call.op.origin
+            if self.given[call] or isinstance(layer, (L.Masking, keras.Model)):
+                return True
+            if isinstance(layer, L.Embedding) and layer.mask_zero:
+                return True
+            waiting += [self.sequences[call]] if call in self.sequences else call.inputs
+        return False
+
+    def _is_found(self, users: Sequence[Call | None]) -> bool:
+        """Whether one of these calls, or one behind them, looks for a mask on its input."""
+        waiting, seen = [user for user in users if user is not None], set()
+        while waiting:
+            call = waiting.pop()
+            if call in seen:
+                continue
+            seen.add(call)
+            if call.op.normalization is None and self._looks_for_one(call):
+                return True
+            if _may_hand_on(call.op.origin):
+                waiting += [user for output in call.outputs for user in output.users if user is not None]
+        return False
+
+    def _looks_for_one(self, call: Call) -> bool:
+        layer, names, masks = call.op.origin, call.attributes["names"], self.given[call]
+        if isinstance(layer, L.MultiHeadAttention):  # even where it is given the mask of its query
+            return True
+        return isinstance(layer, L.Layer) and any(
+            is_mask(name) and masks.get(name) is None and (name == "mask" or name[:-5] in names)
+            for name in parameters(layer)
+        )
+
+    def _would_be_cleared(self, tensor: Tensor) -> bool:
+        """Whether attention would take the mask off a tensor that others are to find it on."""
+        while (call := tensor.producer) is not None and _may_go(call):
+            tensor = call.inputs[0]
+        users = list(dict.fromkeys(_users(tensor)))
+        attending = [user for user in users if isinstance(user.op.origin, L.MultiHeadAttention)]
+        others = users if len(attending) > 1 else [user for user in users if user not in attending]
+        return bool(attending) and self._is_found(others) and self._may_have_one(tensor)
+
+
+def masks_by_values(layer: Any) -> bool:
+    """Whether a mask is made of what a layer or operation is given."""
+    return isinstance(layer, L.Masking) or type(layer) is _operations()["differs"]
+
+
+def _users(tensor: Tensor) -> Iterator[Call]:
+    """What takes a tensor where all batch norms are gone, and all that hands on what it was given."""
+    for user in filter(None, tensor.users):
+        if _may_go(user):
+            for output in user.outputs:
+                yield from _users(output)
+        else:
+            yield user
+
+
+def _may_go(call: Call) -> bool:
+    return call.op.normalization is not None or isinstance(call.op.rule, PassThrough)
+
+
+def _hands_on(layer: Any) -> bool:
+    """Whether a layer's output has the mask of its first input."""
+    if isinstance(layer, (L.RNN, L.Bidirectional)):
+        return layer.return_sequences
+    if not isinstance(layer, L.Layer):
+        return isinstance(layer, Step)
+    return layer.supports_masking and type(layer).compute_mask is L.Layer.compute_mask
+
+
+def _may_hand_on(layer: Any) -> bool:
+    """Whether a layer's output may have a mask."""
+    if isinstance(layer, (L.RNN, L.Bidirectional)):
+        return layer.return_sequences
+    return isinstance(layer, (Step, keras.Model)) or getattr(layer, "supports_masking", False)
+
+
+def _tells_from(mask: Any, tensor: Tensor, value: Any) -> bool:
+    """Whether a mask tells what of a tensor differs from a value."""
+    made = _made(mask, "differs")
+    return made is not None and made.arguments[0] is tensor and made.arguments[1] == value
+
+
+def _whole(mask: Any) -> Any:
+    """The array of which a mask tells where there is anything along the last axis."""
+    made = _made(mask, "any")
+    if made is None or made.op.origin.keepdims or made.op.origin.axis not in (-1, [-1], (-1,)):
+        return None
+    return made.arguments[0]
+
+
+def _made(mask: Any, how: str) -> Call | None:
+    """The call that makes a mask, if it is of this operation."""
+    call = mask.producer if isinstance(mask, Tensor) else None
+    return call if call is not None and type(call.op.origin) is _operations()[how] else None
+
+
+@cache
+def _operations() -> dict[str, type]:
+    return {
+        "differs": class_of(lambda x: ops.not_equal(x, 0)),
+        "any": class_of(lambda x: ops.any(x, -1)),
+        "or": class_of(lambda x: ops.logical_or(x, x)),
+    }
