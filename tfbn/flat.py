@@ -12,7 +12,7 @@ is filled up with zeros to one of eight in an octave.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -76,25 +76,33 @@ def _normalized(
     ) -> tuple[tuple[tf.Tensor, ...], Callable[..., Slope]]:
         filled, samples = _filled(x)
         y, mean, variance, *known = forward(filled, beta, gamma, samples)
-        known = [tf.stop_gradient(part) for part in known]
+        outputs = _emptied(y, x), mean, variance
 
-        @tf.custom_gradient
-        def slopes(*arguments: tf.Tensor) -> tuple[Slope, Callable[..., Slope]]:
-            def second(*upstream: tf.Tensor) -> Slope:
-                with tf.GradientTape() as tape:
-                    tape.watch(arguments)
-                    first = _slopes_by_formulas(epsilon, channel, *arguments)
-                return tuple(tape.gradient(first, arguments, output_gradients=upstream))
+        def slopes(*upstream: tf.Tensor | None) -> Slope:
+            above = _or_zeros(upstream, outputs)
+            return differentiable(x, gamma, *above, *(tf.stop_gradient(part) for part in known))
 
-            _, gamma, dy, dmean, dvariance = arguments
-            dx, dbeta, dgamma = backward(
-                filled, gamma, _filled(dy)[0], dmean, dvariance, samples, *known
-            )
-            return (_emptied(dx, x), dbeta, dgamma), second
+        return outputs, slopes
 
-        return (_emptied(y, x), mean, variance), lambda *upstream: slopes(x, gamma, *upstream)
+    @tf.custom_gradient
+    def differentiable(*arguments: tf.Tensor) -> tuple[Slope, Callable[..., Slope]]:
+        x, gamma, dy, *others = arguments
+        (filled, samples), (above, _) = _filled(x), _filled(dy)
+        dx, dbeta, dgamma = backward(filled, gamma, above, samples, *others)
+
+        def slopes(*upstream: tf.Tensor | None) -> Slope:
+            function = _in_a_graph if tf.executing_eagerly() else _slopes_of_slopes
+            return *function(epsilon, channel, arguments[:5], upstream), None, None, None
+
+        return (_emptied(dx, x), dbeta, dgamma), slopes
 
     return normalized(x, beta, gamma)
+
+
+def _or_zeros(upstream: Slope, like: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """The slopes from above; forward accumulation has `None` for those that are 0."""
+    pairs = zip(upstream, like, strict=True)
+    return [tf.zeros_like(result) if above is None else above for above, result in pairs]
 
 
 def _filled(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
@@ -169,13 +177,11 @@ class _Flat:
         x: tf.Tensor,
         gamma: tf.Tensor,
         dy: tf.Tensor,
-        dmean: tf.Tensor,
-        dvariance: tf.Tensor,
         samples: tf.Tensor | None,
-        *known: tf.Tensor,
+        *upstream_and_known: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """The gradients of x, beta and gamma. Mean and variance are results, too: their slopes count."""
-        shift, mean, factor = known
+        dmean, dvariance, shift, mean, factor = upstream_and_known
         deviations = widen(x) - self._along(shift, x) - self._along(mean, x)
         dy = widen(dy)
         dbeta = self._sum(dy, samples)
@@ -219,12 +225,17 @@ class _Flat:
         return broadcast_along(per_channel, self.channel, x.shape.rank)
 
 
-def _slopes_by_formulas(epsilon: float, channel: int, *arguments: tf.Tensor) -> Slope:
-    """What `backward` returns, in operations that have a gradient."""
-    x, gamma, *upstream = arguments
+def _slopes_of_slopes(
+    epsilon: float, channel: int, arguments: tuple[tf.Tensor, ...], upstream: Slope
+) -> Slope:
+    """The gradient of `backward`: that of the formulas. In a graph, where no tape need be recording."""
+    arguments = tuple(map(tf.identity, arguments))  # some come of the others, which is not asked here
+    x, gamma, *above = arguments
     beta = tf.zeros_like(gamma)
-    with tf.GradientTape() as tape:
-        tape.watch((x, beta, gamma))
-        mean, variance, _ = batch_moments(x, channel)
-        y = normalize(x, mean, variance, beta, gamma, epsilon, channel)
-    return tape.gradient((y, mean, variance), (x, beta, gamma), output_gradients=upstream)
+    mean, variance, _ = batch_moments(x, channel)
+    y = normalize(x, mean, variance, beta, gamma, epsilon, channel)
+    first = tf.gradients((y, mean, variance), (x, beta, gamma), grad_ys=above)
+    return tuple(tf.gradients(first, arguments, grad_ys=_or_zeros(upstream, first)))
+
+
+_in_a_graph = tf.function(_slopes_of_slopes, autograph=False)
