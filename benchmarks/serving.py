@@ -36,6 +36,7 @@ BATCH = 8
 SIZE = 160  # pixels, a size that all models take
 OTHER_SIZES = {"MobileNetV2": (96, 224), "ResNet50": (96, 224)}
 PEER = "against Keras' export"
+CHAINS = (100, 200, 400)
 
 
 def served(path: Path, x: tf.Tensor) -> Run:
@@ -113,14 +114,45 @@ def compared(name: str, size: int, rounds: int) -> Iterator[Row]:
     keras.backend.clear_session()
 
 
-def cloned(rounds: int) -> Row:
-    model = of("MobileNetV2", 96)
+def chain(length: int, custom: bool) -> keras.Model:
+    """Residual blocks of a Dense layer and a batch norm, side by side or in a layer of their own."""
+    x = inputs = keras.Input((8,))
+    for _ in range(length):
+        dense, normalization = keras.layers.Dense(8), keras.layers.BatchNormalization()
+        x = x + (Block(dense, normalization)(x) if custom else normalization(dense(x)))
+    return trained(keras.Model(inputs, x))
 
+
+class Block(keras.layers.Layer):
+    def __init__(self, dense: keras.layers.Layer, normalization: keras.layers.Layer) -> None:
+        super().__init__()
+        self.dense, self.normalization = dense, normalization
+
+    def build(self, shape: tuple[int | None, ...]) -> None:
+        for part in (self.dense, self.normalization):
+            if not part.built:
+                part.build(shape)
+
+    def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        return self.normalization(self.dense(x), training=training)
+
+    def get_config(self) -> dict[str, Any]:
+        parts = {"dense": self.dense, "normalization": self.normalization}
+        return {name: keras.saving.serialize_keras_object(part) for name, part in parts.items()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Block:
+        return cls(
+            **{name: keras.saving.deserialize_keras_object(part) for name, part in config.items()}
+        )
+
+
+def cloned(name: str, model: keras.Model, rounds: int) -> Row:
     def clone() -> None:
         keras.models.clone_model(model).set_weights(model.get_weights())
 
     kind = "tfbn.fold against keras.models.clone_model"
-    return compare(kind, "MobileNetV2", lambda: tfbn.fold(model), clone, max(3, rounds // 10))
+    return compare(kind, name, lambda: tfbn.fold(model), clone, max(3, rounds // 10))
 
 
 def rows(rounds: int, networks: int | None = None) -> Iterator[Row]:
@@ -128,7 +160,11 @@ def rows(rounds: int, networks: int | None = None) -> Iterator[Row]:
     for name in MODELS[:networks]:
         for size in (SIZE, *OTHER_SIZES.get(name, ())):
             yield from compared(name, size, rounds)
-    yield cloned(rounds)
+    yield cloned("MobileNetV2", of("MobileNetV2", 96), rounds)
+    for length in CHAINS:
+        for custom in (False, True):
+            title = f"{length} residual blocks" + ", each a custom layer" * custom
+            yield cloned(title, chain(length, custom), rounds)
 
 
 if __name__ == "__main__":

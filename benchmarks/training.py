@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
+from statistics import median
+from time import perf_counter
 
 import keras
 import numpy as np
 import tensorflow as tf
-from measure import Row, Run, compare, tell
+from measure import SWITCH, Row, Run, compare, tell
 
 import tfbn
 
-SHAPES = ((32, 56, 56, 64), (32, 14, 14, 512), (256, 1024))
+SHAPES = (
+    (32, 56, 56, 64),
+    (32, 14, 14, 512),
+    (32, 28, 28, 128),
+    (32, 7, 7, 1280),
+    (32, 112, 112, 32),
+    (256, 1024),
+)
 OTHERS = (
     ((32, 56, 56, 64), -1, "float16"),
     ((32, 56, 56, 64), -1, "bfloat16"),
@@ -20,23 +30,32 @@ OTHERS = (
     ((8, 16, 28, 28, 32), -1, "float32"),
     ((32, 64, 56, 56), 1, "float32"),
 )
-MODELS = {"MobileNetV2": 32, "DenseNet121": 16, "ResNet50": 16}  # images in a batch
+# Images in a batch, and their size.
+MODELS = {
+    "MobileNetV2": ((32, 96), (16, 224)),
+    "DenseNet121": ((16, 96),),
+    "ResNet50": ((16, 96),),
+}
 STEP = "Layer, training step, against"
+XLA = "Layer, training step compiled by XLA, against Keras' layer"
 
 
-def training_step(layer: keras.layers.Layer, x: tf.Tensor) -> Run:
-    """A training step of one layer in a tf.function: forward, moving statistics and backward."""
+def training_step(layer: keras.layers.Layer, x: tf.Tensor, xla: bool = False) -> Run:
+    """A training step of one layer in a tf.function: forward, moving statistics and backward.
+
+    Its graph is for batches of any size, as that of `fit`.
+    """
     layer.build(x.shape)
     variables = [variable.value for variable in layer.trainable_variables]
 
-    @tf.function
-    def step() -> list[tf.Tensor]:
+    @tf.function(jit_compile=xla, input_signature=[tf.TensorSpec((None, *x.shape[1:]), x.dtype)])
+    def step(x: tf.Tensor) -> list[tf.Tensor]:
         with tf.GradientTape() as tape:
             tape.watch(x)
             y = layer(x, training=True)
         return tape.gradient(y, [x, *variables], output_gradients=x)
 
-    return step
+    return lambda: step(x)
 
 
 def bare_step(x: tf.Tensor) -> Run:
@@ -92,6 +111,11 @@ def steps(rounds: int) -> Iterator[Row]:
         ours = training_step(tfbn.BatchNorm(), x)
         stock = training_step(keras.layers.BatchNormalization(), x)
         yield compare(f"{STEP} Keras' layer", name, ours, stock, rounds)
+        compiled, peer = (
+            training_step(layer(), x, xla=True)
+            for layer in (tfbn.BatchNorm, keras.layers.BatchNormalization)
+        )
+        yield compare(XLA, name, compiled, peer, rounds)
         yield compare(f"{STEP} the bare kernel", name, ours, bare_step(x), rounds)
         if (torch_run := torch_step(shape)) is not None:
             yield compare(f"{STEP} torch's layer", name, ours, torch_run, rounds)
@@ -128,19 +152,37 @@ def inferences(rounds: int) -> Iterator[Row]:
     yield compare("Layer, inference, against the bare kernel", name, ours, bare, rounds)
 
 
-def network(name: str) -> keras.Model:
-    return getattr(keras.applications, name)(weights=None, input_shape=(96, 96, 3), classes=10)
+def network(name: str, size: int) -> keras.Model:
+    return getattr(keras.applications, name)(weights=None, input_shape=(size, size, 3), classes=10)
 
 
 def models(rounds: int, networks: int | None) -> Iterator[Row]:
-    for name, batch in [*MODELS.items()][:networks]:
-        stock = network(name)
-        x = data(batch, 96, 96, 3)
-        labels = tf.constant(np.random.default_rng(0).integers(0, 10, batch))
-        ours, peer = (fit_step(model, x, labels) for model in (tfbn.convert(stock), stock))
-        kind = "Model, training step, converted against stock"
-        yield compare(kind, f"{name}, {batch} images of 96 px", ours, peer, max(5, rounds // 4))
-        keras.backend.clear_session()
+    for name, batches in [*MODELS.items()][:networks]:
+        for batch, size in batches:
+            stock, title = network(name, size), f"{name}, {batch} images of {size} px"
+            x = data(batch, size, size, 3)
+            labels = tf.constant(np.random.default_rng(0).integers(0, 10, batch))
+            ours, peer = (fit_step(model, x, labels) for model in (tfbn.convert(stock), stock))
+            kind = "Model, training step, converted against stock"
+            yield compare(kind, title, ours, peer, max(5, rounds // 4))
+            yield measured(stock, x, title, max(5, rounds // 4))
+            keras.backend.clear_session()
+
+
+def measured(model: keras.Model, x: tf.Tensor, title: str, rounds: int) -> Row:
+    """`population_statistics` of each batch but the first, against a forward pass in training."""
+    forward = tf.function(lambda x: model(x, training=True))
+
+    def statistics(batches: int) -> float:
+        start = perf_counter()
+        tfbn.population_statistics(model, [(x,)] * batches, verbose=0)
+        return perf_counter() - start
+
+    statistics(1)
+    peer = compare("", "", lambda: forward(x), lambda: forward(x), rounds).subject
+    batches = [(statistics(1 + rounds) - statistics(1)) / rounds for _ in range(3)]
+    kind = "population_statistics, a batch, against a forward pass in training"
+    return Row(kind, title, os.environ[SWITCH] == "1", 1000 * median(batches), peer)
 
 
 def rows(rounds: int, networks: int | None = None) -> Iterator[Row]:

@@ -111,15 +111,18 @@ def test_layers_and_models_are_measured(benchmarks, monkeypatch):
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")
     monkeypatch.setattr(training, "SHAPES", ((2, 3, 3, 4), (5, 4)))
     monkeypatch.setattr(training, "OTHERS", (((2, 4, 3, 3), 1, "float32"), ((2, 3, 4), -1, "bfloat16")))
-    monkeypatch.setattr(training, "MODELS", {"tiny": 2})
-    monkeypatch.setattr(training, "network", lambda name: tiny(96))
+    monkeypatch.setattr(training, "MODELS", {"tiny": ((2, 96),)})
+    monkeypatch.setattr(training, "network", lambda name, size: tiny(size))
     rows = [*training.rows(1)]
     assert {row.kind.split(", against")[0] for row in rows} == {
         "Layer, training step",
+        "Layer, training step compiled by XLA",
         "Layer, inference",
         "Model, training step, converted against stock",
+        "population_statistics, a batch",
     }
-    assert all(row.onednn and row.subject > 0 and row.peer > 0 for row in rows)
+    assert all(row.onednn and row.peer > 0 for row in rows)
+    assert all(row.subject > 0 for row in rows if not row.kind.startswith("population"))
     assert not [row for row in training.rows(1, 0) if row.kind.startswith("Model")]
 
 
@@ -127,12 +130,13 @@ def test_exports_are_measured(benchmarks, monkeypatch):
     serving = benchmarks("serving")
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
     monkeypatch.setattr(serving, "MODELS", ("tiny",))
+    monkeypatch.setattr(serving, "CHAINS", (2,))
     monkeypatch.setattr(serving, "of", lambda name, size: serving.trained(tiny(size)))
     rows = [*serving.rows(1)]
     assert [row.kind for row in rows] == [
         "SavedModel, as exported, against Keras' export",
         "SavedModel, constants, against Keras' export frozen",
-        "tfbn.fold against keras.models.clone_model",
+        *["tfbn.fold against keras.models.clone_model"] * 3,
     ]
     assert not any(row.onednn for row in rows)
 
