@@ -22,7 +22,7 @@ from . import runtime
 from .axes import Axis, channel_axes, reduction_axes
 from .functional import TensorLike, normalize
 from .moments import Moments, batch_moments, broadcast_along, count_values, widen
-from .sums import exact_sum
+from .sums import exact_sum, sum_each
 
 FEW = 8  # values of each channel
 STEPS = 8  # numbers of samples from one power of two to the next
@@ -210,7 +210,7 @@ class _Flat:
         if samples is None:
             return exact_sum(values, axes)
         # Of samples that do not count there are few; they are left out of the last sum.
-        parts = tf.cast(tf.reduce_sum(values, axes[1:]), tf.float64)
+        parts = sum_each(values, axes[1:])
         counts = tf.range(tf.shape(parts)[0]) < samples
         return tf.cast(tf.reduce_sum(tf.where(counts[:, tf.newaxis], parts, 0), 0), values.dtype)
 
