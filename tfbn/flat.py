@@ -199,9 +199,10 @@ class _Flat:
     def _shift(self, x: tf.Tensor) -> tf.Tensor:
         """The mean of a few values of each channel, near which sums have small terms."""
         first, *others = reduction_axes(self.channel, x.shape.rank)
-        few = x
-        for axis, size in ((first, 1 if others else FEW), *((axis, FEW) for axis in others)):
-            few = tf.gather(few, tf.range(tf.minimum(size, tf.shape(x)[axis])), axis=axis)
+        part = [slice(None)] * x.shape.rank
+        for axis in (first, *others):
+            part[axis] = slice(1 if others and axis == first else FEW)
+        few = x[tuple(part)]  # of a size that only the run tells, XLA could gather none
         total = tf.reduce_sum(few, [first, *others])
         return tf.math.divide_no_nan(total, count_values(few, self.channel))
 
