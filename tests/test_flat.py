@@ -268,3 +268,118 @@ def test_what_is_compiled_depends_on_onednn(onednn, shape, axis, compiled, monke
     step = tf.function(lambda x: kernels.normalize_batch(x, None, None, EPSILON, axis)[0])
     graph = step.get_concrete_function(tf.TensorSpec((None, *shape))).graph
     assert bool(compiled_on_their_own(graph)) == compiled
+
+
+NESTED = {
+    "branch": lambda layer, x: tf.cond(
+        tf.reduce_sum(x) < 1e9, lambda: layer(x, training=True), lambda: tf.identity(x)
+    ),
+    "loop": lambda layer, x: tf.while_loop(
+        lambda i, _: i < 2,
+        lambda i, x: (i + 1, 1.5 * layer(x, training=True) + tf.sin(x)),
+        (0, x),
+        maximum_iterations=2,
+    )[1],
+}
+
+
+def slope_norm(layer, inner, order):
+    """A function of the batch: the gradients, squared and summed, of those of it … of a loss."""
+
+    def differentiated(x, order):
+        if order == 0:
+            return tf.reduce_sum(tf.sin(inner(layer, x)))
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            below = differentiated(x, order - 1)
+        return tf.reduce_sum(tape.gradient(below, x) ** 2)
+
+    return lambda x: differentiated(x, order)
+
+
+@pytest.mark.usefixtures("no_onednn")
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize(("jit", "batch"), [(False, 4), (False, None), (True, 4)])
+@pytest.mark.parametrize("nested", NESTED)
+def test_gradients_inside_branches_and_loops(nested, jit, batch, order):
+    ours, theirs = tfbn.BatchNorm(), keras.layers.BatchNormalization(dtype="float64")
+    x = reference.data((4, *LARGE), -1)
+    ours.build(x.shape)
+    theirs.build(x.shape)
+    step = slope_norm(ours, NESTED[nested], order)
+    spec = tf.TensorSpec((batch, *LARGE))
+    step = tf.function(step, jit_compile=jit, input_signature=[spec])
+    want = slope_norm(theirs, NESTED[nested], order)(tf.constant(x, tf.float64))
+    np.testing.assert_allclose(step(x.astype("float32")), want, rtol=1e-4 if order == 1 else 1e-2)
+
+
+@pytest.mark.usefixtures("no_onednn")
+@pytest.mark.parametrize("jit", [False, True])
+def test_forward_over_backward(jit):
+    """Hessian times vector, as TensorFlow recommends to compute it."""
+    x = reference.data((4, *LARGE), -1)
+
+    def product(normalized):
+        def of(x):
+            with tf.autodiff.ForwardAccumulator(x, tf.sin(x)) as accumulator:
+                with tf.GradientTape() as tape:
+                    tape.watch(x)
+                    value = tf.reduce_sum(tf.sin(normalized(x)))
+                slope = tape.gradient(value, x)
+            return accumulator.jvp(slope)
+
+        return of
+
+    def formulas(x):
+        return functional.normalize(x, *batch_moments(x)[:2], epsilon=EPSILON)
+
+    ours = product(lambda x: kernels.normalize_batch(x, None, None, EPSILON, -1)[0])
+    got = tf.function(ours, jit_compile=jit)(tf.constant(x, tf.float32))
+    want = product(formulas)(tf.constant(x, tf.float64))
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize(("shape", "axis"), [((5,), 0), ((4, 3, 3, 0), -1), ((4, 0, 3, 5), -1)])
+def test_axes_that_are_all_or_nothing(shape, axis, jit):
+    step = tf.function(lambda x: kernels.normalize_batch(x, None, None, 1e-3, axis), jit_compile=jit)
+    y, moments = step(tf.ones(shape))
+    np.testing.assert_array_equal(y, np.zeros(shape))
+    assert moments.mean.shape == shape[axis]
+
+
+@pytest.mark.parametrize("shape", [(8, 4), (3, 3, 4)])
+def test_as_many_samples_as_only_the_run_of_compiled_code_tells(shape):
+    x = reference.data((10, *shape), -1).astype("float32")
+    chosen = np.arange(10) % 3 > 0
+    layer = tfbn.BatchNorm()
+
+    def step(x, chosen):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(tf.sin(layer(tf.boolean_mask(x, chosen), training=True)))
+        return loss, tape.gradient(loss, x)
+
+    want = step(tf.constant(x), chosen)
+    for got, expected in zip(tf.function(step, jit_compile=True)(x, chosen), want, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "tolerance", "clusters"),
+    [
+        ((1, 2048, 2048, 2), 1e-5, False),
+        ((1, 362, 362, 8), 1e-6, False),
+        ((1, 256, 512, 4), 1e-5, True),
+    ],
+)
+def test_long_sums_of_values_that_are_alike(shape, tolerance, clusters, monkeypatch):
+    """They are rounded the same way each time. Where XLA may cluster, on a CPU it may not, too."""
+    if clusters:
+        monkeypatch.setattr(tf.config.optimizer, "get_jit", lambda: "autoclustering")
+    x = np.where(np.random.default_rng(0).random(shape) < 1e-3, 1, 0.1).astype("float32")
+    step = tf.function(
+        lambda x: kernels.normalize_batch(x, None, None, 1e-3, -1)[1].variance, jit_compile=not clusters
+    )
+    want = x.astype("float64").var((0, 1, 2))
+    np.testing.assert_allclose(step(x), want, rtol=tolerance)

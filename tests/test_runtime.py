@@ -9,7 +9,8 @@ from tfbn import runtime
 def test_xla_is_seen():
     assert hasattr(control_flow_util, "GraphOrParentsInXlaContext"), (
         "control_flow_util.GraphOrParentsInXlaContext has moved: find its successor for "
-        "runtime.inside_xla, which answers yes meanwhile, and the fused kernel is never used"
+        "runtime.surely_inside_xla; runtime.inside_xla answers yes meanwhile, in every graph, and the "
+        "fused kernel is not used"
     )
     seen = []
 
@@ -26,13 +27,22 @@ def test_xla_is_seen():
     assert seen == [False, False, True, True]
 
 
-def test_auto_clustering_is_xla_too(monkeypatch):
+def test_auto_clustering_is_xla_too_but_not_surely(monkeypatch):
+    """It clusters what is in graphs, and on a CPU often nothing."""
     monkeypatch.setenv("TF_XLA_FLAGS", "--tf_xla_auto_jit=2")
-    assert runtime.inside_xla()
-    monkeypatch.undo()
     assert not runtime.inside_xla()
+    with tf.Graph().as_default():
+        assert runtime.inside_xla()
+        assert not runtime.surely_inside_xla()
+        monkeypatch.undo()
+        assert not runtime.inside_xla()
 
 
 def test_a_gpu_is_seen(monkeypatch):
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: [kind])
     assert runtime.has_gpu()
+
+
+def test_a_gpu_that_the_program_hides_is_none(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [kind])
+    assert not runtime.has_gpu()

@@ -22,7 +22,7 @@ from . import runtime
 from .axes import Axis, channel_axes, reduction_axes
 from .functional import TensorLike, normalize
 from .moments import Moments, batch_moments, broadcast_along, count_values, widen
-from .sums import exact_sum
+from .sums import exact_sum, sum_each
 
 FEW = 8  # values of each channel
 STEPS = 8  # numbers of samples from one power of two to the next
@@ -74,29 +74,41 @@ def _normalized(
     def normalized(
         x: tf.Tensor, beta: tf.Tensor, gamma: tf.Tensor
     ) -> tuple[tuple[tf.Tensor, ...], Callable[..., Slope]]:
+        x, beta, gamma = _in_this_graph(x, beta, gamma)
         filled, samples = _filled(x)
         y, mean, variance, *known = forward(filled, beta, gamma, samples)
         outputs = _emptied(y, x), mean, variance
 
         def slopes(*upstream: tf.Tensor | None) -> Slope:
             above = _or_zeros(upstream, outputs)
-            return differentiable(x, gamma, *above, *(tf.stop_gradient(part) for part in known))
+            return differentiable(x, gamma, *above, *known)
 
         return outputs, slopes
 
     @tf.custom_gradient
     def differentiable(*arguments: tf.Tensor) -> tuple[Slope, Callable[..., Slope]]:
+        arguments = _in_this_graph(*arguments)
         x, gamma, dy, *others = arguments
         (filled, samples), (above, _) = _filled(x), _filled(dy)
         dx, dbeta, dgamma = backward(filled, gamma, above, samples, *others)
 
         def slopes(*upstream: tf.Tensor | None) -> Slope:
+            # Those of what `forward` knew are part of those of x.
             function = _in_a_graph if tf.executing_eagerly() else _slopes_of_slopes
             return *function(epsilon, channel, arguments[:5], upstream), None, None, None
 
         return (_emptied(dx, x), dbeta, dgamma), slopes
 
     return normalized(x, beta, gamma)
+
+
+def _in_this_graph(*tensors: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    """The tensors as results of the graph that is being built.
+
+    In the gradient of a branch or a loop, they are the forward graph's. A function that XLA compiles
+    would capture them as if all was compiled, and the gradient's gradient could not reach them.
+    """
+    return tuple(map(tf.identity, tensors))
 
 
 def _or_zeros(upstream: Slope, like: Sequence[tf.Tensor]) -> list[tf.Tensor]:
@@ -199,9 +211,10 @@ class _Flat:
     def _shift(self, x: tf.Tensor) -> tf.Tensor:
         """The mean of a few values of each channel, near which sums have small terms."""
         first, *others = reduction_axes(self.channel, x.shape.rank)
-        few = x
-        for axis, size in ((first, 1 if others else FEW), *((axis, FEW) for axis in others)):
-            few = tf.gather(few, tf.range(tf.minimum(size, tf.shape(x)[axis])), axis=axis)
+        part = [slice(None)] * x.shape.rank
+        for axis in (first, *others):
+            part[axis] = slice(1 if others and axis == first else FEW)
+        few = x[tuple(part)]  # of a size that only the run tells, XLA could gather none
         total = tf.reduce_sum(few, [first, *others])
         return tf.math.divide_no_nan(total, count_values(few, self.channel))
 
@@ -210,7 +223,7 @@ class _Flat:
         if samples is None:
             return exact_sum(values, axes)
         # Of samples that do not count there are few; they are left out of the last sum.
-        parts = tf.cast(tf.reduce_sum(values, axes[1:]), tf.float64)
+        parts = sum_each(values, axes[1:])
         counts = tf.range(tf.shape(parts)[0]) < samples
         return tf.cast(tf.reduce_sum(tf.where(counts[:, tf.newaxis], parts, 0), 0), values.dtype)
 
@@ -229,7 +242,7 @@ def _slopes_of_slopes(
     epsilon: float, channel: int, arguments: tuple[tf.Tensor, ...], upstream: Slope
 ) -> Slope:
     """The gradient of `backward`: that of the formulas. In a graph, where no tape need be recording."""
-    arguments = tuple(map(tf.identity, arguments))  # some come of the others, which is not asked here
+    arguments = _in_this_graph(*arguments)  # some come of the others, which is not asked here
     x, gamma, *above = arguments
     beta = tf.zeros_like(gamma)
     mean, variance, _ = batch_moments(x, channel)

@@ -98,7 +98,7 @@ def normalize_batch(
 def _compiled_is_best(x: tf.Tensor, axis: Axis) -> bool:
     """Whether XLA's code for `flat` beats the kernel: always where XLA compiles everything anyway."""
     channel, *others = channel_axes(axis, x.shape.rank)
-    if others:
+    if others or x.shape.rank == 1:
         return False
     if runtime.inside_xla():
         return True
@@ -110,8 +110,7 @@ def _compiled_is_best(x: tf.Tensor, axis: Axis) -> bool:
 
 def _is_worth_compiling(sizes: list[int], channel: int) -> bool:
     """Whether samples are large enough; the channel axis counts the batch axis, the sizes do not."""
-    values = math.prod(sizes)
-    positions = values // sizes[channel - 1]
+    values, positions = math.prod(sizes), math.prod(sizes[: channel - 1] + sizes[channel:])
     if channel < len(sizes):
         return values >= LEAST_COMPILED_CHANNELS_FIRST
     if runtime.has_onednn():

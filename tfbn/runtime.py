@@ -8,7 +8,8 @@ import tensorflow as tf
 
 
 def has_gpu() -> bool:
-    return bool(tf.config.list_physical_devices("GPU"))
+    """Whether there is a GPU that TensorFlow uses: programs hide those that they leave to others."""
+    return bool(tf.config.get_visible_devices("GPU"))
 
 
 def has_onednn() -> bool:
@@ -34,15 +35,25 @@ def in_function() -> bool:
 def inside_xla() -> bool:
     """Whether the graph being built is to be compiled by XLA, or may be by its auto-clustering.
 
+    Where `surely_inside_xla` cannot know, the answer is yes, which is slower and correct.
+    """
+    if tf.executing_eagerly():
+        return False
+    if tf.config.optimizer.get_jit() or "auto_jit" in os.environ.get("TF_XLA_FLAGS", ""):
+        return True
+    return surely_inside_xla(unknown=True)
+
+
+def surely_inside_xla(unknown: bool = False) -> bool:
+    """Whether the graph being built is to be compiled by XLA. On a CPU, auto-clustering often is none.
+
     Private TensorFlow API, used here only: no public one tells. Where it no longer exists, the answer is
-    yes, which is slower and correct, and `tests/test_runtime.py` fails by name.
+    `unknown`, and `tests/test_runtime.py` fails by name.
     """
     try:
         from tensorflow.python.ops.control_flow_util import (  # noqa: PLC0415
             GraphOrParentsInXlaContext,
         )
     except ImportError:
-        return True
-    if tf.config.optimizer.get_jit() or "auto_jit" in os.environ.get("TF_XLA_FLAGS", ""):
-        return True
+        return unknown
     return GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from . import runtime
 
 BLOCK = 128  # values added up in their own type before float64 takes over
 XLA_BLOCK = 1024  # the same where nothing but the first axis is summed and XLA compiles
+LONG = 2**16  # values of a sample; of twice as many that are alike XLA's sum errs by 1e-5
 
 
 def exact_sum(x: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
@@ -17,21 +21,35 @@ def exact_sum(x: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
     error of 1e-5 to 1e-4. Here parts are summed in `x`'s type, and the parts' sums in float64:
 
     * blocks of the last axis as a rule, with an error of 1e-7, at the cost of one sum;
-    * where XLA compiles, all axes but the first, with an error of 1e-6, for it would make two loops with
-      strides of blocks. It merges consecutive sums into one, with the loss, unless their types differ.
+    * where XLA surely compiles, all axes but the first unless they are long, with an error of 1e-6, for
+      it would make two loops with strides of blocks. It merges consecutive sums into one, with the loss,
+      unless their types differ.
 
     A GPU adds up pairs of pairs, and float64 is slow there.
     """
-    dtype, xla = x.dtype, runtime.inside_xla()
+    xla = runtime.surely_inside_xla()
     if runtime.has_gpu():
         return tf.reduce_sum(x, axes)
     if xla and len(axes) > 1:
         first, *others = sorted(axes)
-        x = tf.cast(tf.reduce_sum(x, others), tf.float64)
-        return tf.cast(tf.reduce_sum(x, first), dtype)
+        total = tf.reduce_sum(sum_each(x, others), first)
+    else:
+        total = _sum_by_blocks(x, axes, XLA_BLOCK if xla else BLOCK)
+    return tf.cast(total, x.dtype)
+
+
+def sum_each(x: tf.Tensor, axes: Sequence[int]) -> tf.Tensor:
+    """Sum over all axes of a sample, where XLA compiles, as float64."""
+    sizes = [x.shape.as_list()[axis] for axis in axes]
+    if None not in sizes and math.prod(sizes) > LONG:
+        return _sum_by_blocks(x, axes, XLA_BLOCK)
+    return tf.cast(tf.reduce_sum(x, axes), tf.float64)
+
+
+def _sum_by_blocks(x: tf.Tensor, axes: Sequence[int], block: int) -> tf.Tensor:
     for number, axis in enumerate(sorted(axes, reverse=True)):
-        x = tf.reduce_sum(x, axis) if number else _sum_blocks(x, axis, XLA_BLOCK if xla else BLOCK)
-    return tf.cast(x, dtype)
+        x = tf.reduce_sum(x, axis) if number else _sum_blocks(x, axis, block)
+    return x
 
 
 def _sum_blocks(x: tf.Tensor, axis: int, block: int) -> tf.Tensor:
