@@ -204,6 +204,33 @@ def test_attention_takes_the_mask_off_what_it_is_given(source):
     assert "which MultiHeadAttention takes off its inputs" in report.kept[0].reason
 
 
+@pytest.mark.parametrize("behind", [lambda x: x, L.Dense(4)])
+def test_attention_took_the_mask_off_what_is_added_to_it(behind):
+    """The batch norm is told of a mask, with which the next attention finds one again."""
+
+    def block(x):
+        x = L.Activation("tanh")(x)
+        return attention(bn()(behind(L.Add()([attention(x), L.Dropout(0.1)(x)]))))
+
+    *first, x = tokens()
+    report = same(model_of(*first, block), x, 0, FLOAT32)
+    assert "does not have when the model runs" in report.kept[0].reason
+
+
+@pytest.mark.parametrize("name", ["before", "behind"])
+def test_a_product_has_ones_where_one_factor_is_masked(name):
+    words, more = keras.Input((5,)), keras.Input(STEPS)
+    x = L.Embedding(7, 4, mask_zero=True)(words)
+    if name == "before":
+        y = L.Multiply()([bn()(L.Activation("tanh")(x)), more])
+    else:
+        y = L.Activation("tanh")(bn()(L.Multiply()([L.Dense(4)(x), more])))
+    model = weigh(keras.Model([words, more], L.Dense(3)(y)), offset=False)
+    data = [tokens()[-1], np.random.default_rng(0).normal(size=(4, *STEPS)).astype("float32")]
+    report = same(model, data, 0, FLOAT32)
+    assert "puts 1 in the place of what is masked" in report.kept[0].reason
+
+
 def test_a_model_that_is_given_a_mask():
     """Its inputs count as inputs of the whole, unless its layers would find that mask on them anyway."""
     x, mask = keras.Input(STEPS), keras.Input((5,), dtype="bool")
