@@ -32,7 +32,12 @@ def tensors_of(structure: Any) -> list[Any]:
 
 
 def description(leaf: Any) -> Any:
-    return (tuple(leaf.shape), leaf.dtype) if isinstance(leaf, keras.KerasTensor) else leaf
+    """What tells one argument of a call from another by its `repr`, which leaves numbers of arrays out."""
+    if isinstance(leaf, keras.KerasTensor):
+        return tuple(leaf.shape), leaf.dtype
+    if isinstance(leaf, np.ndarray | tf.Tensor):
+        return tf.io.serialize_tensor(leaf).numpy()
+    return id(leaf) if isinstance(leaf, keras.Variable) else leaf
 
 
 def of_free_size(tensor: Any) -> keras.KerasTensor:
@@ -213,4 +218,5 @@ class _Drawn:
         shape = [own or (self.size if axis else self.batch) for axis, own in enumerate(tensor.shape)]
         if keras.backend.is_float_dtype(tensor.dtype):
             return tf.cast(self.random.normal(size=shape), tensor.dtype)
-        return tf.cast(self.random.integers(0, 2, shape), tensor.dtype)
+        numbers = self.random.integers(0, 2, shape)
+        return tf.as_string(numbers) if tensor.dtype == "string" else tf.cast(numbers, tensor.dtype)
