@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import reference
 import tfbn
@@ -219,49 +218,6 @@ def test_a_layer_called_on_several_sizes_is_one_model_that_can_be_loaded(tmp_pat
     loaded = outputs(keras.models.load_model(tmp_path / "m.keras"), x)
     for got, want in zip(loaded, outputs(model, x), strict=True):
         assert relative_difference(got, want) < FLOAT32
-
-
-class Shifted(L.Layer):
-    """Takes a constant with its input, so long that its text leaves most numbers out."""
-
-    def __init__(self):
-        super().__init__()
-        self.dense, self.bn = L.Dense(2000), L.BatchNormalization()
-
-    def call(self, inputs, shift):
-        return self.bn(self.dense(inputs)) + shift
-
-
-def test_calls_with_different_constants_are_different_calls():
-    inputs, layer = keras.Input((3,)), Shifted()
-    shift = np.zeros((1, 2000), "float32")
-    other = shift.copy()
-    other[0, 1000] = 5
-    for second, count in ((shift.copy(), 1), (other, 0)):
-        model = randomize(keras.Model(inputs, [layer(inputs, shift), layer(inputs, second)]))
-        folded, report = tfbn.fold(model)
-        assert len(report.folded) == count, str(report)
-        x = samples(model)
-        for got, want in zip(outputs(folded, x), outputs(model, x), strict=True):
-            assert relative_difference(got, want) < FLOAT32
-
-
-def test_a_layer_that_takes_strings():
-    class Words(L.Layer):
-        def __init__(self):
-            super().__init__()
-            self.numbers = L.StringLookup(vocabulary=["a", "b"])
-            self.table, self.bn = L.Embedding(3, 4), L.BatchNormalization()
-
-        def call(self, inputs):
-            return self.bn(self.table(self.numbers(inputs)))
-
-    inputs = keras.Input((2,), dtype="string")
-    model = randomize(keras.Model(inputs, Words()(inputs)))
-    folded, report = tfbn.fold(model)
-    assert len(report.folded) == 1, str(report)
-    x = tf.constant([["a", "b"], ["c", "a"]])
-    assert relative_difference(folded(x), model(x)) < FLOAT32
 
 
 class Steps(ConvBNReLU):

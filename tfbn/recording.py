@@ -32,7 +32,7 @@ def tensors_of(structure: Any) -> list[Any]:
 
 
 def description(leaf: Any) -> Any:
-    """What tells one argument of a call from another by its `repr`, which leaves numbers of arrays out."""
+    """What tells arguments of calls apart by its `repr`; that of an array leaves numbers out."""
     if isinstance(leaf, keras.KerasTensor):
         return tuple(leaf.shape), leaf.dtype
     if isinstance(leaf, np.ndarray | tf.Tensor):
@@ -162,7 +162,8 @@ def _difference(
     keras.tree.assert_same_structure(found, expected)
     pairs = list(zip(keras.tree.flatten(found), keras.tree.flatten(expected), strict=True))
     if not all(_equal(ours, theirs) for ours, theirs in pairs):
-        return "computes something else on symbolic tensors"
+        masked = any(mask_of(value) is not None for value in drawn)
+        return "computes something else on symbolic tensors" + (", which have no mask" if masked else "")
     if not all(_equal(mask_of(ours), mask_of(theirs)) for ours, theirs in pairs):
         return "hands on a mask that its last operation does not"
     return None

@@ -252,3 +252,13 @@ def test_what_takes_masks_is_not_entered_by_steps():
     inner = keras.Sequential([keras.Input((3, 4)), L.Dense(4), bn()])
     model = weigh(functional((5, 3, 4), L.Masking(), steps(inner)))
     same(model, x, 0, FLOAT32)
+    (kept,) = tfbn.fold(model)[1].kept
+    assert "(TimeDistributed), which is given a mask" in kept.reason
+
+
+def test_a_batch_norm_that_is_entered_by_steps_in_another_call():
+    words, more = keras.Input((5,)), keras.Input(STEPS)
+    each = steps(keras.Sequential([keras.Input((4,)), bn(), L.Activation("tanh")]))
+    masked = L.Embedding(7, 4, mask_zero=True)(words)
+    model = weigh(keras.Model([words, more], [each(L.Dense(4)(more)), each(masked)]))
+    same(model, [tokens()[-1], np.ones((4, *STEPS), "float32")], 0, FLOAT32)
