@@ -86,3 +86,21 @@ def test_a_layer_given_an_input_that_may_be_left_out_stays():
         np.testing.assert_array_equal(folded(given), model(given))
     with pytest.raises(TypeError, match="is given an input that may be left out"):
         tfbn.fold(OwnCall(inputs, Summing()(*inputs)))
+
+
+def test_operations_that_keras_names_as_layers_are():
+    class Named(L.Layer):
+        def __init__(self):
+            super().__init__()
+            self.dense, self.bn = L.Dense(3, name="add"), L.BatchNormalization(name="add_1")
+
+        def call(self, inputs):
+            return self.bn(self.dense(inputs)) + inputs
+
+    inputs = keras.Input((3,))
+    model = randomize(keras.Model(inputs, Named()(inputs)))
+    keras.utils.clear_session()  # the next operation of a kind has its first name again
+    folded, report = tfbn.fold(model)
+    assert len(report.folded) == 1, str(report)
+    x = samples(model)
+    assert relative_difference(folded(x), model(x)) < FLOAT32

@@ -20,6 +20,9 @@ from .recordable import made_callable, specs_for_every_argument
 # something else for certain sizes shows it on one of them.
 DRAWN = ((2, 32), (3, 40))
 
+# How often a call is recorded until none of its operations has the name of a layer.
+NAMINGS = 8
+
 REMEDY = "; call Keras layers and keras.ops in its call(), or build it as a Functional model"
 
 
@@ -87,15 +90,33 @@ def record(layer: keras.layers.Layer, args: Any, kwargs: Mapping[str, Any]) -> k
     inputs = _inputs_like(tensors_of((args, kwargs)), taken=_names_inside(layer))
     cast = [_cast(layer, tensor) for tensor in inputs]
     args, kwargs = filled((args, dict(kwargs)), cast)
-    try:
+
+    def recorded() -> keras.Model:
         with keras.StatelessScope(), specs_for_every_argument(layer):  # what it assigns is not kept
             outputs = layer.call(*args, **_at_inference(layer, kwargs))
         model = keras.Model(inputs if len(inputs) > 1 else inputs[0], outputs, name=layer.name)
         return made_callable(model)
+
+    try:
+        return _with_other_names(recorded)
     except Exception as error:  # the call is anybody's
         raise CannotOpenError(
             f"{inside_of(layer)}does not run on symbolic tensors{REMEDY}. It says: {one_line(error)}"
         ) from error
+
+
+def _with_other_names(recorded: Callable[[], keras.Model]) -> keras.Model:
+    """What a function returns; tried again where Keras named an operation as a layer is named.
+
+    It numbers operations of one kind all through the process, so that each try has other names.
+    """
+    for _ in range(NAMINGS - 1):
+        try:
+            return recorded()
+        except ValueError as error:
+            if "names should be unique" not in str(error):
+                raise
+    return recorded()
 
 
 def _names_inside(layer: keras.layers.Layer) -> set[str | None]:
