@@ -170,6 +170,57 @@ def test_a_mask_of_numbers():
     assert "is called with a mask of numbers" in report.kept[0].reason
 
 
+class Whole(L.Layer):
+    """A layer that is not entered, and hands what it finds to the one inside it."""
+
+    def __init__(self, inner, **own):
+        super().__init__(**own)
+        self.inner = inner
+
+    def get_config(self):
+        return super().get_config() | {"inner": keras.saving.serialize_keras_object(self.inner)}
+
+    @classmethod
+    def from_config(cls, config):
+        inner = keras.saving.deserialize_keras_object(config["inner"])
+        return cls(inner, **{name: value for name, value in config.items() if name != "inner"})
+
+    def call(self, x):
+        return self.inner(x)
+
+
+@pytest.mark.parametrize("layer", [L.Multiply, L.Maximum, L.Minimum, None])
+def test_a_mask_of_its_own_is_found_without_a_parameter_for_it(layer):
+    def finds(y, mask):
+        return Whole(L.GRU(3))(y) if layer is None else layer()([y, ops.sigmoid(y)])
+
+    model, x = given_a_mask(finds)
+    same(model, x, 0, FLOAT32)
+
+
+class Named(L.Layer):
+    """Masks by a `compute_mask` of its own, as KerasHub's embeddings do."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = L.Embedding(7, 4)
+
+    def call(self, words):
+        return self.table(words)
+
+    def compute_mask(self, words, mask=None):
+        return ops.not_equal(words, 0)
+
+
+@pytest.mark.parametrize("table", [Named, lambda: Whole(L.Embedding(7, 4, mask_zero=True))])
+def test_masks_that_layers_of_the_user_make(table):
+    words, more = keras.Input((5,)), keras.Input(STEPS)
+    y = bn()(L.Multiply()([L.Dense(4)(table()(words)), more]))
+    model = weigh(keras.Model([words, more], ops.tanh(y)), offset=False)
+    data = [tokens()[-1], np.random.default_rng(0).normal(size=(4, *STEPS)).astype("float32")]
+    same(model, data, 0, FLOAT32)
+
+
 @tfbn.batch_norm_at_inference
 class Unmasking(L.BatchNormalization):
     def __init__(self, **own):
