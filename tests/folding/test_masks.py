@@ -255,13 +255,25 @@ def test_attention_takes_the_mask_off_what_it_is_given(source):
     assert "which MultiHeadAttention takes off its inputs" in report.kept[0].reason
 
 
-@pytest.mark.parametrize("behind", [lambda x: x, L.Dense(4)])
-def test_attention_took_the_mask_off_what_is_added_to_it(behind):
+class Attending(L.Layer):
+    def __init__(self, **own):
+        super().__init__(**own)
+        self.attention = L.MultiHeadAttention(2, 3)
+        self.supports_masking = True
+
+    def call(self, x):
+        return self.attention(x, x)
+
+
+@pytest.mark.parametrize("kind", [L.MultiHeadAttention, Attending])
+@pytest.mark.parametrize("behind", [L.Identity, lambda: L.Dense(4)])
+def test_attention_took_the_mask_off_what_is_added_to_it(behind, kind):
     """The batch norm is told of a mask, with which the next attention finds one again."""
 
     def block(x):
         x = L.Activation("tanh")(x)
-        return attention(bn()(behind(L.Add()([attention(x), L.Dropout(0.1)(x)]))))
+        attended = Attending()(x) if kind is Attending else attention(x)
+        return attention(bn()(behind()(L.Add()([attended, L.Dropout(0.1)(x)]))))
 
     *first, x = tokens()
     report = same(model_of(*first, block), x, 0, FLOAT32)

@@ -13,6 +13,7 @@ from typing import Any
 
 import keras
 
+from ...batch_norms import layer_paths, sublayers
 from ..core.graph import Call, Tensor
 from ..core.propagation import PassThrough
 from .given import is_mask, parameters
@@ -36,6 +37,8 @@ BY_VALUES = (
     "finds by its input's values what is to be masked, as Masking does, so that they have to stay"
 )
 MULTIPLIED = "puts 1 in the place of what is masked, which no scale reaches"
+# What looks for masks on its inputs, whatever it is given: attention even where that is its query's.
+_FIND_MASKS = (L.MultiHeadAttention, L.Multiply, L.Maximum, L.Minimum)
 _ANY_OF = (L.Add, L.Subtract, L.Average, L.Maximum, L.Minimum, L.Multiply)
 
 
@@ -100,13 +103,13 @@ class Masks:
             if tensor in self.unknown:
                 return True
             call = tensor.producer
-            if call is None or call in seen or not _may_hand_on(call.op.origin):
+            if call is None or call in seen:
                 continue
             seen.add(call)
             layer = call.op.origin
-            if self.given[call] or isinstance(layer, (L.Masking, keras.Model)):
-                return True
-            if isinstance(layer, L.Embedding) and layer.mask_zero:
+            if not _may_hand_on(layer) and not _may_make_one(layer):
+                continue
+            if self.given[call] or isinstance(layer, keras.Model) or _may_make_one(layer):
                 return True
             waiting += [self.sequences[call]] if call in self.sequences else call.inputs
         return False
@@ -127,11 +130,13 @@ class Masks:
 
     def _looks_for_one(self, call: Call) -> bool:
         layer, names, masks = call.op.origin, call.attributes["names"], self.given[call]
-        if isinstance(layer, L.MultiHeadAttention):  # even where it is given the mask of its query
+        if isinstance(layer, _FIND_MASKS):
             return True
+        taken = [name for name in parameters(layer) if is_mask(name)]
+        if not taken:  # those inside may
+            return isinstance(layer, L.Layer) and bool(sublayers(layer))
         return isinstance(layer, L.Layer) and any(
-            is_mask(name) and masks.get(name) is None and (name == "mask" or name[:-5] in names)
-            for name in parameters(layer)
+            masks.get(name) is None and (name == "mask" or name[:-5] in names) for name in taken
         )
 
     def _would_be_cleared(self, tensor: Tensor) -> bool:
@@ -139,7 +144,7 @@ class Masks:
         while (call := tensor.producer) is not None and _may_go(call):
             tensor = call.inputs[0]
         users = list(dict.fromkeys(_users(tensor)))
-        attending = [user for user in users if isinstance(user.op.origin, L.MultiHeadAttention)]
+        attending = [user for user in users if _attends(user.op.origin)]
         others = users if len(attending) > 1 else [user for user in users if user not in attending]
         return bool(attending) and self._is_found(others) and self._may_have_one(tensor)
 
@@ -149,6 +154,13 @@ def masks_by_values(layer: Any) -> bool:
     return isinstance(layer, L.Masking) or type(layer) is _operations()["differs"]
 
 
+def _attends(layer: Any) -> bool:
+    """Whether a layer is attention, which takes masks off its inputs, or has some inside."""
+    return isinstance(layer, L.Layer) and any(
+        isinstance(part, L.MultiHeadAttention) for part in (layer, *layer_paths(layer).values())
+    )
+
+
 def _may_be_cleared(tensor: Tensor, reader: Call | None) -> bool:
     """Whether attention may take the mask off a tensor before a call finds it there.
 
@@ -156,7 +168,7 @@ def _may_be_cleared(tensor: Tensor, reader: Call | None) -> bool:
     """
     users = [user for user in tensor.users if user is not None and user is not reader]
     return any(
-        isinstance(user.op.origin, L.MultiHeadAttention)
+        _attends(user.op.origin)
         or (isinstance(user.op.rule, PassThrough) and _may_be_cleared(user.outputs[0], None))
         for user in users
     )
@@ -190,6 +202,18 @@ def _may_hand_on(layer: Any) -> bool:
     if isinstance(layer, (L.RNN, L.Bidirectional)):
         return layer.return_sequences
     return isinstance(layer, (Step, keras.Model)) or getattr(layer, "supports_masking", False)
+
+
+def _may_make_one(layer: Any) -> bool:
+    """Whether a layer, or one inside it, may give its output a mask that its input does not have."""
+    if not isinstance(layer, L.Layer):
+        return False
+    return any(
+        isinstance(part, L.Masking)
+        or getattr(part, "mask_zero", False)
+        or not (type(part).compute_mask.__module__.startswith("keras."))
+        for part in (layer, *layer_paths(layer).values())
+    )
 
 
 def _tells_from(mask: Any, tensor: Tensor, value: Any) -> bool:
