@@ -69,6 +69,12 @@ def given_name(tensor: keras.KerasTensor) -> str | None:
     return None if AUTOMATIC_NAME.fullmatch(tensor.name) else tensor.name
 
 
+def optional_inputs(model: keras.Model) -> set[int]:
+    """The inputs of a model that may be left out, by `id`."""
+    inputs = (layer for layer in model.layers if isinstance(layer, keras.layers.InputLayer))
+    return {id(layer.output) for layer in inputs if layer.optional}
+
+
 def input_like(
     model: keras.Model, tensor: keras.KerasTensor, shape: tuple[int | None, ...] | None = None
 ) -> keras.KerasTensor:

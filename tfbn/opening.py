@@ -16,7 +16,14 @@ import keras
 
 from .batch_norms import AnyBatchNorm, batch_norms, layer_paths, sublayers
 from .cloning import by_steps
-from .declared_graph import as_functional, declares_inputs, goes_by_steps, has_readable_graph, input_like
+from .declared_graph import (
+    as_functional,
+    declares_inputs,
+    goes_by_steps,
+    has_readable_graph,
+    input_like,
+    optional_inputs,
+)
 from .recording import (
     CannotOpenError,
     check_openable,
@@ -99,6 +106,7 @@ class _Opener:
         self._expanded: dict[int, tuple[keras.Model, keras.Model]] = {}  # before and after, by `id`
         self._insides: dict[tuple[int, str], keras.Model] = {}
         self._around: dict[int, keras.layers.Layer] = {}  # TimeDistributed around insides, by `id`
+        self._optional: dict[int, keras.KerasTensor] = {}  # inputs that may be left out, by `id`
 
     def show(self, model: keras.Model) -> keras.Model:
         while True:
@@ -119,14 +127,22 @@ class _Opener:
         if not any(map(is_opaque, _layers_of_graph(model))):
             return model
         functional = as_functional(model)
+        inputs = keras.tree.map_structure(
+            lambda tensor: input_like(functional, tensor), functional.input
+        )
+        self._note_optional(functional, inputs)
         return keras.models.clone_model(
             functional,
-            input_tensors=keras.tree.map_structure(
-                lambda tensor: input_like(functional, tensor), functional.input
-            ),
+            input_tensors=inputs,
             clone_function=lambda layer: layer,
             call_function=self._call,
         )
+
+    def _note_optional(self, model: keras.Model, inputs: Any) -> None:
+        """Of new inputs like the model's, remember those that may be left out."""
+        of_model = zip(model.inputs, keras.tree.flatten(inputs), strict=True)
+        optional = optional_inputs(model)
+        self._optional |= {id(new): new for own, new in of_model if id(own) in optional}
 
     def _call(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
         """Call a layer, or what shows its inside, on symbolic tensors."""
@@ -179,6 +195,8 @@ class _Opener:
 
     def _subclassed(self, model: keras.Model, free: bool) -> keras.Model:
         inputs = inputs_of(model, free)
+        if declares_inputs(model):
+            self._note_optional(model, inputs)
         inside = self._inside(model, (inputs,), {})
         if has_embedding(model) and not declares_inputs(model):
             inputs = with_indices(inputs, inside, free)
@@ -200,6 +218,8 @@ class _Opener:
         Raises:
             CannotOpenError: it does not run on symbolic tensors, or computes something else.
         """
+        if any(id(tensor) in self._optional for tensor in tensors_of((args, kwargs))):
+            raise CannotOpenError(f"{inside_of(layer)}is given an input that may be left out")
         if id(layer) in self.of_free_sizes:
             free = [of_free_size(tensor) for tensor in tensors_of((args, kwargs))]
             args, kwargs = filled((args, dict(kwargs)), free)

@@ -20,6 +20,9 @@ from .recordable import made_callable, specs_for_every_argument
 # something else for certain sizes shows it on one of them.
 DRAWN = ((2, 32), (3, 40))
 
+# How often a call is recorded until none of its operations has the name of a layer.
+NAMINGS = 8
+
 REMEDY = "; call Keras layers and keras.ops in its call(), or build it as a Functional model"
 
 
@@ -32,7 +35,12 @@ def tensors_of(structure: Any) -> list[Any]:
 
 
 def description(leaf: Any) -> Any:
-    return (tuple(leaf.shape), leaf.dtype) if isinstance(leaf, keras.KerasTensor) else leaf
+    """What tells arguments of calls apart by its `repr`; that of an array leaves numbers out."""
+    if isinstance(leaf, keras.KerasTensor):
+        return tuple(leaf.shape), leaf.dtype
+    if isinstance(leaf, np.ndarray | tf.Tensor):
+        return tf.io.serialize_tensor(leaf).numpy()
+    return id(leaf) if isinstance(leaf, keras.Variable) else leaf
 
 
 def of_free_size(tensor: Any) -> keras.KerasTensor:
@@ -82,15 +90,33 @@ def record(layer: keras.layers.Layer, args: Any, kwargs: Mapping[str, Any]) -> k
     inputs = _inputs_like(tensors_of((args, kwargs)), taken=_names_inside(layer))
     cast = [_cast(layer, tensor) for tensor in inputs]
     args, kwargs = filled((args, dict(kwargs)), cast)
-    try:
+
+    def recorded() -> keras.Model:
         with keras.StatelessScope(), specs_for_every_argument(layer):  # what it assigns is not kept
             outputs = layer.call(*args, **_at_inference(layer, kwargs))
         model = keras.Model(inputs if len(inputs) > 1 else inputs[0], outputs, name=layer.name)
         return made_callable(model)
+
+    try:
+        return _with_other_names(recorded)
     except Exception as error:  # the call is anybody's
         raise CannotOpenError(
             f"{inside_of(layer)}does not run on symbolic tensors{REMEDY}. It says: {one_line(error)}"
         ) from error
+
+
+def _with_other_names(recorded: Callable[[], keras.Model]) -> keras.Model:
+    """What a function returns; tried again where Keras named an operation as a layer is named.
+
+    It numbers operations of one kind all through the process, so that each try has other names.
+    """
+    for _ in range(NAMINGS - 1):
+        try:
+            return recorded()
+        except ValueError as error:
+            if "names should be unique" not in str(error):
+                raise
+    return recorded()
 
 
 def _names_inside(layer: keras.layers.Layer) -> set[str | None]:
@@ -157,7 +183,8 @@ def _difference(
     keras.tree.assert_same_structure(found, expected)
     pairs = list(zip(keras.tree.flatten(found), keras.tree.flatten(expected), strict=True))
     if not all(_equal(ours, theirs) for ours, theirs in pairs):
-        return "computes something else on symbolic tensors"
+        masked = any(mask_of(value) is not None for value in drawn)
+        return "computes something else on symbolic tensors" + (", which have no mask" if masked else "")
     if not all(_equal(mask_of(ours), mask_of(theirs)) for ours, theirs in pairs):
         return "hands on a mask that its last operation does not"
     return None
@@ -213,4 +240,5 @@ class _Drawn:
         shape = [own or (self.size if axis else self.batch) for axis, own in enumerate(tensor.shape)]
         if keras.backend.is_float_dtype(tensor.dtype):
             return tf.cast(self.random.normal(size=shape), tensor.dtype)
-        return tf.cast(self.random.integers(0, 2, shape), tensor.dtype)
+        numbers = self.random.integers(0, 2, shape)
+        return tf.as_string(numbers) if tensor.dtype == "string" else tf.cast(numbers, tensor.dtype)

@@ -170,6 +170,57 @@ def test_a_mask_of_numbers():
     assert "is called with a mask of numbers" in report.kept[0].reason
 
 
+class Whole(L.Layer):
+    """A layer that is not entered, and hands what it finds to the one inside it."""
+
+    def __init__(self, inner, **own):
+        super().__init__(**own)
+        self.inner = inner
+
+    def get_config(self):
+        return super().get_config() | {"inner": keras.saving.serialize_keras_object(self.inner)}
+
+    @classmethod
+    def from_config(cls, config):
+        inner = keras.saving.deserialize_keras_object(config["inner"])
+        return cls(inner, **{name: value for name, value in config.items() if name != "inner"})
+
+    def call(self, x):
+        return self.inner(x)
+
+
+@pytest.mark.parametrize("layer", [L.Multiply, L.Maximum, L.Minimum, None])
+def test_a_mask_of_its_own_is_found_without_a_parameter_for_it(layer):
+    def finds(y, mask):
+        return Whole(L.GRU(3))(y) if layer is None else layer()([y, ops.sigmoid(y)])
+
+    model, x = given_a_mask(finds)
+    same(model, x, 0, FLOAT32)
+
+
+class Named(L.Layer):
+    """Masks by a `compute_mask` of its own, as KerasHub's embeddings do."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = L.Embedding(7, 4)
+
+    def call(self, words):
+        return self.table(words)
+
+    def compute_mask(self, words, mask=None):
+        return ops.not_equal(words, 0)
+
+
+@pytest.mark.parametrize("table", [Named, lambda: Whole(L.Embedding(7, 4, mask_zero=True))])
+def test_masks_that_layers_of_the_user_make(table):
+    words, more = keras.Input((5,)), keras.Input(STEPS)
+    y = bn()(L.Multiply()([L.Dense(4)(table()(words)), more]))
+    model = weigh(keras.Model([words, more], ops.tanh(y)), offset=False)
+    data = [tokens()[-1], np.random.default_rng(0).normal(size=(4, *STEPS)).astype("float32")]
+    same(model, data, 0, FLOAT32)
+
+
 @tfbn.batch_norm_at_inference
 class Unmasking(L.BatchNormalization):
     def __init__(self, **own):
@@ -204,6 +255,45 @@ def test_attention_takes_the_mask_off_what_it_is_given(source):
     assert "which MultiHeadAttention takes off its inputs" in report.kept[0].reason
 
 
+class Attending(L.Layer):
+    def __init__(self, **own):
+        super().__init__(**own)
+        self.attention = L.MultiHeadAttention(2, 3)
+        self.supports_masking = True
+
+    def call(self, x):
+        return self.attention(x, x)
+
+
+@pytest.mark.parametrize("kind", [L.MultiHeadAttention, Attending])
+@pytest.mark.parametrize("behind", [L.Identity, lambda: L.Dense(4)])
+def test_attention_took_the_mask_off_what_is_added_to_it(behind, kind):
+    """The batch norm is told of a mask, with which the next attention finds one again."""
+
+    def block(x):
+        x = L.Activation("tanh")(x)
+        attended = Attending()(x) if kind is Attending else attention(x)
+        return attention(bn()(behind()(L.Add()([attended, L.Dropout(0.1)(x)]))))
+
+    *first, x = tokens()
+    report = same(model_of(*first, block), x, 0, FLOAT32)
+    assert "does not have when the model runs" in report.kept[0].reason
+
+
+@pytest.mark.parametrize("name", ["before", "behind"])
+def test_a_product_has_ones_where_one_factor_is_masked(name):
+    words, more = keras.Input((5,)), keras.Input(STEPS)
+    x = L.Embedding(7, 4, mask_zero=True)(words)
+    if name == "before":
+        y = L.Multiply()([bn()(L.Activation("tanh")(x)), more])
+    else:
+        y = L.Activation("tanh")(bn()(L.Multiply()([L.Dense(4)(x), more])))
+    model = weigh(keras.Model([words, more], L.Dense(3)(y)), offset=False)
+    data = [tokens()[-1], np.random.default_rng(0).normal(size=(4, *STEPS)).astype("float32")]
+    report = same(model, data, 0, FLOAT32)
+    assert "puts 1 in the place of what is masked" in report.kept[0].reason
+
+
 def test_a_model_that_is_given_a_mask():
     """Its inputs count as inputs of the whole, unless its layers would find that mask on them anyway."""
     x, mask = keras.Input(STEPS), keras.Input((5,), dtype="bool")
@@ -225,3 +315,13 @@ def test_what_takes_masks_is_not_entered_by_steps():
     inner = keras.Sequential([keras.Input((3, 4)), L.Dense(4), bn()])
     model = weigh(functional((5, 3, 4), L.Masking(), steps(inner)))
     same(model, x, 0, FLOAT32)
+    (kept,) = tfbn.fold(model)[1].kept
+    assert "(TimeDistributed), which is given a mask" in kept.reason
+
+
+def test_a_batch_norm_that_is_entered_by_steps_in_another_call():
+    words, more = keras.Input((5,)), keras.Input(STEPS)
+    each = steps(keras.Sequential([keras.Input((4,)), bn(), L.Activation("tanh")]))
+    masked = L.Embedding(7, 4, mask_zero=True)(words)
+    model = weigh(keras.Model([words, more], [each(L.Dense(4)(more)), each(masked)]))
+    same(model, [tokens()[-1], np.ones((4, *STEPS), "float32")], 0, FLOAT32)

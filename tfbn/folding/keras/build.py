@@ -11,7 +11,9 @@ import numpy as np
 from ...batch_norms import batch_norms, excluded_batch_norms, layer_paths
 from ...cloning import Adapt, CloneAction, check_built, rebuild
 from ...copying import like
+from ...declared_graph import goes_by_steps, has_readable_graph
 from ...opening import CannotOpenError, opened
+from ...recording import inside_of
 from ..core.affine import CannotFoldError
 from ..core.graph import Graph, Op
 from ..core.kernel_arithmetic import ScaledKernel, round_to
@@ -25,6 +27,10 @@ from .targets import cannot_be_made_anew, named_weights, own_configuration
 
 HIDDEN = "it is inside a layer whose graph Keras does not show"
 NEVER_CALLED = "nothing calls it at inference"
+STEPS_WHOLE = (
+    "is given a mask, more than one tensor or one of another type, so that it is not entered; call its "
+    "layers in the model itself"
+)
 
 
 def fold(model: keras.Model, dtype: str | None = None) -> tuple[keras.Model, FoldReport]:
@@ -76,7 +82,7 @@ def fold(model: keras.Model, dtype: str | None = None) -> tuple[keras.Model, Fol
     try:
         with opened(model) as (shown, closed):
             graph = read(shown)
-            _leave_those_inside(graph, model, closed)
+            _leave_those_inside(graph)
             plan, written = _plan(graph, adapt)
             # A layer that is shared would keep its types.
             folded, clones = _build(shown, plan, written, adapt, may_share=policy is None)
@@ -86,16 +92,27 @@ def fold(model: keras.Model, dtype: str | None = None) -> tuple[keras.Model, Fol
         for path, layer in layer_paths(model).items():
             if id(layer) in clones:
                 check_fit(path, layer, clones[id(layer)])
-    return folded, _report(model, plan, closed, clones)
+    return folded, _report(model, plan, closed | _not_entered(graph), clones)
 
 
-def _leave_those_inside(graph: Graph, model: keras.Model, closed: Mapping[int, str]) -> None:
-    """Let no batch norm go that the model calls and that is inside a layer which stays whole, too."""
-    whole = [layer for layer in layer_paths(model).values() if id(layer) in closed]
+def _leave_those_inside(graph: Graph) -> None:
+    """Let no batch norm go that is inside a layer which another call leaves whole, too."""
+    called = (call.op.origin for call in graph.calls)
+    whole = [
+        layer
+        for layer in dict.fromkeys(called)
+        if isinstance(layer, keras.layers.Layer) and not has_readable_graph(layer)  # which is entered
+    ]
     inside = {id(layer) for outer in whole for layer in layer_paths(outer).values()}
     for call in graph.calls:
         if id(call.op.origin) in inside:
             call.op.normalization = None
+
+
+def _not_entered(graph: Graph) -> dict[int, str]:
+    """Layers that go by steps and are called whole, by `id`, and why what is inside them stays."""
+    called = (call.op.origin for call in graph.calls)
+    return {id(layer): f"{inside_of(layer)}{STEPS_WHOLE}" for layer in called if goes_by_steps(layer)}
 
 
 def _plan(graph: Graph, adapt: Adapt) -> tuple[Plan, dict[Op, keras.layers.Layer]]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import keras
 
+from ...batch_norms import layer_paths, sublayers
 from ..core.graph import Call, Tensor
 from ..core.propagation import PassThrough
 from .given import is_mask, parameters
@@ -22,8 +23,8 @@ from .tables import Step
 L, ops = keras.layers, keras.ops
 
 GIVEN_ANOTHER = (
-    "is called with a mask that its input does not have, and hands it on to the layers after it; give "
-    "them the mask themselves, and normalise without one"
+    "is called with a mask that its input does not have when the model runs, and hands it on to the "
+    "layers after it; give them the mask themselves, and normalise without one"
 )
 TAKES_IT_OFF = (
     "does not support masking, so that the layers after it find no mask, as they would without it"
@@ -35,6 +36,9 @@ CLEARED = (
 BY_VALUES = (
     "finds by its input's values what is to be masked, as Masking does, so that they have to stay"
 )
+MULTIPLIED = "puts 1 in the place of what is masked, which no scale reaches"
+# What looks for masks on its inputs, whatever it is given: attention even where that is its query's.
+_FIND_MASKS = (L.MultiHeadAttention, L.Multiply, L.Maximum, L.Minimum)
 _ANY_OF = (L.Add, L.Subtract, L.Average, L.Maximum, L.Minimum, L.Multiply)
 
 
@@ -53,38 +57,44 @@ class Masks:
         self.unknown: set[Tensor] = set()
 
     def obstacle(self, call: Call) -> str | None:
-        """Why a call of a batch norm may not go, or None. Asked when the graph is complete."""
+        """Why a call may not go or be crossed, or None. Asked when the graph is complete."""
+        if isinstance(call.op.origin, L.Multiply):
+            return MULTIPLIED if any(map(self._may_have_one, call.inputs)) else None
+        if call.op.normalization is None:
+            return None
         before, after = call.inputs[0], call.outputs[0]
         if not call.op.origin.supports_masking and self._may_have_one(before):
             return TAKES_IT_OFF
         mask = self.given[call].get("mask")
-        if mask is not None and not self.is_own(mask, before) and self._is_found(after.users):
+        own = mask is None or self.is_own(mask, before, call)
+        if not own and self._is_found(after.users):
             return GIVEN_ANOTHER
         return CLEARED if self._would_be_cleared(before) else None
 
-    def is_own(self, mask: Any, tensor: Tensor) -> bool:
-        """Whether a mask is the one that Keras gives a tensor without being told."""
-        while (call := tensor.producer) is not None:
+    def is_own(self, mask: Any, tensor: Tensor, reader: Call | None = None) -> bool:
+        """Whether a mask is the one that Keras gives a tensor without being told, as a call finds it."""
+        while (call := tensor.producer) is not None and not _may_be_cleared(tensor, reader):
             layer = call.op.origin
             if isinstance(layer, L.Embedding):
                 return bool(layer.mask_zero) and _tells_from(mask, call.inputs[0], 0)
             if isinstance(layer, L.Masking):
                 return _tells_from(_whole(mask), call.inputs[0], layer.mask_value)
             if isinstance(layer, _ANY_OF):
-                return self._is_any_of(mask, call.inputs)
+                return self._is_any_of(mask, call.inputs, call)
             if self.given[call].get("mask", mask) is not mask or not _hands_on(layer):
                 return False
-            tensor = self.sequences.get(call, call.inputs[0])
+            tensor, reader = self.sequences.get(call, call.inputs[0]), call
         return False
 
-    def _is_any_of(self, mask: Any, tensors: Sequence[Tensor]) -> bool:
+    def _is_any_of(self, mask: Any, tensors: Sequence[Tensor], reader: Call) -> bool:
         *others, last = tensors
         if not others:
-            return self.is_own(mask, last)
+            return self.is_own(mask, last, reader)
         made = _made(mask, "or")
         if made is None or len(made.inputs) < 2:
             return False
-        return self._is_any_of(made.inputs[0], others) and self.is_own(made.inputs[1], last)
+        first, second = made.inputs[:2]
+        return self._is_any_of(first, others, reader) and self.is_own(second, last, reader)
 
     def _may_have_one(self, tensor: Tensor) -> bool:
         waiting, seen = [tensor], set()
@@ -93,13 +103,13 @@ class Masks:
             if tensor in self.unknown:
                 return True
             call = tensor.producer
-            if call is None or call in seen or not _may_hand_on(call.op.origin):
+            if call is None or call in seen:
                 continue
             seen.add(call)
             layer = call.op.origin
-            if self.given[call] or isinstance(layer, (L.Masking, keras.Model)):
-                return True
-            if isinstance(layer, L.Embedding) and layer.mask_zero:
+            if not _may_hand_on(layer) and not _may_make_one(layer):
+                continue
+            if self.given[call] or isinstance(layer, keras.Model) or _may_make_one(layer):
                 return True
             waiting += [self.sequences[call]] if call in self.sequences else call.inputs
         return False
@@ -120,11 +130,13 @@ class Masks:
 
     def _looks_for_one(self, call: Call) -> bool:
         layer, names, masks = call.op.origin, call.attributes["names"], self.given[call]
-        if isinstance(layer, L.MultiHeadAttention):  # even where it is given the mask of its query
+        if isinstance(layer, _FIND_MASKS):
             return True
+        taken = [name for name in parameters(layer) if is_mask(name)]
+        if not taken:  # those inside may
+            return isinstance(layer, L.Layer) and bool(sublayers(layer))
         return isinstance(layer, L.Layer) and any(
-            is_mask(name) and masks.get(name) is None and (name == "mask" or name[:-5] in names)
-            for name in parameters(layer)
+            masks.get(name) is None and (name == "mask" or name[:-5] in names) for name in taken
         )
 
     def _would_be_cleared(self, tensor: Tensor) -> bool:
@@ -132,7 +144,7 @@ class Masks:
         while (call := tensor.producer) is not None and _may_go(call):
             tensor = call.inputs[0]
         users = list(dict.fromkeys(_users(tensor)))
-        attending = [user for user in users if isinstance(user.op.origin, L.MultiHeadAttention)]
+        attending = [user for user in users if _attends(user.op.origin)]
         others = users if len(attending) > 1 else [user for user in users if user not in attending]
         return bool(attending) and self._is_found(others) and self._may_have_one(tensor)
 
@@ -140,6 +152,26 @@ class Masks:
 def masks_by_values(layer: Any) -> bool:
     """Whether a mask is made of what a layer or operation is given."""
     return isinstance(layer, L.Masking) or type(layer) is _operations()["differs"]
+
+
+def _attends(layer: Any) -> bool:
+    """Whether a layer is attention, which takes masks off its inputs, or has some inside."""
+    return isinstance(layer, L.Layer) and any(
+        isinstance(part, L.MultiHeadAttention) for part in (layer, *layer_paths(layer).values())
+    )
+
+
+def _may_be_cleared(tensor: Tensor, reader: Call | None) -> bool:
+    """Whether attention may take the mask off a tensor before a call finds it there.
+
+    Layers that do nothing at inference, such as Dropout, return the tensor itself.
+    """
+    users = [user for user in tensor.users if user is not None and user is not reader]
+    return any(
+        _attends(user.op.origin)
+        or (isinstance(user.op.rule, PassThrough) and _may_be_cleared(user.outputs[0], None))
+        for user in users
+    )
 
 
 def _users(tensor: Tensor) -> Iterator[Call]:
@@ -170,6 +202,18 @@ def _may_hand_on(layer: Any) -> bool:
     if isinstance(layer, (L.RNN, L.Bidirectional)):
         return layer.return_sequences
     return isinstance(layer, (Step, keras.Model)) or getattr(layer, "supports_masking", False)
+
+
+def _may_make_one(layer: Any) -> bool:
+    """Whether a layer, or one inside it, may give its output a mask that its input does not have."""
+    if not isinstance(layer, L.Layer):
+        return False
+    return any(
+        isinstance(part, L.Masking)
+        or getattr(part, "mask_zero", False)
+        or not (type(part).compute_mask.__module__.startswith("keras."))
+        for part in (layer, *layer_paths(layer).values())
+    )
 
 
 def _tells_from(mask: Any, tensor: Tensor, value: Any) -> bool:

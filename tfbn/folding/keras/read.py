@@ -92,8 +92,7 @@ class _Reader:
     def read(self, model: keras.Model) -> Graph:
         self._enter_apart(model, training=False)
         for call in self.graph.calls:
-            if call.op.normalization is not None and call.obstacle is None:
-                call.obstacle = self.masks.obstacle(call)
+            call.obstacle = call.obstacle or self.masks.obstacle(call)
         return self.graph
 
     def _enter_apart(self, model: keras.Model, training: bool, masked: bool = False) -> None:

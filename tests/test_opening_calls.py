@@ -1,0 +1,106 @@
+"""tfbn.fold looks into custom layers called with constants, strings, or what may be left out."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfbn
+from networks import FLOAT32, outputs, randomize, relative_difference
+
+L = keras.layers
+
+
+def samples(model):
+    random = np.random.default_rng(0)
+    arrays = [random.normal(size=(3, *tensor.shape[1:])).astype("float32") for tensor in model.inputs]
+    return arrays if len(arrays) > 1 else arrays[0]
+
+
+class Shifted(L.Layer):
+    """Takes a constant with its input, so long that its text leaves most numbers out."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense, self.bn = L.Dense(2000), L.BatchNormalization()
+
+    def call(self, inputs, shift):
+        return self.bn(self.dense(inputs)) + shift
+
+
+def test_calls_with_different_constants_are_different_calls():
+    inputs, layer = keras.Input((3,)), Shifted()
+    shift = np.zeros((1, 2000), "float32")
+    other = shift.copy()
+    other[0, 1000] = 5
+    for second, count in ((shift.copy(), 1), (other, 0)):
+        model = randomize(keras.Model(inputs, [layer(inputs, shift), layer(inputs, second)]))
+        folded, report = tfbn.fold(model)
+        assert len(report.folded) == count, str(report)
+        x = samples(model)
+        for got, want in zip(outputs(folded, x), outputs(model, x), strict=True):
+            assert relative_difference(got, want) < FLOAT32
+
+
+def test_a_layer_that_takes_strings():
+    class Words(L.Layer):
+        def __init__(self):
+            super().__init__()
+            self.numbers = L.StringLookup(vocabulary=["a", "b"])
+            self.table, self.bn = L.Embedding(3, 4), L.BatchNormalization()
+
+        def call(self, inputs):
+            return self.bn(self.table(self.numbers(inputs)))
+
+    inputs = keras.Input((2,), dtype="string")
+    model = randomize(keras.Model(inputs, Words()(inputs)))
+    folded, report = tfbn.fold(model)
+    assert len(report.folded) == 1, str(report)
+    x = tf.constant([["a", "b"], ["c", "a"]])
+    assert relative_difference(folded(x), model(x)) < FLOAT32
+
+
+class Summing(L.Layer):
+    """Takes a second input or none."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense, self.bn = L.Dense(4), L.BatchNormalization()
+
+    def call(self, inputs, other=None):
+        return self.bn(self.dense(inputs if other is None else inputs + other))
+
+
+class OwnCall(keras.Model):
+    def call(self, inputs, training=None):
+        return 2 * super().call(inputs, training=training)
+
+
+def test_a_layer_given_an_input_that_may_be_left_out_stays():
+    inputs = [keras.Input((3,)), keras.Input((3,), optional=True)]
+    model = randomize(keras.Model(inputs, Summing()(*inputs)))
+    folded, report = tfbn.fold(model)
+    assert "which is given an input that may be left out" in report.kept[0].reason
+    x = samples(model)
+    for given in (x, [x[0], None]):
+        np.testing.assert_array_equal(folded(given), model(given))
+    with pytest.raises(TypeError, match="is given an input that may be left out"):
+        tfbn.fold(OwnCall(inputs, Summing()(*inputs)))
+
+
+def test_operations_that_keras_names_as_layers_are():
+    class Named(L.Layer):
+        def __init__(self):
+            super().__init__()
+            self.dense, self.bn = L.Dense(3, name="add"), L.BatchNormalization(name="add_1")
+
+        def call(self, inputs):
+            return self.bn(self.dense(inputs)) + inputs
+
+    inputs = keras.Input((3,))
+    model = randomize(keras.Model(inputs, Named()(inputs)))
+    keras.utils.clear_session()  # the next operation of a kind has its first name again
+    folded, report = tfbn.fold(model)
+    assert len(report.folded) == 1, str(report)
+    x = samples(model)
+    assert relative_difference(folded(x), model(x)) < FLOAT32
