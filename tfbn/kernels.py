@@ -55,7 +55,12 @@ LEAST_FUSED_EPSILON = 1.001e-5  # CUDNN_BN_MIN_EPSILON, with room for rounding
 
 
 def normalize_batch(
-    x: tf.Tensor, beta: TensorLike | None, gamma: TensorLike | None, epsilon: float, axis: Axis
+    x: tf.Tensor,
+    beta: TensorLike | None,
+    gamma: TensorLike | None,
+    epsilon: float,
+    axis: Axis,
+    copied: bool = False,
 ) -> tuple[tf.Tensor, Moments]:
     """Algorithm 1: the batch normalised with its own moments, and those moments.
 
@@ -64,13 +69,15 @@ def normalize_batch(
         beta, gamma: per channel; `None` leaves beta or gamma out.
         epsilon: added to the variance.
         axis: channel axes of `x`.
+        copied: whether the graph may be copied, as `wrap_function(…).prune` does, and the copy
+            differentiated: a gradient of our own would still reach for tensors of the first graph.
 
     Returns:
         A tensor of `x`'s shape and type, and its `Moments`, float32 or wider.
     """
     count = count_values(x, axis)
     known = tf.get_static_value(count)
-    if _compiled_is_best(x, axis):
+    if not copied and _compiled_is_best(x, axis):
         return flat.normalize_batch(x, beta, gamma, epsilon, axis)
     most = math.inf if runtime.has_gpu() else MOST_FUSED_VALUES
     if not _fused_can(x, epsilon, axis) or (known is not None and not 0 < known <= most):

@@ -123,7 +123,8 @@ def _train(x: tf.Tensor, variables: BatchNormVariables, options: BatchNormOption
     if renorm or options.adjustment is not None or options.virtual_batch_size:
         y, moments = _corrected(x, beta, gamma, variables, options)
     elif options.fused and options.weights is None:
-        y, moments = kernels.normalize_batch(x, beta, gamma, options.epsilon, options.axis)
+        affine = (beta, gamma, options.epsilon, options.axis)
+        y, moments = kernels.normalize_batch(x, *affine, copied=True)  # by a VariableScopeLayer
     else:
         moments = _moments(x, options, options.axis)
         mean, variance, _ = moments

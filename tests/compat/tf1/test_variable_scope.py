@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from paths import HELPERS
 from tf1_layers import TOLERANCE, Session, X, Y, network
+from tfbn import compat
 from tfbn.compat import VariableScopeLayer
 
 tf1 = tf.compat.v1
@@ -162,6 +163,7 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import keras
 sys.path.insert(0, sys.argv[1])
+from tfbn import compat
 from tfbn.compat import VariableScopeLayer
 from tf1_layers import X, Y, Session, network
 keras.utils.set_random_seed(0)
@@ -185,3 +187,22 @@ assert len(model.losses) == 2
 
 def test_mirrored_strategy(tmp_path):
     subprocess.run([sys.executable, "-c", MIRRORED, HELPERS], check=True, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_large_images_train(jit_compile):
+    """For which kernels choose functions of their own, whose gradients would not survive `prune`."""
+
+    def images(x):
+        return compat.batch_norm(x, is_training=True, fused=True, scale=True)
+
+    inputs = keras.Input((112, 112, 8))
+    layer = VariableScopeLayer(images)
+    model = keras.Model(inputs, layer(inputs))
+    model.compile("sgd", "mse", jit_compile=jit_compile)
+    x = np.random.default_rng(0).normal(2, 3, (4, 112, 112, 8)).astype("float32")
+    # The output has mean 0 and deviation 1, and the target is twice that.
+    y = 2 * (x - x.mean((0, 1, 2))) / x.std((0, 1, 2))
+    np.testing.assert_allclose(model.train_on_batch(x, y), 1.0, rtol=1e-3)
+    gamma = next(weight for weight in layer.weights if "gamma" in weight.path)
+    np.testing.assert_allclose(gamma, 1 + 0.01 * 2 / 8, rtol=1e-3)
