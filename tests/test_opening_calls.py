@@ -104,3 +104,78 @@ def test_operations_that_keras_names_as_layers_are():
     assert len(report.folded) == 1, str(report)
     x = samples(model)
     assert relative_difference(folded(x), model(x)) < FLOAT32
+
+
+def test_a_second_try_of_opening_forgets_the_first_one():
+    """The reasons of layers that stay are those of the try that succeeds."""
+
+    class Scaled(L.Layer):
+        """Has a weight of its own, for which it stays."""
+
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.dense, self.bn = L.Dense(4, name="dense"), L.BatchNormalization(name="bn")
+
+        def build(self, shape):
+            self.dense.build(shape)
+            self.bn.build((*shape[:-1], 4))
+            self.factor = self.add_weight(shape=(), name="factor")
+
+        def call(self, inputs):
+            return self.bn(self.dense(inputs)) * self.factor
+
+    inputs = keras.Input((None, 4))
+    inner = keras.Model(inputs, Scaled(name="scaled")(inputs), name="inner")
+
+    class Sized(keras.Model):
+        """Computes something else for the size that it was built on, which shows at last."""
+
+        def __init__(self):
+            super().__init__()
+            self.inner, self.head = inner, L.Dense(2, name="head")
+            self.bn = L.BatchNormalization(name="last")
+
+        def call(self, inputs, training=None):
+            x = self.head(self.inner(inputs, training=training))
+            return self.bn(x if inputs.shape[1] == 6 else -x, training=training)
+
+    model = Sized()
+    model(np.ones((2, 6, 4), "float32"))
+    randomize(model)
+    _, report = tfbn.fold(model)
+    reasons = {entry.path: entry.reason for entry in report.kept}
+    assert "has weights of its own" in reasons["inner/scaled/bn"]
+
+
+def test_a_subclassed_model_that_calls_a_layer_in_several_ways():
+    class Several(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.block = Scaling(name="block")
+            self.head, self.bn = L.Dense(2, name="head"), L.BatchNormalization(name="last")
+
+        def call(self, inputs, training=None):
+            x = self.block(self.block(inputs, factor=2.0), factor=3.0)
+            return self.bn(self.head(x), training=training)
+
+    model = Several()
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    model(x)
+    randomize(model)
+    folded, report = tfbn.fold(model)
+    assert [entry.path for entry in report.folded] == ["last"]
+    assert "is called in several ways" in report.kept[0].reason
+    assert relative_difference(folded(x), model(x, training=False)) < FLOAT32
+
+
+class Scaling(L.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense, self.bn = L.Dense(4, name="dense"), L.BatchNormalization(name="bn")
+
+    def build(self, shape):
+        self.dense.build(shape)
+        self.bn.build((*shape[:-1], 4))
+
+    def call(self, inputs, factor=1.0):
+        return self.bn(self.dense(inputs)) * factor

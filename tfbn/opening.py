@@ -103,6 +103,7 @@ class _Opener:
     def __init__(self) -> None:
         self.closed: dict[int, str] = {}
         self.of_free_sizes: set[int] = set()
+        self._in_several_ways: dict[int, str] = {}  # what stays whole however the model is opened
         self._expanded: dict[int, tuple[keras.Model, keras.Model]] = {}  # before and after, by `id`
         self._insides: dict[tuple[int, str], keras.Model] = {}
         self._around: dict[int, keras.layers.Layer] = {}  # TimeDistributed around insides, by `id`
@@ -113,9 +114,12 @@ class _Opener:
             try:
                 return self.expand(model) if has_readable_graph(model) else self.subclassed(model)
             except _CalledOtherwiseError:  # it is opened in another way from the start
-                self._expanded.clear()
-                self._insides.clear()
-                self._around.clear()
+                self._start_over()
+
+    def _start_over(self) -> None:
+        """Forget what was opened and what was not, but for how layers are called."""
+        self.closed = dict(self._in_several_ways)
+        self._expanded, self._insides, self._around = {}, {}, {}
 
     def expand(self, model: keras.Model) -> keras.Model:
         """A model with a readable graph, with the inside of opaque layers in their place."""
@@ -185,8 +189,7 @@ class _Opener:
     def subclassed(self, model: keras.Model) -> keras.Model:
         """The inside of a model with a call of its own: of free sizes, or those it was built on."""
         for free in (False,) if declares_inputs(model) else (True, False):
-            self._insides.clear()
-            self.closed.clear()  # what does not open for free sizes may for these
+            self._start_over()  # what does not open for free sizes may for these
             try:
                 return self._subclassed(model, free)
             except CannotOpenError as error:
@@ -200,7 +203,7 @@ class _Opener:
         inside = self._inside(model, (inputs,), {})
         if has_embedding(model) and not declares_inputs(model):
             inputs = with_indices(inputs, inside, free)
-            self._insides.clear()
+            self._start_over()
             inside = self._inside(model, (inputs,), {})
         if free:  # what the model was built on is what it is used with
             built_on = with_indices(inputs_of(model, free=False), inside, free=False)
@@ -238,7 +241,7 @@ class _Opener:
     def _call_otherwise(self, layer: keras.layers.Layer) -> None:
         """Have a layer opened for all sizes or, if it is so already, not at all."""
         if id(layer) in self.of_free_sizes:
-            self.closed[id(layer)] = (
+            self._in_several_ways[id(layer)] = (
                 f"{inside_of(layer)}is called in several ways; give each its own layer"
             )
         self.of_free_sizes.add(id(layer))
