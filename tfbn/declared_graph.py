@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -62,6 +63,18 @@ def as_functional(model: keras.Model) -> keras.Model:
     """The same graph over the same layers as a Functional model, without losses and optimizer."""
     outputs = model.outputs if isinstance(model, keras.Sequential) else model.output
     return keras.Model(declared_inputs(model), outputs, name=model.name)
+
+
+def called_again(model: keras.Model, inputs: Any, call: Callable[..., Any]) -> keras.Model:
+    """A Functional model's graph on other inputs, over its own layers: `call(layer, …)` calls each."""
+    return keras.models.clone_model(
+        model, input_tensors=inputs, clone_function=lambda layer: layer, call_function=call
+    )
+
+
+def inputs_like(model: keras.Model) -> Any:
+    """New symbolic inputs like those of a model, in their structure."""
+    return keras.tree.map_structure(lambda tensor: input_like(model, tensor), declared_inputs(model))
 
 
 def given_name(tensor: keras.KerasTensor) -> str | None:

@@ -18,10 +18,11 @@ from .batch_norms import AnyBatchNorm, batch_norms, layer_paths, sublayers
 from .cloning import by_steps
 from .declared_graph import (
     as_functional,
+    called_again,
     declares_inputs,
     goes_by_steps,
     has_readable_graph,
-    input_like,
+    inputs_like,
     optional_inputs,
 )
 from .recording import (
@@ -131,16 +132,9 @@ class _Opener:
         if not any(map(is_opaque, _layers_of_graph(model))):
             return model
         functional = as_functional(model)
-        inputs = keras.tree.map_structure(
-            lambda tensor: input_like(functional, tensor), functional.input
-        )
+        inputs = inputs_like(functional)
         self._note_optional(functional, inputs)
-        return keras.models.clone_model(
-            functional,
-            input_tensors=inputs,
-            clone_function=lambda layer: layer,
-            call_function=self._call,
-        )
+        return called_again(functional, inputs, self._call)
 
     def _note_optional(self, model: keras.Model, inputs: Any) -> None:
         """Of new inputs like the model's, remember those that may be left out."""

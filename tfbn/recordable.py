@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from .batch_norms import layer_paths
-from .declared_graph import input_like, operation_class
+from .declared_graph import called_again, inputs_like, operation_class
 
 
 @contextmanager
@@ -21,16 +21,14 @@ def specs_for_every_argument(layer: keras.layers.Layer) -> Iterator[None]:
 
     On symbolic tensors Keras calls only the former, with all arguments.
     """
-    changed = [vars(part) for part in layer_paths(layer).values() if refused_arguments(part)]
-    own = keras.layers.Layer.compute_output_spec
+    changed = [part for part in layer_paths(layer).values() if refused_arguments(part)]
     try:
-        for part in layer_paths(layer).values():
-            if refused_arguments(part):
-                vars(part)["compute_output_spec"] = partial(own, part)
+        for part in changed:
+            vars(part)["compute_output_spec"] = partial(keras.layers.Layer.compute_output_spec, part)
         yield
     finally:
-        for attributes in changed:
-            attributes.pop("compute_output_spec", None)
+        for part in changed:
+            del vars(part)["compute_output_spec"]
 
 
 def refused_arguments(layer: Any) -> set[str]:
@@ -61,12 +59,7 @@ def made_callable(model: keras.Model) -> keras.Model:
             kwargs.pop("training", None)
         return operation(*args, **kwargs)
 
-    return keras.models.clone_model(
-        model,
-        input_tensors=keras.tree.map_structure(lambda tensor: input_like(model, tensor), model.input),
-        clone_function=lambda layer: layer,
-        call_function=call,
-    )
+    return called_again(model, inputs_like(model), call)
 
 
 def _is_not_callable(operation: Any) -> bool:

@@ -153,9 +153,8 @@ def check_same(
         drawn = _Drawn(batch, size)
         values = [drawn.array(tensor) for tensor in tensors_of((args, kwargs))]
         try:
-            with (
-                warnings.catch_warnings()
-            ):  # a Functional model hands a mask on, and warns that it does not
+            # A Functional model hands a mask on, and warns that it does not.
+            with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 difference = _difference(layer, inside, values, *filled((args, dict(kwargs)), values))
         except CannotOpenError:

@@ -9,7 +9,14 @@ from typing import Any
 import keras
 
 from .batch_norms import layer_paths
-from .declared_graph import declared_inputs, declares_inputs, given_name, has_readable_graph, input_like
+from .declared_graph import (
+    as_functional,
+    called_again,
+    declares_inputs,
+    given_name,
+    has_readable_graph,
+    inputs_like,
+)
 from .recording import CannotOpenError
 
 # How to say what no model tells of itself.
@@ -30,7 +37,7 @@ def inputs_of(model: keras.Model, free: bool) -> Any:
     if others := _other_arguments(model):
         raise CannotOpenError(f"its call() takes {', '.join(others)}, too{REMEDY}")
     if declares_inputs(model):
-        return keras.tree.map_structure(lambda tensor: input_like(model, tensor), declared_inputs(model))
+        return inputs_like(model)
 
     def make(shape: Any, name: str | None) -> keras.KerasTensor:
         sizes = [None if free else size for size in shape[1:-1]]
@@ -86,8 +93,8 @@ def with_indices(inputs: Any, inside: keras.Model, free: bool) -> Any:
 
 def _looked_up(model: keras.Model) -> set[int]:
     """The inputs of a model with a readable graph, by number, that an Embedding takes."""
-    inputs = [keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype) for tensor in model.inputs]
-    numbers = {id(tensor): number for number, tensor in enumerate(inputs)}
+    inputs = inputs_like(model)
+    numbers = {id(tensor): number for number, tensor in enumerate(keras.tree.flatten(inputs))}
     found: set[int] = set()
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
@@ -100,10 +107,5 @@ def _looked_up(model: keras.Model) -> set[int]:
         found.update(numbers[id(given[index])] for index in indices if id(given[index]) in numbers)
         return layer(*args, **kwargs)
 
-    keras.models.clone_model(
-        model,
-        input_tensors=inputs if len(inputs) > 1 else inputs[0],
-        clone_function=lambda layer: layer,
-        call_function=call,
-    )
+    called_again(as_functional(model), inputs, call)
     return found
