@@ -19,6 +19,7 @@ ORDER = [
     "moments",
     "functional",
     "flat",
+    "compiled",
     "kernels",
     "layer",
     "renorm",

@@ -1,12 +1,12 @@
-"""What XLA compiles: Algorithm 1, its gradient, and the gradient's gradient, on flat tensors."""
+"""Algorithm 1, its gradient, and the gradient's gradient, on flat tensors."""
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import reference
 import tfbn
+from slopes import slopes
 from tfbn import flat, functional, kernels, runtime
 from tfbn.moments import batch_moments
 
@@ -48,30 +48,19 @@ def test_the_batch_and_its_moments_are_the_oracles(shape, axis, dtype, known):
     assert y.dtype == dtype
 
 
-def loss(function, x, beta, gamma):
-    """Non-linear in the batch, and in its moments."""
-    y, (mean, variance, _) = function(x, beta, gamma)
-    y = tf.cast(y, mean.dtype)
-    return tf.reduce_sum(tf.sin(y)) + tf.reduce_sum(tf.cos(mean)) + tf.reduce_sum(variance**2)
-
-
-def slopes(function, arguments, order):
-    with tf.GradientTape() as outer:
-        outer.watch(arguments)
-        with tf.GradientTape() as tape:
-            tape.watch(arguments)
-            value = loss(function, *arguments)
-        first = tape.gradient(value, arguments)
-        if order == 1:
-            return first
-        penalty = tf.add_n([tf.reduce_sum(slope**2) for slope in first])
-    return outer.gradient(penalty, arguments)
-
-
-@pytest.mark.parametrize("mode", ["eager", "graph", "jit"])
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [
+        (flat.Flat, "eager"),
+        (flat.Flat, "graph"),
+        (flat.Flat, "jit"),
+        (flat.Plain, "eager"),
+        (flat.Plain, "graph"),
+    ],
+)
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize(("shape", "axis"), SHAPES)
-def test_gradients_are_those_of_the_formulas(shape, axis, order, mode):
+def test_gradients_are_those_of_the_formulas(shape, axis, order, kind, mode):
     p = reference.parameters((shape[axis],))
     arguments = [
         tf.constant(value, tf.float64) for value in (reference.data(shape, axis), p["beta"], p["gamma"])
@@ -82,7 +71,7 @@ def test_gradients_are_those_of_the_formulas(shape, axis, order, mode):
         return functional.normalize(x, *moments[:2], beta, gamma, EPSILON, axis), moments
 
     def ours(*arguments):
-        return slopes(lambda *a: flat.normalize_batch(*a, EPSILON, axis), arguments, order)
+        return slopes(lambda *a: flat.normalize_batch(*a, EPSILON, axis, kind), arguments, order)
 
     if mode != "eager":
         ours = tf.function(ours, jit_compile=mode == "jit")
@@ -150,193 +139,48 @@ def test_on_a_gpu_nothing_waits_for_a_value_and_no_sum_is_float64(path, monkeypa
     assert fused == (path in ("plain", "unknown"))
 
 
-LARGE = (64, 64, 8)  # of a sample: enough for the functions that are compiled on their own
+def in_a_graph_for_any_batch(x):
+    """The normalised batch, its moments and its slopes, and the graph's operations."""
+    spec = tf.TensorSpec((None, *x.shape[1:]), x.dtype)
 
-
-def compiled_on_their_own(graph):
-    return [
-        function.signature.name
-        for function in graph.as_graph_def().library.function
-        if function.attr["_XlaMustCompile"].b
-    ]
-
-
-@pytest.fixture
-def no_onednn(monkeypatch):
-    """The machine that has the functions for most shapes."""
-    monkeypatch.setattr(runtime, "has_onednn", lambda: False)
-
-
-def training_step(order=1, axis=-1):
-    def step(x, beta, gamma):
-        normalized = lambda *a: kernels.normalize_batch(*a, EPSILON, axis)  # noqa: E731
-        return slopes(normalized, [x, beta, gamma], order)
-
-    return step
-
-
-@pytest.mark.usefixtures("no_onednn")
-@pytest.mark.parametrize(("dtype", "order"), [("float32", 1), ("float32", 2), ("float16", 1)])
-@pytest.mark.parametrize("axis", [-1, 1])
-def test_large_samples_in_a_plain_graph(axis, dtype, order):
-    shape = LARGE if axis == -1 else (8, 64, 64)
-    spec = tf.TensorSpec((None, *shape), dtype)
-    step = tf.function(training_step(order, axis), input_signature=[spec, *[tf.TensorSpec([8])] * 2])
-    graph = step.get_concrete_function().graph
-    assert compiled_on_their_own(graph)
-    assert "FusedBatchNormV3" not in {operation.type for operation in graph.get_operations()}
-    p = {name: value.astype("float32") for name, value in reference.parameters((8,)).items()}
-    # 17 and 33 are filled up; nothing and a single sample are batches, too.
-    for batch in (32, 17, 33, 1, 0):
-        x = tf.cast(reference.data((batch, *shape), axis) if batch else np.zeros((0, *shape)), dtype)
-        got = step(x, p["beta"], p["gamma"])
-        if batch == 0:
-            assert all(np.isfinite(slope).all() for slope in got)
-            continue
-        wide = [tf.cast(tensor, tf.float64) for tensor in (x, p["beta"], p["gamma"])]
-
-        def formulas(x, beta, gamma):
-            moments = batch_moments(x, axis)
-            return functional.normalize(x, *moments[:2], beta, gamma, EPSILON, axis), moments
-
-        for slope, want in zip(got, slopes(formulas, wide, order), strict=True):
-            tolerance = (1e-4 if dtype == "float32" else 4e-3) * np.abs(want).max()
-            np.testing.assert_allclose(tf.cast(slope, tf.float64), want, rtol=0, atol=tolerance)
-
-
-@pytest.mark.usefixtures("no_onednn")
-def test_all_layers_of_one_shape_share_what_is_compiled():
-    flat._compiled.cache_clear()
-    model = keras.Sequential([keras.Input(LARGE), *(tfbn.BatchNorm() for _ in range(3))])
-    model.compile("sgd", "mse")
-    x = np.random.default_rng(0).normal(size=(20, *LARGE)).astype("float32")
-    model.fit(x, x, batch_size=8, epochs=2, verbose=0)
-    for function in flat._compiled(1e-3, 2):
-        assert function.experimental_get_tracing_count() == 1
-
-
-def test_numbers_of_samples_to_compile_for_are_few():
-    @tf.function(input_signature=[tf.TensorSpec((None, 1))])
-    def filled(x):
-        return tf.shape(flat._filled(x)[0])[0]
-
-    batches = np.arange(1, 2049)
-    sizes = np.array([int(filled(np.zeros((batch, 1), "float32"))) for batch in batches])
-    assert (sizes >= batches).all()
-    assert (sizes <= batches * 1.125).all()
-    assert len(set(sizes)) <= 8 * 11
-    common = [1, 2, 4, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 192, 256, 512]
-    np.testing.assert_array_equal(sizes[np.array(common) - 1], common)
-
-
-@pytest.mark.usefixtures("no_onednn")
-@pytest.mark.parametrize(
-    ("shape", "axis", "dtype"),
-    [
-        ((None, 8), -1, "float32"),  # too few values
-        ((None, 16, 16, 8), -1, "float32"),
-        ((None, None, 64, 64), -1, "float32"),  # too many shapes
-        ((None, *LARGE), -1, "float64"),
-        ((32, 64, 64), 0, "float32"),
-        ((None, *LARGE), (1, 3), "float32"),
-    ],
-)
-def test_where_nothing_is_compiled_on_its_own(shape, axis, dtype):
-    spec = tf.TensorSpec(shape, dtype)
-    step = tf.function(lambda x: kernels.normalize_batch(x, None, None, EPSILON, axis)[0])
-    assert not compiled_on_their_own(step.get_concrete_function(spec).graph)
-
-
-@pytest.mark.usefixtures("no_onednn")
-def test_eager_calls_compile_nothing():
-    flat._compiled.cache_clear()
-    kernels.normalize_batch(tf.zeros((32, *LARGE)), None, None, EPSILON, -1)
-    assert flat._compiled.cache_info().currsize == 0
-
-
-@pytest.mark.parametrize(
-    ("onednn", "shape", "axis", "compiled"),
-    [
-        (False, LARGE, -1, True),
-        (True, LARGE, -1, False),  # its kernel is faster
-        (True, (112, 112, 8), -1, True),  # but for so many values a channel that its sums are too long
-        (True, (8, 64, 64), 1, True),
-    ],
-)
-def test_what_is_compiled_depends_on_onednn(onednn, shape, axis, compiled, monkeypatch):
-    monkeypatch.setattr(runtime, "has_onednn", lambda: onednn)
-    step = tf.function(lambda x: kernels.normalize_batch(x, None, None, EPSILON, axis)[0])
-    graph = step.get_concrete_function(tf.TensorSpec((None, *shape))).graph
-    assert bool(compiled_on_their_own(graph)) == compiled
-
-
-NESTED = {
-    "branch": lambda layer, x: tf.cond(
-        tf.reduce_sum(x) < 1e9, lambda: layer(x, training=True), lambda: tf.identity(x)
-    ),
-    "loop": lambda layer, x: tf.while_loop(
-        lambda i, _: i < 2,
-        lambda i, x: (i + 1, 1.5 * layer(x, training=True) + tf.sin(x)),
-        (0, x),
-        maximum_iterations=2,
-    )[1],
-}
-
-
-def slope_norm(layer, inner, order):
-    """A function of the batch: the gradients, squared and summed, of those of it … of a loss."""
-
-    def differentiated(x, order):
-        if order == 0:
-            return tf.reduce_sum(tf.sin(inner(layer, x)))
+    @tf.function(input_signature=[spec])
+    def step(x):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            below = differentiated(x, order - 1)
-        return tf.reduce_sum(tape.gradient(below, x) ** 2)
+            y, moments = kernels.normalize_batch(x, None, None, EPSILON, -1)
+            value = tf.reduce_sum(tf.sin(tf.cast(y, tf.float32)))
+        return y, moments, tape.gradient(value, x)
 
-    return lambda x: differentiated(x, order)
-
-
-@pytest.mark.usefixtures("no_onednn")
-@pytest.mark.parametrize("order", [1, 2])
-@pytest.mark.parametrize(("jit", "batch"), [(False, 4), (False, None), (True, 4)])
-@pytest.mark.parametrize("nested", NESTED)
-def test_gradients_inside_branches_and_loops(nested, jit, batch, order):
-    ours, theirs = tfbn.BatchNorm(), keras.layers.BatchNormalization(dtype="float64")
-    x = reference.data((4, *LARGE), -1)
-    ours.build(x.shape)
-    theirs.build(x.shape)
-    step = slope_norm(ours, NESTED[nested], order)
-    spec = tf.TensorSpec((batch, *LARGE))
-    step = tf.function(step, jit_compile=jit, input_signature=[spec])
-    want = slope_norm(theirs, NESTED[nested], order)(tf.constant(x, tf.float64))
-    np.testing.assert_allclose(step(x.astype("float32")), want, rtol=1e-4 if order == 1 else 1e-2)
+    return step(x), {operation.type for operation in step.get_concrete_function().graph.get_operations()}
 
 
-@pytest.mark.usefixtures("no_onednn")
-@pytest.mark.parametrize("jit", [False, True])
-def test_forward_over_backward(jit):
-    """Hessian times vector, as TensorFlow recommends to compute it."""
-    x = reference.data((4, *LARGE), -1)
+@pytest.mark.parametrize("mean", [0.0, 1e4])
+@pytest.mark.parametrize("shape", [(8, 16), (1025, 3), (131072, 4), (3, 4, 4, 8), (2**14, 2, 2, 3)])
+def test_small_samples_take_few_operations_and_keep_their_variance(shape, mean):
+    x = np.random.default_rng(0).normal(mean, 1, shape).astype("float32")
+    (y, moments, slope), operations = in_a_graph_for_any_batch(tf.constant(x))
+    assert "FusedBatchNormV3" not in operations
+    expected = reference.moments(x, -1)
+    np.testing.assert_allclose(moments.variance, expected[1], rtol=1e-5)
+    np.testing.assert_allclose(moments.mean, expected[0], rtol=1e-6, atol=1e-5)
+    want = reference.apply(x, *expected, epsilon=EPSILON)
+    np.testing.assert_allclose(y, want, rtol=0, atol=1e-4 + 2e-7 * mean)
+    dy, count = np.cos(want), x.size // shape[-1]
+    wide, axes = want * np.sqrt(1 + EPSILON / expected[1]), tuple(range(len(shape) - 1))
+    along = (dy * wide).sum(axes) * expected[1] / (expected[1] + EPSILON)
+    dx = (dy - dy.sum(axes) / count - wide * along / count) / np.sqrt(expected[1] + EPSILON)
+    np.testing.assert_allclose(slope, dx, rtol=0, atol=1e-4 + 4e-7 * mean)
 
-    def product(normalized):
-        def of(x):
-            with tf.autodiff.ForwardAccumulator(x, tf.sin(x)) as accumulator:
-                with tf.GradientTape() as tape:
-                    tape.watch(x)
-                    value = tf.reduce_sum(tf.sin(normalized(x)))
-                slope = tape.gradient(value, x)
-            return accumulator.jvp(slope)
 
-        return of
-
-    def formulas(x):
-        return functional.normalize(x, *batch_moments(x)[:2], epsilon=EPSILON)
-
-    ours = product(lambda x: kernels.normalize_batch(x, None, None, EPSILON, -1)[0])
-    got = tf.function(ours, jit_compile=jit)(tf.constant(x, tf.float32))
-    want = product(formulas)(tf.constant(x, tf.float64))
-    np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * np.abs(want).max())
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("shape", [(0, 16), (1, 16), (0, 4, 4, 8), (1, 4, 4, 8)])
+def test_no_sample_and_a_single_one_are_small_batches_too(shape, dtype):
+    (y, moments, slope), _ = in_a_graph_for_any_batch(tf.ones(shape, dtype))
+    assert (y.shape, y.dtype, slope.dtype) == (shape, dtype, dtype)
+    assert not tf.cast(y, tf.float32).numpy().any()
+    assert not tf.cast(slope, tf.float32).numpy().any()
+    np.testing.assert_array_equal(moments.mean, float(bool(shape[0])) * np.ones(shape[-1]))
+    np.testing.assert_array_equal(moments.variance, np.zeros(shape[-1]))
 
 
 @pytest.mark.parametrize("jit", [False, True])

@@ -196,8 +196,8 @@ def test_half_precision_of_unknown_size_keeps_float32_statistics(dtype):
 
 def test_fit_uses_the_fused_kernel_and_jit_does_not():
     layer = tfbn.BatchNorm()
-    layer.build((None, 3))
-    x = tf.ones((4, 3))
+    layer.build((None, 8000))
+    x = tf.ones((16, 8000))  # of fewer values it would be slower
     assert "FusedBatchNormV3" in graph_operations(lambda x: layer(x, training=True), x)
     assert "FusedBatchNormV3" in graph_operations(lambda x: layer(x, training=False), x)
     compiled = tf.function(lambda x: layer(x, training=True), jit_compile=True)
@@ -242,8 +242,9 @@ def test_unknown_sizes():
 def test_mixed_precision_trains_by_the_fused_kernel():
     keras.config.set_dtype_policy("mixed_bfloat16")
     layer = tfbn.BatchNorm()
-    layer.build((None, 3))
-    operations = graph_operations(lambda x: layer(x, training=True), tf.ones((4, 3), tf.bfloat16))
+    layer.build((None, 8000))
+    x = tf.ones((16, 8000), tf.bfloat16)
+    operations = graph_operations(lambda x: layer(x, training=True), x)
     assert "FusedBatchNormV3" in operations
 
 

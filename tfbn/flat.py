@@ -1,47 +1,64 @@
-"""Algorithm 1 as XLA compiles it best: few axes, sums of small numbers, and a gradient of two sums.
+"""Algorithm 1 on few axes: sums of small numbers, and a gradient of two sums, in three kinds.
 
-XLA makes loops of the operations as they are written. On a tensor whose positions are one axis they are
-up to four times as fast as on images (docs/benchmarks.md). What the gradient needs is computed again
-from the inputs, which XLA fuses into the sums.
-
-In a graph that XLA does not compile, forward and backward are functions of their own that it does. They
-are compiled when first run for a shape, so there are few shapes: a number of samples that is not known
-is filled up with zeros to one of eight in an octave.
+`Flat` is for XLA, which makes loops of the operations as they are written. On a tensor whose positions
+are one axis they are up to four times as fast as on images (docs/benchmarks.md). What the gradient needs
+is computed again from the inputs, which XLA fuses into the sums. `compiled.Compiled` has XLA compile it
+inside a graph that XLA does not. `Plain` is for few values, where each operation of a graph counts.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import tensorflow as tf
 
-from . import runtime
 from .axes import Axis, channel_axes, reduction_axes
 from .functional import TensorLike, normalize
 from .moments import Moments, batch_moments, broadcast_along, count_values, widen
 from .sums import exact_sum, sum_each
 
 FEW = 8  # values of each channel
-STEPS = 8  # numbers of samples from one power of two to the next
+MOST_PLAIN_COUNT = 2**10  # values of a channel, added up one after another with a rounding each
 
 Slope = tuple[tf.Tensor | None, ...]
 
 
+class Kind(Protocol):
+    """Algorithm 1 and its gradient, of a flat tensor."""
+
+    def forward(self, x: tf.Tensor, beta: tf.Tensor, gamma: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """The normalised batch, mean, variance, and what `backward` takes as `known`."""
+
+    def backward(
+        self, x: tf.Tensor, gamma: tf.Tensor, dy: tf.Tensor, *upstream_and_known: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
+        """The gradients of x, beta and gamma. Mean and variance are results, too: their slopes count."""
+
+
 def normalize_batch(
-    x: tf.Tensor, beta: TensorLike | None, gamma: TensorLike | None, epsilon: float, axis: Axis
+    x: tf.Tensor,
+    beta: TensorLike | None,
+    gamma: TensorLike | None,
+    epsilon: float,
+    axis: Axis,
+    make_kind: Callable[[float, int], Kind],
 ) -> tuple[tf.Tensor, Moments]:
-    """The batch normalised with its own moments, and those moments, as `kernels.normalize_batch`."""
+    """The batch normalised with its own moments, and those moments, as `kernels.normalize_batch`.
+
+    Args:
+        make_kind: gives what computes them for an epsilon and a channel axis.
+    """
     (channel,) = channel_axes(axis, x.shape.rank)
     flat, channel = _flat(x, channel)
     size, dtype = flat.shape.as_list()[channel], tf.float64 if x.dtype == tf.float64 else tf.float32
     beta = tf.zeros([size], dtype) if beta is None else tf.cast(beta, dtype)
     gamma = tf.ones([size], dtype) if gamma is None else tf.cast(gamma, dtype)
-    y, mean, variance = _normalized(flat, beta, gamma, epsilon, channel)
-    y = tf.reshape(y, tf.shape(x))
-    y.set_shape(x.shape)
+    y, mean, variance = _normalized(flat, beta, gamma, epsilon, channel, make_kind(epsilon, channel))
+    if flat is not x:
+        y = tf.reshape(y, tf.shape(x))
+        y.set_shape(x.shape)
     return y, Moments(mean, variance, count_values(x, axis))
 
 
@@ -65,39 +82,34 @@ def _flat(x: tf.Tensor, channel: int) -> tuple[tf.Tensor, int]:
 
 
 def _normalized(
-    x: tf.Tensor, beta: tf.Tensor, gamma: tf.Tensor, epsilon: float, channel: int
+    x: tf.Tensor, beta: tf.Tensor, gamma: tf.Tensor, epsilon: float, channel: int, kind: Kind
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """The normalised batch, its mean and its variance; x is flat."""
-    forward, backward = _functions(epsilon, channel)
 
     @tf.custom_gradient
     def normalized(
         x: tf.Tensor, beta: tf.Tensor, gamma: tf.Tensor
     ) -> tuple[tuple[tf.Tensor, ...], Callable[..., Slope]]:
         x, beta, gamma = _in_this_graph(x, beta, gamma)
-        filled, samples = _filled(x)
-        y, mean, variance, *known = forward(filled, beta, gamma, samples)
-        outputs = _emptied(y, x), mean, variance
+        y, mean, variance, *known = kind.forward(x, beta, gamma)
+        outputs = y, mean, variance
 
         def slopes(*upstream: tf.Tensor | None) -> Slope:
-            above = _or_zeros(upstream, outputs)
-            return differentiable(x, gamma, *above, *known)
+            return differentiable(x, gamma, *_or_zeros(upstream, outputs), *known)
 
         return outputs, slopes
 
     @tf.custom_gradient
     def differentiable(*arguments: tf.Tensor) -> tuple[Slope, Callable[..., Slope]]:
         arguments = _in_this_graph(*arguments)
-        x, gamma, dy, *others = arguments
-        (filled, samples), (above, _) = _filled(x), _filled(dy)
-        dx, dbeta, dgamma = backward(filled, gamma, above, samples, *others)
 
         def slopes(*upstream: tf.Tensor | None) -> Slope:
             # Those of what `forward` knew are part of those of x.
             function = _in_a_graph if tf.executing_eagerly() else _slopes_of_slopes
-            return *function(epsilon, channel, arguments[:5], upstream), None, None, None
+            without = (None,) * len(arguments[5:])
+            return *function(epsilon, channel, arguments[:5], upstream), *without
 
-        return (_emptied(dx, x), dbeta, dgamma), slopes
+        return kind.backward(*arguments), slopes
 
     return normalized(x, beta, gamma)
 
@@ -117,46 +129,7 @@ def _or_zeros(upstream: Slope, like: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     return [tf.zeros_like(result) if above is None else above for above, result in pairs]
 
 
-def _filled(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
-    """The batch with samples of zeros behind it, and how many are its own; `None` for all."""
-    if runtime.inside_xla() or x.shape.as_list()[0] is not None:
-        return x, None
-    samples = tf.shape(x)[0]
-    octave = tf.bitwise.left_shift(
-        1, tf.cast(tf.math.log(tf.cast(tf.maximum(samples, 1), tf.float64)) / math.log(2), tf.int32)
-    )
-    step = tf.maximum(octave // STEPS, 1)
-    missing = -samples % step
-    return tf.pad(x, [[0, missing], *[[0, 0]] * (x.shape.rank - 1)]), samples
-
-
-def _emptied(filled: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-    """The first samples, as many as `x` has."""
-    if filled.shape.as_list()[0] is not None or runtime.inside_xla():
-        return filled
-    sizes = x.shape.as_list()[1:]
-    return tf.slice(filled, [0] * x.shape.rank, [tf.shape(x)[0], *sizes])
-
-
-def _functions(epsilon: float, channel: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Forward and backward, as they are where XLA compiles them anyway, or compiled on their own."""
-    kind = _Flat(epsilon, channel)
-    if runtime.inside_xla():
-        return kind.forward, kind.backward
-    return _compiled(epsilon, channel)
-
-
-@cache
-def _compiled(epsilon: float, channel: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """For all layers: a shape is traced and compiled once."""
-    kind = _Flat(epsilon, channel)
-    return tuple(
-        tf.function(function, jit_compile=True, autograph=False)
-        for function in (kind.forward, kind.backward)
-    )
-
-
-class _Flat:
+class Flat:
     """Algorithm 1 and its gradient.
 
     Attributes:
@@ -167,9 +140,13 @@ class _Flat:
         self.epsilon, self.channel = epsilon, channel
 
     def forward(
-        self, x: tf.Tensor, beta: tf.Tensor, gamma: tf.Tensor, samples: tf.Tensor | None
+        self,
+        x: tf.Tensor,
+        beta: tf.Tensor,
+        gamma: tf.Tensor,
+        samples: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, ...]:
-        """The normalised batch, mean, variance, and what `backward` takes as `known`.
+        """As `Kind.forward`.
 
         Args:
             samples: how many of the batch count, the first ones; `None` for all.
@@ -182,22 +159,21 @@ class _Flat:
         variance = tf.math.divide_no_nan(self._sum(tf.square(deviations), samples), count)
         factor = tf.math.rsqrt(variance + self.epsilon)
         y = deviations * self._along(factor * gamma, x) + self._along(beta, x)
-        return tf.cast(y, x.dtype), shift + mean, variance, shift, mean, factor
+        return tf.cast(y, x.dtype), shift + mean, variance, factor, *self._kept(deviations, shift, mean)
 
     def backward(
         self,
         x: tf.Tensor,
         gamma: tf.Tensor,
         dy: tf.Tensor,
-        samples: tf.Tensor | None,
         *upstream_and_known: tf.Tensor,
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """The gradients of x, beta and gamma. Mean and variance are results, too: their slopes count."""
-        dmean, dvariance, shift, mean, factor = upstream_and_known
-        deviations = widen(x) - self._along(shift, x) - self._along(mean, x)
+        samples: tf.Tensor | None = None,
+    ) -> tuple[tf.Tensor, ...]:
+        dmean, dvariance, factor, *kept = upstream_and_known
+        deviations = self._deviations(x, *kept)
         dy = widen(dy)
-        dbeta = self._sum(dy, samples)
-        dgamma = self._sum(dy * deviations, samples) * factor
+        dbeta = self._sum_of_slopes(dy, samples)
+        dgamma = self._sum_of_slopes(dy * deviations, samples) * factor
         share = tf.math.divide_no_nan(tf.ones([], dy.dtype), self._count(x, samples))
         constant = (dmean - gamma * factor * dbeta) * share
         slope = (2 * dvariance - gamma * factor * factor * dgamma) * share
@@ -207,6 +183,15 @@ class _Flat:
             + deviations * self._along(slope, x)
         )
         return tf.cast(dx, x.dtype), dbeta, dgamma
+
+    def _kept(self, deviations: tf.Tensor, shift: tf.Tensor, mean: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """What `_deviations` takes, beside the batch."""
+        del deviations  # computed again, they need not be written and read
+        return shift, mean
+
+    def _deviations(self, x: tf.Tensor, *kept: tf.Tensor) -> tf.Tensor:
+        shift, mean = kept
+        return widen(x) - self._along(shift, x) - self._along(mean, x)
 
     def _shift(self, x: tf.Tensor) -> tf.Tensor:
         """The mean of a few values of each channel, near which sums have small terms."""
@@ -227,6 +212,9 @@ class _Flat:
         counts = tf.range(tf.shape(parts)[0]) < samples
         return tf.cast(tf.reduce_sum(tf.where(counts[:, tf.newaxis], parts, 0), 0), values.dtype)
 
+    def _sum_of_slopes(self, values: tf.Tensor, samples: tf.Tensor | None) -> tf.Tensor:
+        return self._sum(values, samples)
+
     def _count(self, x: tf.Tensor, samples: tf.Tensor | None) -> tf.Tensor:
         if samples is None:
             return count_values(x, self.channel)
@@ -236,6 +224,32 @@ class _Flat:
 
     def _along(self, per_channel: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
         return broadcast_along(per_channel, self.channel, x.shape.rank)
+
+
+class Plain(Flat):
+    """The same in few operations. The gradients' sums are as those of TensorFlow's own gradients."""
+
+    def _kept(self, deviations: tf.Tensor, *_: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return (deviations,)
+
+    def _deviations(self, x: tf.Tensor, *kept: tf.Tensor) -> tf.Tensor:
+        (deviations,) = kept
+        return deviations
+
+    def _shift(self, x: tf.Tensor) -> tf.Tensor:
+        axes = reduction_axes(self.channel, x.shape.rank)
+        return tf.reduce_sum(x[:1, :1] if len(axes) > 1 else x[:1], axes)
+
+    def _sum(self, values: tf.Tensor, samples: tf.Tensor | None) -> tf.Tensor:
+        few = count_values(values, self.channel) <= MOST_PLAIN_COUNT
+        return tf.cond(
+            few,
+            lambda: self._sum_of_slopes(values, samples),
+            lambda: super(Plain, self)._sum(values, samples),
+        )
+
+    def _sum_of_slopes(self, values: tf.Tensor, samples: tf.Tensor | None) -> tf.Tensor:
+        return tf.reduce_sum(values, reduction_axes(self.channel, values.shape.rank))
 
 
 def _slopes_of_slopes(

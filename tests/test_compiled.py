@@ -1,0 +1,132 @@
+"""What XLA compiles on its own, inside graphs that it does not compile."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import reference
+import tfbn
+from slopes import slopes
+from tfbn import compiled, functional, kernels, runtime
+from tfbn.moments import batch_moments
+
+EPSILON = 1e-2
+LARGE = (64, 64, 8)  # of a sample: enough for the functions that are compiled on their own
+
+
+def compiled_on_their_own(graph):
+    return [
+        function.signature.name
+        for function in graph.as_graph_def().library.function
+        if function.attr["_XlaMustCompile"].b
+    ]
+
+
+@pytest.fixture
+def no_onednn(monkeypatch):
+    """The machine that has the functions for most shapes."""
+    monkeypatch.setattr(runtime, "has_onednn", lambda: False)
+
+
+def training_step(order=1, axis=-1):
+    def step(x, beta, gamma):
+        normalized = lambda *a: kernels.normalize_batch(*a, EPSILON, axis)  # noqa: E731
+        return slopes(normalized, [x, beta, gamma], order)
+
+    return step
+
+
+@pytest.mark.usefixtures("no_onednn")
+@pytest.mark.parametrize(("dtype", "order"), [("float32", 1), ("float32", 2), ("float16", 1)])
+@pytest.mark.parametrize("axis", [-1, 1])
+def test_large_samples_in_a_plain_graph(axis, dtype, order):
+    shape = LARGE if axis == -1 else (8, 64, 64)
+    spec = tf.TensorSpec((None, *shape), dtype)
+    step = tf.function(training_step(order, axis), input_signature=[spec, *[tf.TensorSpec([8])] * 2])
+    graph = step.get_concrete_function().graph
+    assert compiled_on_their_own(graph)
+    assert "FusedBatchNormV3" not in {operation.type for operation in graph.get_operations()}
+    p = {name: value.astype("float32") for name, value in reference.parameters((8,)).items()}
+    # 17 and 33 are filled up; nothing and a single sample are batches, too.
+    for batch in (32, 17, 33, 1, 0):
+        x = tf.cast(reference.data((batch, *shape), axis) if batch else np.zeros((0, *shape)), dtype)
+        got = step(x, p["beta"], p["gamma"])
+        if batch == 0:
+            assert all(np.isfinite(slope).all() for slope in got)
+            continue
+        wide = [tf.cast(tensor, tf.float64) for tensor in (x, p["beta"], p["gamma"])]
+
+        def formulas(x, beta, gamma):
+            moments = batch_moments(x, axis)
+            return functional.normalize(x, *moments[:2], beta, gamma, EPSILON, axis), moments
+
+        for slope, want in zip(got, slopes(formulas, wide, order), strict=True):
+            tolerance = (1e-4 if dtype == "float32" else 4e-3) * np.abs(want).max()
+            np.testing.assert_allclose(tf.cast(slope, tf.float64), want, rtol=0, atol=tolerance)
+
+
+@pytest.mark.usefixtures("no_onednn")
+def test_all_layers_of_one_shape_share_what_is_compiled():
+    compiled._functions.cache_clear()
+    model = keras.Sequential([keras.Input(LARGE), *(tfbn.BatchNorm() for _ in range(3))])
+    model.compile("sgd", "mse")
+    x = np.random.default_rng(0).normal(size=(20, *LARGE)).astype("float32")
+    model.fit(x, x, batch_size=8, epochs=2, verbose=0)
+    for function in compiled._functions(1e-3, 2):
+        assert function.experimental_get_tracing_count() == 1
+
+
+def test_numbers_of_samples_to_compile_for_are_few():
+    @tf.function(input_signature=[tf.TensorSpec((None, 1))])
+    def filled(x):
+        return tf.shape(compiled._filled(x)[0])[0]
+
+    batches = np.arange(1, 2049)
+    sizes = np.array([int(filled(np.zeros((batch, 1), "float32"))) for batch in batches])
+    assert (sizes >= batches).all()
+    assert (sizes <= batches * 1.125).all()
+    assert len(set(sizes)) <= 8 * 11
+    common = [1, 2, 4, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 192, 256, 512]
+    np.testing.assert_array_equal(sizes[np.array(common) - 1], common)
+
+
+@pytest.mark.usefixtures("no_onednn")
+@pytest.mark.parametrize(
+    ("shape", "axis", "dtype"),
+    [
+        ((None, 8), -1, "float32"),  # too few values
+        ((None, 16, 16, 8), -1, "float32"),
+        ((None, None, 64, 64), -1, "float32"),  # too many shapes
+        ((None, *LARGE), -1, "float64"),
+        ((32, 64, 64), 0, "float32"),
+        ((None, *LARGE), (1, 3), "float32"),
+    ],
+)
+def test_where_nothing_is_compiled_on_its_own(shape, axis, dtype):
+    spec = tf.TensorSpec(shape, dtype)
+    step = tf.function(lambda x: kernels.normalize_batch(x, None, None, EPSILON, axis)[0])
+    assert not compiled_on_their_own(step.get_concrete_function(spec).graph)
+
+
+@pytest.mark.usefixtures("no_onednn")
+def test_eager_calls_compile_nothing():
+    compiled._functions.cache_clear()
+    kernels.normalize_batch(tf.zeros((32, *LARGE)), None, None, EPSILON, -1)
+    assert compiled._functions.cache_info().currsize == 0
+
+
+@pytest.mark.parametrize(
+    ("onednn", "shape", "axis", "expected"),
+    [
+        (False, LARGE, -1, True),
+        (True, LARGE, -1, False),  # its kernel is faster
+        (True, (112, 112, 8), -1, True),  # but for so many values a channel that its sums are too long
+        (True, (8, 64, 64), 1, True),
+    ],
+)
+def test_what_is_compiled_depends_on_onednn(onednn, shape, axis, expected, monkeypatch):
+    monkeypatch.setattr(runtime, "has_onednn", lambda: onednn)
+    step = tf.function(lambda x: kernels.normalize_batch(x, None, None, EPSILON, axis)[0])
+    graph = step.get_concrete_function(tf.TensorSpec((None, *shape))).graph
+    assert bool(compiled_on_their_own(graph)) == expected
