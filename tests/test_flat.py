@@ -155,7 +155,7 @@ def in_a_graph_for_any_batch(x):
 
 
 @pytest.mark.parametrize("mean", [0.0, 1e4])
-@pytest.mark.parametrize("shape", [(8, 16), (1025, 3), (131072, 4), (3, 4, 4, 8), (2**14, 2, 2, 3)])
+@pytest.mark.parametrize("shape", [(8, 16), (1024, 3), (1025, 3), (131072, 4), (3, 4, 4, 8)])
 def test_small_samples_take_few_operations_and_keep_their_variance(shape, mean):
     x = np.random.default_rng(0).normal(mean, 1, shape).astype("float32")
     (y, moments, slope), operations = in_a_graph_for_any_batch(tf.constant(x))
