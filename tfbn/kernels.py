@@ -49,7 +49,8 @@ CANCELLATION_FREE_COUNT = 1600
 # From how many values of a sample on `flat` is compiled on its own. It is faster from fewer on, too, but
 # each shape takes 0.2 s to compile: with half as many DenseNet121 begins in 1.7 times Keras' time.
 LEAST_COMPILED_VALUES = 60_000
-LEAST_COMPILED_PLANE = 2**9, 2**14  # positions and values: of few channels the kernel is slower
+LEAST_COMPILED_PLANE = 2**9, 2**14  # positions and values: of large planes the kernel is slower
+LEAST_COMPILED_OF_FEW = 2**6, 2**13  # channels, of which networks have few numbers, and values
 LEAST_COMPILED_CHANNELS_FIRST = 2**12  # values, which would be transposed for the kernel, and back
 LEAST_COMPILED_BESIDE_ONEDNN = 2**13  # positions: many of them, and 131 072 values are a small batch
 MOST_PLAIN_VALUES = 2**16
@@ -140,8 +141,12 @@ def _is_worth_compiling(sizes: list[int], channel: int) -> bool:
         return values >= LEAST_COMPILED_CHANNELS_FIRST
     if runtime.has_onednn():
         return positions >= LEAST_COMPILED_BESIDE_ONEDNN
-    least_positions, least_values = LEAST_COMPILED_PLANE
-    return values >= (least_values if positions >= least_positions else LEAST_COMPILED_VALUES)
+    (few_channels, of_few), (plane, of_plane) = LEAST_COMPILED_OF_FEW, LEAST_COMPILED_PLANE
+    return (
+        values >= LEAST_COMPILED_VALUES
+        or (positions >= plane and values >= of_plane)
+        or (sizes[-1] <= few_channels and values >= of_few)
+    )
 
 
 def normalize_at_inference(
