@@ -191,6 +191,16 @@ def test_wide_moments_have_more_digits_than_float32(shape, axis, mean):
     np.testing.assert_allclose(moments.variance, want[1], rtol=1e-6)
 
 
+@pytest.mark.parametrize("mean", [0.0, 10.0, 1e3])
+@pytest.mark.parametrize("shape", [(50_000, 32), (8, 40, 40, 16)])
+def test_wide_moments_of_many_channels(shape, mean):
+    x = np.random.default_rng(0).normal(mean, 1, shape).astype("float32")
+    moments = wide_moments(x)
+    want = reference.moments(x, -1)
+    np.testing.assert_allclose(moments.mean, want[0], rtol=5e-8, atol=2e-7)
+    np.testing.assert_allclose(moments.variance, want[1], rtol=1e-6)
+
+
 @settings(max_examples=40)
 @given(sizes=st.lists(st.integers(0, 9), min_size=1, max_size=6), mean=st.sampled_from([0, 1e3, 1e6]))
 def test_moments_added_one_after_the_other_are_those_of_all_values(sizes, mean):

@@ -15,6 +15,7 @@ from .axes import Axis, channel_axes, reduction_axes
 from .sums import exact_sum
 
 TensorLike = Any
+FEW_CHANNELS = 8
 
 
 class Moments(NamedTuple):
@@ -57,19 +58,24 @@ def batch_moments(x: TensorLike, axis: Axis = -1) -> Moments:
 
 
 def wide_moments(x: TensorLike, axis: Axis = -1) -> Moments:
-    """`batch_moments` in float64, at about the price of float32.
+    """`batch_moments` in float64, at the price of float32.
 
-    Deviations from the rounded mean are exact or nearly so; their own mean, which is not 0, corrects it.
+    Deviations from the rounded mean are exact or nearly so. Where channels are few, as those of data
+    are, their own mean, which is not 0, corrects it: sums of blocks lose 1e-8 of it, which counts where
+    values are thousands of deviations from 0. With many channels that would take a quarter of the time.
     """
     x = widen(x)
-    axes, count = reduction_axes(axis, x.shape.rank), count_values(x, axis)
-    mean = tf.math.divide_no_nan(exact_sum(x, axes), count)
-    deviations = x - broadcast_along(mean, axis, x.shape.rank)
-    sums = exact_sum(deviations, axes), exact_sum(tf.square(deviations), axes)
-    rest, squares, mean, count = (tf.cast(part, tf.float64) for part in (*sums, mean, count))
-    rest = tf.math.divide_no_nan(rest, count)
+    axes, count = reduction_axes(axis, x.shape.rank), tf.cast(count_values(x, axis), tf.float64)
+    mean = tf.math.divide_no_nan(exact_sum(x, axes, tf.float64), count)
+    rounded = tf.cast(mean, x.dtype)
+    deviations = x - broadcast_along(rounded, axis, x.shape.rank)
+    rest = mean - tf.cast(rounded, tf.float64)
+    if rounded.shape.num_elements() <= FEW_CHANNELS:
+        rest = tf.math.divide_no_nan(exact_sum(deviations, axes, tf.float64), count)
+        mean = tf.cast(rounded, tf.float64) + rest
+    squares = exact_sum(tf.square(deviations), axes, tf.float64)
     variance = tf.math.divide_no_nan(squares, count) - tf.square(rest)
-    return Moments(mean + rest, tf.where(variance < 0, tf.zeros_like(variance), variance), count)
+    return Moments(mean, tf.where(variance < 0, tf.zeros_like(variance), variance), count)
 
 
 def count_values(x: TensorLike, axis: Axis = -1) -> tf.Tensor:

@@ -14,8 +14,8 @@ XLA_BLOCK = 1024  # the same where nothing but the first axis is summed and XLA 
 LONG = 2**16  # values of a sample; of twice as many that are alike XLA's sum errs by 1e-5
 
 
-def exact_sum(x: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
-    """Sum over `axes`, in `x`'s type, and with its digits.
+def exact_sum(x: tf.Tensor, axes: tuple[int, ...], dtype: tf.DType | None = None) -> tf.Tensor:
+    """Sum over `axes`, in `x`'s type unless `dtype` is another, and with its digits.
 
     TensorFlow adds a column of 100 000 float32 values one after the other, on a CPU, with a relative
     error of 1e-5 to 1e-4. Here parts are summed in `x`'s type, and the parts' sums in float64:
@@ -29,13 +29,13 @@ def exact_sum(x: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
     """
     xla = runtime.surely_inside_xla()
     if runtime.has_gpu():
-        return tf.reduce_sum(x, axes)
+        return tf.cast(tf.reduce_sum(x, axes), dtype or x.dtype)
     if xla and len(axes) > 1:
         first, *others = sorted(axes)
         total = tf.reduce_sum(sum_each(x, others), first)
     else:
         total = _sum_by_blocks(x, axes, XLA_BLOCK if xla else BLOCK)
-    return tf.cast(total, x.dtype)
+    return tf.cast(total, dtype or x.dtype)
 
 
 def sum_each(x: tf.Tensor, axes: Sequence[int]) -> tf.Tensor:

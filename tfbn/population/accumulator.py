@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from .. import kernels
+from .. import functional
 from ..batch_norms import AnyBatchNorm, has_call_of_its_own, layer_paths
 from ..moments import Moments, add_moments, unbiased_variance, weighted_moments, wide_moments
 
@@ -69,7 +69,7 @@ class MomentAccumulator:
             self._add(batch)
         if self.observes:
             return self._inference(inputs, mask)
-        outputs = kernels.normalize_at_inference(
+        outputs = functional.normalize(
             inputs, batch.mean, batch.variance, layer.beta, layer.gamma, layer.epsilon, layer.axis
         )
         return tf.cast(outputs, layer.compute_dtype)
