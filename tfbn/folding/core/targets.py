@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from .affine import Affine, CannotFoldError
 from .graph import Call
 
@@ -54,3 +56,31 @@ class FoldTarget(ABC):
         if first is None or any(affine is not None for affine in others):  # as of the states of an LSTM
             raise CannotFoldError(f"{call.op} can take it up for its first input alone")
         return self.input(call, first)
+
+
+def per_channel_map(
+    name: str, affine: Affine, axes: Sequence[int], shape: Sequence[int | None]
+) -> Affine:
+    """The map of a tensor of `shape`, flat, along its channel `axes`.
+
+    Args:
+        name: of the operation, for messages.
+
+    Raises:
+        CannotFoldError: it varies along another axis, or a size is not known.
+    """
+    others = [axis + 1 for axis in affine.axes if axis + 1 not in axes]
+    if others:
+        raise CannotFoldError(
+            f"it varies along axis {_listed(others)}, which is not the channel axis {_listed(axes)} of "
+            f"{name!r}; normalise that one"
+        )
+    sizes = [shape[axis] for axis in axes]
+    if affine.axes and None in sizes:
+        raise CannotFoldError(f"the size of axis {_listed(axes)} at {name!r} is not known")
+    full = [size if axis in axes and size else 1 for axis, size in enumerate(shape)][1:]
+    return Affine(*(np.broadcast_to(array, full).reshape(-1) for array in (affine.scale, affine.offset)))
+
+
+def _listed(axes: Sequence[int]) -> str:
+    return ", ".join(map(str, axes))

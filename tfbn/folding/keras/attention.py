@@ -12,9 +12,9 @@ import numpy as np
 from ...batch_norms import layer_paths
 from ..core.affine import Affine, CannotFoldError
 from ..core.graph import Call, Tensor
-from ..core.targets import PendingFold
+from ..core.targets import PendingFold, per_channel_map
 from .einsum import EinsumTarget, letters
-from .targets import LayerEdit, LayerTarget, check_weights, per_channel_map
+from .targets import LayerEdit, LayerTarget, check_weights
 
 # What is projected, and by which of the layers inside; by their names, for GroupQueryAttention has no
 # public attributes for them.
@@ -37,7 +37,7 @@ class AttentionTarget(LayerTarget):
             2,
         )  # axes of the kernel: which head, and which of its numbers
         axes = range(len(shape) - last.kernel.ndim + heads, len(shape))
-        return per_channel_map(call.op.origin, affine, axes, shape)
+        return per_channel_map(call.op.origin.name, affine, axes, shape)
 
     def input(self, call: Call, affine: Affine) -> Affine:
         return self.inputs(call, [affine])
@@ -54,7 +54,7 @@ class AttentionTarget(LayerTarget):
             source = name if name in tensors else "value"  # which is the key where none is given
             shape = tensors[source].shape
             affine = found[source] or Affine.identity(len(shape) - 1)
-            parts.append(per_channel_map(call.op.origin, affine, (len(shape) - 1,), shape))
+            parts.append(per_channel_map(call.op.origin.name, affine, (len(shape) - 1,), shape))
         scales, offsets = ([getattr(part, what) for part in parts] for what in ("scale", "offset"))
         return Affine(np.concatenate(scales), np.concatenate(offsets))
 

@@ -7,8 +7,8 @@ import keras
 from ..core.affine import Affine, CannotFoldError
 from ..core.graph import Call
 from ..core.kernel_arithmetic import ScaledKernel
-from ..core.targets import PendingFold
-from .targets import LayerEdit, LayerTarget, arrays, check_weights, per_channel_map
+from ..core.targets import PendingFold, per_channel_map
+from .targets import LayerEdit, LayerTarget, arrays, check_weights
 
 
 class EmbeddingTarget(LayerTarget):
@@ -18,7 +18,7 @@ class EmbeddingTarget(LayerTarget):
         layer = call.op.origin
         check_weights(layer)
         shape = call.outputs[0].shape
-        return per_channel_map(layer, affine, (len(shape) - 1,), shape)
+        return per_channel_map(layer.name, affine, (len(shape) - 1,), shape)
 
     def input(self, call: Call, affine: Affine) -> Affine:
         raise CannotFoldError(f"{call.op} takes its input as numbers of rows")

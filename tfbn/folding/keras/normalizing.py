@@ -11,8 +11,8 @@ from ...layer import BatchNorm
 from ..core.affine import Affine, CannotFoldError
 from ..core.graph import Call
 from ..core.kernel_arithmetic import round_to
-from ..core.targets import PendingFold
-from .targets import LayerEdit, LayerTarget, arrays, per_channel_map
+from ..core.targets import PendingFold, per_channel_map
+from .targets import LayerEdit, LayerTarget, arrays
 
 # The largest offset of normalised values that Rescaling may take up, beside their size of about 1.
 MOST_OFFSET = 8.0
@@ -29,7 +29,7 @@ class BatchNormTarget(LayerTarget):
 
     def output(self, call: Call, affine: Affine) -> Affine:
         layer, shape = call.op.origin, call.inputs[0].shape
-        return per_channel_map(layer, affine, channel_axes(layer.axis, len(shape)), shape)
+        return per_channel_map(layer.name, affine, channel_axes(layer.axis, len(shape)), shape)
 
     input = output
 
@@ -76,7 +76,7 @@ class RescalingTarget(LayerTarget):
                 f"{layer.name!r} reads its scale as channels first, as keras.config.image_data_format() "
                 "says now, and the folded model may be used where it says otherwise"
             )
-        return per_channel_map(layer, affine, (len(shape) - 1,), shape)
+        return per_channel_map(layer.name, affine, (len(shape) - 1,), shape)
 
     def write(self, layer: keras.layers.Layer, pending: PendingFold) -> LayerEdit:
         own = (np.atleast_1d(np.asarray(given, "float64")) for given in (layer.scale, layer.offset))
@@ -95,7 +95,7 @@ class NormalizationTarget(LayerTarget):
         if (affine.scale <= 0).any():
             raise CannotFoldError(f"{call.op} cannot take up a scale that is not positive")
         shape = call.inputs[0].shape
-        return per_channel_map(call.op.origin, affine, (len(shape) - 1,), shape)
+        return per_channel_map(call.op.origin.name, affine, (len(shape) - 1,), shape)
 
     input = output
 

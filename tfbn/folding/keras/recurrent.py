@@ -11,8 +11,8 @@ import numpy as np
 from ..core.affine import Affine, CannotFoldError
 from ..core.graph import Call
 from ..core.kernel_arithmetic import KernelLayout
-from ..core.targets import PendingFold
-from .targets import LayerEdit, LayerTarget, arrays, check_weights, own_configuration, per_channel_map
+from ..core.targets import PendingFold, per_channel_map
+from .targets import LayerEdit, LayerTarget, arrays, check_weights, own_configuration
 
 L = keras.layers
 _LAYOUT = KernelLayout("kernel", (-1,), ("kernel", -2))
@@ -40,7 +40,7 @@ class RecurrentTarget(LayerTarget):
                     f"{call.op} is called with training=True and drops values at random"
                 )
         shape = call.inputs[0].shape
-        return per_channel_map(layer, affine, (len(shape) - 1,), shape)
+        return per_channel_map(layer.name, affine, (len(shape) - 1,), shape)
 
     def write(self, layer: keras.layers.Layer, pending: PendingFold) -> LayerEdit:
         weights: dict[str, Any] = arrays(layer)

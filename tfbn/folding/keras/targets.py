@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from ..core.affine import Affine, CannotFoldError
 from ..core.graph import Call, Op
 from ..core.kernel_arithmetic import KernelLayout, ScaledKernel
 from ..core.propagation import check_no_offset, check_not_negative
-from ..core.targets import FoldTarget, PendingFold
+from ..core.targets import FoldTarget, PendingFold, per_channel_map
 
 HOMOGENEOUS = (keras.activations.relu, keras.activations.leaky_relu)
 
@@ -96,7 +96,7 @@ class KernelTarget(LayerTarget):
                 f"{CONVERT}"
             )
         axis = 1 if first else len(shape) - 1
-        return per_channel_map(layer, affine, (axis,), shape)
+        return per_channel_map(layer.name, affine, (axis,), shape)
 
 
 def named_weights(layer: keras.layers.Layer) -> dict[str, Any]:
@@ -123,27 +123,6 @@ def cannot_be_made_anew(layer: keras.layers.Layer, error: Exception) -> CannotFo
     return CannotFoldError(f"{layer.name!r} cannot be made anew: {one_line(error)}")
 
 
-def per_channel_map(
-    layer: keras.layers.Layer, affine: Affine, axes: Sequence[int], shape: Sequence[int | None]
-) -> Affine:
-    """The map of a tensor of `shape`, flat, along its channel `axes`.
-
-    Raises:
-        CannotFoldError: it varies along another axis, or a size is not known.
-    """
-    others = [axis + 1 for axis in affine.axes if axis + 1 not in axes]
-    if others:
-        raise CannotFoldError(
-            f"it varies along axis {_listed(others)}, which is not the channel axis {_listed(axes)} of "
-            f"{layer.name!r}; normalise that one"
-        )
-    sizes = [shape[axis] for axis in axes]
-    if affine.axes and None in sizes:
-        raise CannotFoldError(f"the size of axis {_listed(axes)} at {layer.name!r} is not known")
-    full = [size if axis in axes and size else 1 for axis, size in enumerate(shape)][1:]
-    return Affine(*(np.broadcast_to(array, full).reshape(-1) for array in (affine.scale, affine.offset)))
-
-
 def check_weights(layer: keras.layers.Layer) -> None:
     if getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False):
         raise CannotFoldError(
@@ -168,7 +147,3 @@ def check_activation(op: Op, affine: Affine) -> None:
         check_not_negative(op, affine)
     except CannotFoldError as reason:
         raise CannotFoldError(f"{own}, and {reason}") from None
-
-
-def _listed(axes: Sequence[int]) -> str:
-    return ", ".join(map(str, axes))

@@ -1,0 +1,53 @@
+"""Fold a frozen graph: read it, plan, compute every constant, and only then change it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..core.plan import Plan, make_plan
+from ..report import FoldEntry, FoldReport
+from .facts import Facts
+from .nodes import GraphDef, Nodes, Source
+from .read import read
+from .write import write
+
+
+def fold_graph(
+    definition: GraphDef, inputs: Sequence[str], outputs: Sequence[str]
+) -> tuple[GraphDef, FoldReport]:
+    """Remove the batch norms of a frozen graph that can be removed exactly, as `tfbn.fold`.
+
+    Batch norms are `FusedBatchNorm` nodes that are not in training, and products and sums with constants
+    for each channel. Tensors keep their names.
+
+    Args:
+        definition: a graph whose weights are constants. It is not changed.
+        inputs: names of tensors that are fed, `"input:0"`.
+        outputs: names of tensors that are fetched.
+
+    Returns:
+        Another graph, of what leads to the outputs, and the report, in which names of nodes stand for
+        paths of layers.
+    """
+    feeds = [Source.of(name).node for name in inputs]
+    nodes = Nodes(definition, map(Source.of, outputs))
+    nodes = Nodes(nodes.definition(feeds), nodes.keep)
+    facts = Facts(nodes)
+    facts.compute(
+        source
+        for node in nodes
+        if not facts.is_constant(Source(node.name, 0))
+        for source in nodes.inputs(node)
+    )
+    plan = make_plan(read(nodes, facts), {})
+    write(nodes, facts, plan)
+    return nodes.definition(feeds), _report(plan)
+
+
+def _report(plan: Plan) -> FoldReport:
+    entries = [
+        FoldEntry(op.name, op.kind, tuple(target.name for target in plan.final_targets(op)))
+        for op in plan.into
+    ]
+    entries += [FoldEntry(op.name, op.kind, reason=reason) for op, reason in plan.reasons.items()]
+    return FoldReport(tuple(entries))

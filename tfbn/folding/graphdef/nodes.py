@@ -1,0 +1,121 @@
+"""A GraphDef that can be changed: nodes by name, who reads what, constants."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import tensorflow as tf
+
+GraphDef: TypeAlias = Any  # tf.compat.v1.GraphDef; protocol buffers have no types
+
+
+class Source(NamedTuple):
+    """A tensor: the name of the node that makes it, and which of its outputs it is."""
+
+    node: str
+    output: int
+
+    @classmethod
+    def of(cls, text: str) -> Source:
+        """Read `name`, or `name:1`."""
+        name, _, number = text.partition(":")
+        return cls(name, int(number or 0))
+
+    def __str__(self) -> str:
+        return f"{self.node}:{self.output}" if self.output else self.node
+
+
+def attribute(node: Any, name: str) -> Any:
+    """An attribute of a node, an empty one where it has none; `node.attr[name]` would make one."""
+    return node.attr[name] if name in node.attr else tf.compat.v1.AttrValue()
+
+
+class Nodes:
+    """The nodes of a graph.
+
+    Attributes:
+        by_name: all of them.
+        keep: the tensors that somebody fetches.
+    """
+
+    def __init__(self, definition: GraphDef, keep: Iterable[Source]) -> None:
+        self.by_name: dict[str, Any] = {node.name: node for node in definition.node}
+        self.keep = list(keep)
+        self._library, self._versions = definition.library, definition.versions
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(list(self.by_name.values()))
+
+    def inputs(self, node: Any) -> list[Source]:
+        """The tensors that a node reads, in order; not what it only waits for."""
+        return [Source.of(text) for text in node.input if not text.startswith("^")]
+
+    def set_input(self, node: Any, number: int, source: Source) -> None:
+        node.input[number] = str(source)
+
+    def readers(self) -> dict[Source, list[Any]]:
+        """The nodes that read each tensor, once for each time."""
+        found = defaultdict(list)
+        for node in self:
+            for source in self.inputs(node):
+                found[source].append(node)
+        return found
+
+    def add_constant(self, name: str, value: np.ndarray) -> Source:
+        """Add a constant, under a name that is not taken."""
+        node = tf.compat.v1.NodeDef(name=self._free(name), op="Const")
+        node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value))
+        node.attr["dtype"].type = tf.as_dtype(value.dtype).as_datatype_enum
+        return self._added(node)
+
+    def add(
+        self, name: str, op: str, inputs: Iterable[Source], like: Any, **attributes: bytes
+    ) -> Source:
+        """Add an operation of one type of tensors, which `like` has, too, at its place."""
+        node = tf.compat.v1.NodeDef(name=self._free(name), op=op, device=like.device)
+        node.input.extend(map(str, inputs))
+        node.attr["T"].CopyFrom(like.attr["T"])
+        for key, value in attributes.items():
+            node.attr[key].s = value
+        return self._added(node)
+
+    def rename(self, node: Any, name: str) -> None:
+        """Give a node another name; readers go on reading the old one, which is free then."""
+        del self.by_name[node.name]
+        node.name = self._free(name)
+        self.by_name[node.name] = node
+
+    def become_identity(self, node: Any, source: Source) -> None:
+        """Let a node hand on another tensor of the type that it has itself."""
+        waits = [text for text in node.input if text.startswith("^")]
+        kind = node.attr["T"].type
+        self.replace(node, "Identity", [source], waits)
+        node.attr["T"].type = kind
+
+    def replace(self, node: Any, op: str, inputs: Iterable[Source], waits: Iterable[str] = ()) -> None:
+        """Make another operation of a node, under its name and without attributes."""
+        node.op = op
+        node.ClearField("attr")
+        node.ClearField("input")
+        node.input.extend([*map(str, inputs), *waits])
+
+    def definition(self, feeds: Iterable[str]) -> GraphDef:
+        """What is left of the graph: what leads to the tensors that are kept, and the nodes fed."""
+        whole = tf.compat.v1.GraphDef(library=self._library, versions=self._versions)
+        whole.node.extend(self.by_name.values())
+        wanted = {source.node for source in self.keep} | set(feeds)
+        return tf.compat.v1.graph_util.extract_sub_graph(whole, sorted(wanted))
+
+    def _added(self, node: Any) -> Source:
+        self.by_name[node.name] = node
+        return Source(node.name, 0)
+
+    def _free(self, name: str) -> str:
+        taken, number = name, 0
+        while taken in self.by_name:
+            number += 1
+            taken = f"{name}_{number}"
+        return taken
