@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import tensorflow as tf
 
@@ -24,6 +25,30 @@ def has_onednn() -> bool:
     except ImportError:
         return False
     return bool(_pywrap_util_port.IsMklEnabled())
+
+
+def freeze(function: Any) -> Any:
+    """A concrete function with its variables made constants, and the functions that it calls inlined.
+
+    Private TensorFlow API, used here only: the public one is for sessions. Where it no longer exists,
+    `tests/test_runtime.py` fails by name.
+
+    Raises:
+        ImportError: this TensorFlow does not have it.
+    """
+    from tensorflow.python.framework.convert_to_constants import (  # noqa: PLC0415
+        convert_variables_to_constants_v2,
+    )
+
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")  # it warns of collections of the graph, which nobody asked for
+    try:
+        return convert_variables_to_constants_v2(
+            function, lower_control_flow=False, aggressive_inlining=True
+        )
+    finally:
+        logger.setLevel(level)
 
 
 def in_function() -> bool:

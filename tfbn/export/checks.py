@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -25,9 +25,19 @@ def check_repeatable(servable: Servable, rtol: float) -> None:
     """
     inputs, outputs = servable.batches[0]
     # Every first run starts with the same seeds, so that only a second one can differ.
-    name, relative = largest_difference(servable.run(inputs, times=2), outputs)
+    check_same(servable.run(inputs, times=2), outputs, rtol, servable.random_layers)
+
+
+def check_same(
+    again: NamedArrays, outputs: NamedArrays, rtol: float, drawing: Sequence[str] = ()
+) -> None:
+    """Refuse outputs that are others in a second run.
+
+    Args:
+        drawing: layers that draw random numbers.
+    """
+    name, relative = largest_difference(again, outputs)
     if relative > rtol:
-        drawing = servable.random_layers
         by = f" The layers {join_some(drawing)} draw random numbers." if drawing else ""
         raise ValueError(
             f"The model's {name} is random: two runs on the same samples differ by {relative:.2g} "

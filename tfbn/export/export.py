@@ -16,6 +16,7 @@ from ..files.atomic import staged
 from ..moving_statistics import warn_if_never_updated
 from ..population.observe import warn_if_far
 from . import checks, formats
+from .graphs import export_graph, is_source, open_source
 from .report import ExportReport, SpecsByName
 from .servable import check_model, from_keras, in_place_of
 
@@ -31,6 +32,8 @@ def export(
     freeze: bool | None = None,
     input_names: Sequence[str] | None = None,
     format: str | None = None,
+    inputs: Sequence[str] | None = None,
+    outputs: Sequence[str] | None = None,
 ) -> ExportReport:
     """Write a model as a SavedModel, LiteRT, ONNX or OpenVINO, checked against it on sample inputs.
 
@@ -54,7 +57,10 @@ def export(
     dictionary; nested ones by their path, `y_0`.
 
     Args:
-        model: a built Keras model; with `fold=True`, one that `tfbn.fold` takes. It is not changed.
+        model: a built Keras model; with `fold=True`, one that `tfbn.fold` takes. Or what TensorFlow
+            serves, folded in its graph: the path of a SavedModel (of TensorFlow 1, too), all of whose
+            signatures are kept and compared, or of a frozen graph; a `tf.Module`, `tf.function` or
+            concrete function with an input signature. It is not changed.
         path: the local directory or file to write. Its parents are made.
         fold: whether to fold batch norms first.
         overwrite: whether a file that is already there may be replaced, or a SavedModel with nothing
@@ -73,6 +79,8 @@ def export(
         input_names: the signature's names of the inputs, in the model's order: those that clients of
             another export use, for instance (Keras' own calls an unnamed one `input_layer`).
         format: `"tf_saved_model"`, `"litert"`, `"onnx"` or `"openvino"`, unless the path says it.
+        inputs, outputs: the tensors of a frozen graph that it takes and gives, `["input:0"]`; where its
+            placeholders are the inputs, and one tensor is read by nothing, they need not be told.
 
     Returns:
         An `ExportReport`.
@@ -94,8 +102,12 @@ def export(
     """
     file_format = formats.chosen(path, format, freeze)
     target = file_format.check_target(path, overwrite)
-    check_built(model, "export", "export")
     _check_tolerance(atol, rtol)
+    if is_source(model):
+        _refuse_input_names(input_names)
+        signatures = open_source(model, inputs, outputs)
+        return export_graph(signatures, file_format, target, fold, overwrite, atol, rtol, samples)
+    check_built(model, "export", "export")
     file_format.check_weights(model)
     check_model(model)
     # A layer around TF1 code warns by itself.
@@ -149,6 +161,14 @@ def _kept_to_train(
     )
     kept = (replace(entry, into=(), reason=entry.reason or why) for entry in report.entries)
     return replace(report, entries=tuple(kept))
+
+
+def _refuse_input_names(input_names: Sequence[str] | None) -> None:
+    if input_names is not None:
+        raise ValueError(
+            "input_names= names the inputs of Keras models; those of other sources keep their names. "
+            "Leave it out."
+        )
 
 
 def _check_tolerance(atol: float, rtol: float | None) -> None:

@@ -81,10 +81,14 @@ def unfrozen_because(owner: Any, freeze: bool | None) -> str:
     Raises:
         ValueError: `freeze` is true, and they are too large for that.
     """
-    size = size_of(owner)
+    return reason_for(size_of(owner), freeze, repr(owner.name))
+
+
+def reason_for(size: int, freeze: bool | None, what: str) -> str:
+    """See `unfrozen_because`; `size` is that of the weights of `what`, in bytes."""
     if freeze and size > GRAPHDEF_LIMIT_BYTES:
         raise ValueError(
-            f"The weights of {owner.name!r} are {size / 1e9:.1f} GB, and a SavedModel's graph holds at "
+            f"The weights of {what} are {size / 1e9:.1f} GB, and a SavedModel's graph holds at "
             f"most {GRAPHDEF_LIMIT_BYTES / 1e9:.1f} GB of constants. Leave freeze= out."
         )
     if freeze is False:

@@ -94,15 +94,19 @@ class Servable:
         return {spec.name: array for spec, array in pairs}
 
     def output_variation(self) -> float | None:
-        """How far apart the samples' outputs are, relative to their size, where they vary least.
+        """See `output_variation`."""
+        return output_variation(self.batches[0].outputs)
 
-        `None` if there is one sample only, or no output is a number.
-        """
-        outputs = self.batches[0].outputs.values()
-        arrays = [wide(array) for array in outputs if is_number(array) and array.ndim]
-        several = [array for array in arrays if len(array) > 1]
-        apart = (max_abs(array - array[:1]) / (max_abs(array) or 1.0) for array in several)
-        return min(apart, default=None)
+
+def output_variation(outputs: NamedArrays) -> float | None:
+    """How far apart the samples' outputs are, relative to their size, where they vary least.
+
+    `None` if there is one sample only, or no output is a number.
+    """
+    arrays = [wide(array) for array in outputs.values() if is_number(array) and array.ndim]
+    several = [array for array in arrays if len(array) > 1]
+    apart = (max_abs(array - array[:1]) / (max_abs(array) or 1.0) for array in several)
+    return min(apart, default=None)
 
 
 def check_model(model: object) -> None:

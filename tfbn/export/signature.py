@@ -27,7 +27,7 @@ def input_specs(tensors: Any, chosen: Sequence[str] | None = None) -> Any:
     """
     inputs = tf.nest.flatten(tensors)
     if chosen is None:
-        names = _own_names(inputs)
+        names = own_names(inputs)
     else:
         _check_names(chosen, len(inputs))
         names = list(chosen)
@@ -38,8 +38,11 @@ def input_specs(tensors: Any, chosen: Sequence[str] | None = None) -> Any:
     return tf.nest.pack_sequence_as(tensors, specs)
 
 
-def _own_names(inputs: list[Any]) -> list[str]:
-    """TensorFlow makes them Python arguments, and compares them without regard to case."""
+def own_names(inputs: Sequence[Any]) -> list[str]:
+    """The names of tensors as those of inputs.
+
+    TensorFlow makes them Python arguments, and compares them without regard to case.
+    """
     names: list[str] = []
     for tensor in inputs:
         name = getattr(tensor, "name", None)
@@ -81,5 +84,8 @@ def outputs_by_name(outputs: Any, name: str = "") -> dict[str, tf.Tensor]:
 
 
 def specs_by_name(tensors: dict[str, tf.TensorSpec]) -> SpecsByName:
-    """Shape and type by name."""
-    return {name: (tuple(spec.shape), spec.dtype.name) for name, spec in sorted(tensors.items())}
+    """Shape and type by name; of an unknown rank `(None,)`."""
+    return {
+        name: (tuple(spec.shape) if spec.shape.rank is not None else (None,), spec.dtype.name)
+        for name, spec in sorted(tensors.items())
+    }

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,7 +17,7 @@ from ...messages import one_line
 from .. import freezing
 from ..report import ExportError
 from ..servable import Servable
-from .format import Reloaded, local
+from .format import SIGNATURE, Reloaded, local
 from .savedmodel import SavedModel
 
 
@@ -31,6 +32,7 @@ class Converted(ABC):
     name: str
     telling: tuple[str, ...]
     limit: int | None = freezing.GRAPHDEF_LIMIT_BYTES
+    freeze = True  # there are no variables in it
     remedy = "fold=False to see whether folding does it, or allow more"
 
     @abstractmethod
@@ -70,10 +72,14 @@ class Converted(ABC):
         return ()
 
     def write(self, servable: Servable, path: Path) -> str:
+        self.write_from(partial(SavedModel(freeze=False).write, servable), path)
+        return ""
+
+    def write_from(self, save: Callable[[Path], Any], path: Path) -> None:
         # Beside the file, where there is room and what a killed process leaves is removed.
         with TemporaryDirectory(dir=path.parent) as folder:
             saved = Path(folder) / "saved"
-            SavedModel(freeze=False).write(servable, saved)
+            save(saved)
             try:
                 with self._quoted():
                     self.convert(saved, path)
@@ -82,9 +88,12 @@ class Converted(ABC):
                     f"The {self.name} file cannot be written. Make room, or choose another path. The "
                     f"system says: {one_line(error)}"
                 ) from error
-        return ""
 
-    def reload(self, path: Path) -> Reloaded:
+    def holds(self, signature: str) -> bool:
+        return signature == SIGNATURE
+
+    def reload(self, path: Path, signature: str = SIGNATURE) -> Reloaded:
+        assert self.holds(signature), signature
         with self._quoted():
             loaded = self.load(path)
         for name, (shape, _) in loaded.inputs.items():

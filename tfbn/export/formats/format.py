@@ -11,6 +11,9 @@ from ...compare import NamedArrays
 from ..report import SpecsByName
 from ..servable import Servable
 
+# The signature that is written and reloaded, of a Keras model.
+SIGNATURE = "serving_default"
+
 
 class Reloaded(NamedTuple):
     """What was written, read again.
@@ -30,11 +33,15 @@ class Format(Protocol):
 
     Attributes:
         name: what messages and the report call it.
+        freeze: whether weights become constants, as `tfbn.export` takes it.
         remedy: what to try where the outputs differ, as the end of "Try …".
     """
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def freeze(self) -> bool | None: ...
 
     @property
     def remedy(self) -> str: ...
@@ -71,8 +78,14 @@ class Format(Protocol):
             OSError: the system refuses it.
         """
 
-    def reload(self, path: Path) -> Reloaded:
-        """Read what was written, with the format's own runtime."""
+    def write_from(self, save: Callable[[Path], Any], path: Path) -> None:
+        """Write what `save` writes as a SavedModel; see `write`."""
+
+    def holds(self, signature: str) -> bool:
+        """Whether what is written has a signature of the name, of several that are there."""
+
+    def reload(self, path: Path, signature: str = SIGNATURE) -> Reloaded:
+        """Read a signature of what was written, with the format's own runtime."""
 
 
 def local(path: str | os.PathLike[str]) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,11 @@ import tensorflow as tf
 
 from ...compare import NamedArrays
 from ...messages import one_line
-from .. import freezing, signature
+from .. import freezing
 from ..report import ExportError
 from ..servable import Servable
-from .format import Reloaded, local
-
-# The signature that is written and reloaded.
-SIGNATURE = "serving_default"
+from ..signature import outputs_by_name, specs_by_name
+from .format import SIGNATURE, Reloaded, local
 
 # What a SavedModel's folder may hold. A directory that contains anything else is not overwritten.
 FILES = {"saved_model.pb", "saved_model.pbtxt", "fingerprint.pb", "keras_metadata.pb"}
@@ -53,7 +51,7 @@ class SavedModel:
             outputs = servable.call(inputs)
             inside = outputs.values() if isinstance(outputs, Mapping) else outputs
             nested = isinstance(outputs, (Mapping, list, tuple)) and any(map(tf.nest.is_nested, inside))
-            return signature.outputs_by_name(outputs) if nested else outputs
+            return outputs_by_name(outputs) if nested else outputs
 
         archive, reason = freezing.archive(servable, serve, self.freeze)
         with _quiet():
@@ -66,8 +64,14 @@ class SavedModel:
                 ) from error
         return reason
 
-    def reload(self, path: Path) -> Reloaded:
-        loaded = tf.saved_model.load(str(path)).signatures[SIGNATURE]
+    def write_from(self, save: Callable[[Path], Any], path: Path) -> None:
+        save(path)
+
+    def holds(self, signature: str) -> bool:
+        return True
+
+    def reload(self, path: Path, signature: str = SIGNATURE) -> Reloaded:
+        loaded = tf.saved_model.load(str(path)).signatures[signature]
 
         def run(arrays: NamedArrays) -> NamedArrays:
             try:
@@ -82,8 +86,8 @@ class SavedModel:
 
         return Reloaded(
             run=run,
-            inputs=signature.specs_by_name(loaded.structured_input_signature[1]),
-            outputs=signature.specs_by_name(loaded.structured_outputs),
+            inputs=specs_by_name(loaded.structured_input_signature[1]),
+            outputs=specs_by_name(loaded.structured_outputs),
         )
 
 

@@ -22,8 +22,13 @@ class Facts:
 
     def __init__(self, nodes: Nodes) -> None:
         self._graph = tf.Graph()
+        definition = nodes.definition(node.name for node in nodes)
+        for node in definition.node:  # what one waits for says nothing of its value
+            tensors = [text for text in node.input if not text.startswith("^")]
+            del node.input[:]
+            node.input.extend(tensors)
         with self._graph.as_default():
-            tf.graph_util.import_graph_def(nodes.definition(node.name for node in nodes), name="")
+            tf.graph_util.import_graph_def(definition, name="")
         self._constant = self._constants()
         self._values: dict[Source, np.ndarray] = {}
 

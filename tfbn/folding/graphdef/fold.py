@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
+from ..core.graph import Op
 from ..core.plan import Plan, make_plan
 from ..report import FoldEntry, FoldReport
 from .facts import Facts
 from .nodes import GraphDef, Nodes, Source
 from .read import read
 from .write import write
+
+CALLS = re.compile(r"^(?:(?:Stateful)?PartitionedCall(?:_\d+)?/)+")
 
 
 def fold_graph(
@@ -44,10 +48,14 @@ def fold_graph(
     return nodes.definition(feeds), _report(plan)
 
 
+def _path(op: Op) -> str:
+    """The name without those of the calls around it, which say nothing."""
+    return CALLS.sub("", op.name)
+
+
 def _report(plan: Plan) -> FoldReport:
     entries = [
-        FoldEntry(op.name, op.kind, tuple(target.name for target in plan.final_targets(op)))
-        for op in plan.into
+        FoldEntry(_path(op), op.kind, tuple(map(_path, plan.final_targets(op)))) for op in plan.into
     ]
-    entries += [FoldEntry(op.name, op.kind, reason=reason) for op, reason in plan.reasons.items()]
+    entries += [FoldEntry(_path(op), op.kind, reason=reason) for op, reason in plan.reasons.items()]
     return FoldReport(tuple(entries))

@@ -47,10 +47,13 @@ class _Reader:
         op = Op(unit.last.name, "+".join(node.op for node in unit.nodes), unit)
         arguments, attributes = self._equip(op, unit, sources)
         given = [self._tensor(sources[it]) if isinstance(it, Input) else it for it in arguments]
-        made = [Source(unit.last.name, number) for number in range(self.facts.outputs(unit.last.name))]
+        number = self.facts.outputs(unit.last.name)
+        if isinstance(unit, FusedUnit):  # nothing reads the others
+            number = 1
+        made = [Source(unit.last.name, output) for output in range(number)]
         call = Call(op, given, self.facts.dtype(made[0]) if made else "", attributes=attributes)
         call.obstacle = self._obstacle(
-            unit, [*(sources[it] for it in arguments if isinstance(it, Input)), *made]
+            unit, [*(sources[it] for it in arguments if isinstance(it, Input)), *made[:1]]
         )
         # One call for each part that a node splits its tensor into.
         apart = [[source] for source in made] if op.kind == "Split" and op.rule is not None else [made]

@@ -1,0 +1,115 @@
+"""One function of named tensors with its weights made constants, and folded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from ...folding import FoldReport
+from ...folding.graphdef import fold_graph
+from ...messages import join_some, one_line
+from ...runtime import freeze
+from .signatures import inputs_of, of_named
+
+# They run code that is not in the graph.
+NOT_IN_THE_GRAPH = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
+WRITES = ("Assign", "ResourceScatter", "ResourceApply", "ResourceSparseApply")
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A function as a graph whose weights are constants.
+
+    Attributes:
+        definition: the graph.
+        inputs: names of the tensors that it is fed, and behind them of those that it captures.
+        captured: the tables and other resources for the latter.
+        specs: of the inputs, by name.
+        outputs: names of its results' tensors, by the results' names.
+        fold: what became of the batch norms; `None` if they were left alone.
+    """
+
+    definition: Any
+    inputs: list[str]
+    captured: list[tf.Tensor]
+    specs: dict[str, tf.TensorSpec]
+    outputs: dict[str, str]
+    fold: FoldReport | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the constants."""
+        return sum(len(node.attr["value"].tensor.tensor_content) for node in self.constants)
+
+    @property
+    def constants(self) -> list[Any]:
+        return [node for node in self.definition.node if node.op == "Const"]
+
+    def concrete(self, definition: Any, fed: dict[str, Any]) -> Any:
+        """The function of named tensors, with some of its graph's tensors fed by calls of `fed`."""
+
+        def serve(**named: tf.Tensor) -> dict[str, tf.Tensor]:
+            # As tensors of the graph that is being built, which a graph can be imported with.
+            resources = [tf.raw_ops.Identity(input=tensor) for tensor in self.captured]
+            values = [*(named[name] for name in self.specs), *resources]
+            given = dict(zip(self.inputs, values, strict=True))
+            given |= {name: value() for name, value in fed.items()}
+            wanted = list(self.outputs.values())
+            found = tf.graph_util.import_graph_def(definition, given, wanted, name="")
+            return dict(zip(self.outputs, found, strict=True))
+
+        return of_named(serve, self.specs)
+
+
+def frozen(function: Any, fold: bool, what: str) -> Frozen:
+    """Make a function's weights constants, and fold its batch norms.
+
+    Args:
+        function: a concrete function of named tensors.
+        what: it is, for messages.
+
+    Raises:
+        ValueError: its weights cannot be constants.
+    """
+    specs = inputs_of(function)
+    whole = of_named(function, specs)  # without what a graph of TensorFlow 1 has beside its nodes
+    _check_operations(whole.graph, what)
+    try:
+        made = freeze(whole)
+    except Exception as error:  # of TensorFlow's, of any kind
+        raise ValueError(
+            f"The weights of {what} cannot be made constants. TensorFlow says: {one_line(error)}"
+        ) from error
+    own = dict(
+        zip(
+            (tensor.op.name for tensor in whole.inputs[len(specs) :]), whole.captured_inputs, strict=True
+        )
+    )
+    by_name = {tensor.op.name: tensor.name for tensor in made.inputs}
+    fed, captured = ([by_name[name] for name in names if name in by_name] for names in (specs, own))
+    outputs = dict(
+        zip(sorted(function.structured_outputs), (tensor.name for tensor in made.outputs), strict=True)
+    )
+    definition, report = made.graph.as_graph_def(), None
+    if fold:
+        definition, report = fold_graph(definition, [*fed, *captured], [*outputs.values()])
+    resources = [own[name.split(":")[0]] for name in captured]
+    return Frozen(definition, [*fed, *captured], resources, specs, outputs, report)
+
+
+def _check_operations(graph: tf.Graph, what: str) -> None:
+    definition = graph.as_graph_def()
+    inside = (node for function in definition.library.function for node in function.node_def)
+    kinds = {node.op for node in (*definition.node, *inside)}
+    if found := sorted(kinds & NOT_IN_THE_GRAPH):
+        raise ValueError(
+            f"{what} calls Python code ({join_some(found)}: tf.py_function or tf.numpy_function), which "
+            "no export holds. Write that part in TensorFlow."
+        )
+    if found := sorted(kind for kind in kinds if kind.startswith(WRITES)):
+        raise ValueError(
+            f"{what} writes to variables when it is called ({join_some(found)}), so its weights cannot "
+            "be constants. Export a function that reads them only."
+        )

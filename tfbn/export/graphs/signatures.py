@@ -1,0 +1,43 @@
+"""What a source serves, whatever it was: functions of named tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import tensorflow as tf
+
+PREDICT = "tensorflow/serving/predict"
+
+
+@dataclass(frozen=True)
+class Signatures:
+    """Functions of named tensors, by the names of their signatures.
+
+    Attributes:
+        name: what messages call the source.
+        functions: concrete functions that take named tensors and return a dictionary.
+        holder: what has their tables and files.
+        methods: the method names that TensorFlow Serving finds them by, where they are not `PREDICT`.
+    """
+
+    name: str
+    functions: Mapping[str, Any]
+    holder: Any = None
+    methods: Mapping[str, str] = field(default_factory=dict)
+
+
+def inputs_of(function: Any) -> dict[str, tf.TensorSpec]:
+    """The named inputs of a function of `Signatures`."""
+    return dict(function.structured_input_signature[1])
+
+
+def of_named(function: Any, specs: Mapping[str, tf.TensorSpec]) -> Any:
+    """A Python function of named tensors, traced."""
+
+    def serve(**named: tf.Tensor) -> dict[str, tf.Tensor]:
+        outputs: dict[str, tf.Tensor] = function(**named)
+        return outputs
+
+    return tf.function(serve, autograph=False).get_concrete_function(**specs)
