@@ -16,7 +16,7 @@ from ..files.atomic import staged
 from ..moving_statistics import warn_if_never_updated
 from ..population.observe import warn_if_far
 from . import checks, formats
-from .graphs import export_graph, is_source, open_source
+from .graphs import export_graph, in_its_graph, is_source, open_source
 from .report import ExportReport, SpecsByName
 from .servable import check_model, from_keras, in_place_of
 
@@ -113,7 +113,7 @@ def export(
     # A layer around TF1 code warns by itself.
     warn_if_never_updated(batch_norms(model, inside=False))
     with staged(target, overwrite, file_format.beside(target)) as staging_path:
-        folded, fold_report = folding.fold(model) if fold else (model, None)
+        folded, fold_report = _folded(model) if fold else (model, None)
         given = from_keras(model, samples, input_names)
         checks.check_repeatable(given, given.rtol)
         if samples is not None:
@@ -122,7 +122,14 @@ def export(
             fold_report = kept
         if fold_report is None or not fold_report.folded:
             folded = model  # which needs no copy
-        reason = file_format.write(in_place_of(given, folded), staging_path)
+        servable, in_graph = in_place_of(given, folded), None
+        if fold_report is not None and not given.in_training:
+            in_graph = in_its_graph(servable, fold_report)
+        if in_graph is not None:
+            fold_report = in_graph.report
+            reason = in_graph.write(file_format, staging_path)
+        else:
+            reason = file_format.write(servable, staging_path)
         reloaded = file_format.reload(staging_path)
         absolute, relative = checks.check_reloaded(
             reloaded.run, given, atol, given.rtol if rtol is None else rtol, file_format
@@ -147,6 +154,19 @@ def export(
 def _of_names(specs: SpecsByName, names: Collection[str]) -> SpecsByName:
     """Without the other names of tensors that have several, as an input that is an output, too, has."""
     return {name: spec for name, spec in specs.items() if name in names}
+
+
+def _folded(model: keras.Model) -> tuple[keras.Model, folding.FoldReport]:
+    """See `tfbn.fold`; a model whose graph it cannot read stays as it is, with the reason."""
+    try:
+        return folding.fold(model)
+    except TypeError as error:
+        reason = str(error)
+    entries = (
+        folding.FoldEntry(path, type(layer).__name__, reason=reason, hidden=True)
+        for path, layer in batch_norms(model).items()
+    )
+    return model, folding.FoldReport(tuple(entries))
 
 
 def _kept_to_train(

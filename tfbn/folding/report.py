@@ -16,12 +16,14 @@ class FoldEntry:
         kind: the name of its class.
         into: paths of the layers that took it up; empty if it stays.
         reason: why it stays, and what would let it go; `None` if it was folded.
+        hidden: whether it stays because it is inside code that Keras cannot show as a graph.
     """
 
     path: str
     kind: str
     into: tuple[str, ...] = ()
     reason: str | None = None
+    hidden: bool = False
 
 
 @dataclass(frozen=True)

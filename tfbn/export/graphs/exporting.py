@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ def export_graph(
         name: frozen(function, fold, f"the signature {name!r}")
         for name, function in signatures.functions.items()
     }
-    reason = _why_variables(functions, file_format, signatures.name)
+    reason = why_variables(functions, file_format, signatures.name)
     with staged(target, overwrite, file_format.beside(target)) as staging_path:
         file_format.write_from(
             lambda path: write(signatures, functions, bool(reason), path), staging_path
@@ -158,12 +158,13 @@ def _of_signature(samples: Any, name: str, first: str) -> Any:
     return samples if name == first else None
 
 
-def _why_variables(functions: Mapping[str, Frozen], file_format: Format, what: str) -> str:
+def why_variables(functions: Mapping[str, Frozen], file_format: Format, what: str) -> str:
+    """Why the weights of functions are variables in a file; `""` where they are constants."""
     size = max(function.size for function in functions.values())
     return freezing.reason_for(size, file_format.freeze, what)
 
 
-def _merged(functions: Iterator[Frozen] | Any) -> FoldReport:
+def _merged(functions: Iterable[Frozen]) -> FoldReport:
     """The reports of functions that may have batch norms in common, by their names."""
     entries: dict[str, FoldEntry] = {}
     for function in functions:

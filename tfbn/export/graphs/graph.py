@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import tensorflow as tf
 
 from ...folding import FoldReport
-from ...folding.graphdef import fold_graph
+from ...folding.graphdef import fold_graph, settle
 from ...messages import join_some, one_line
 from ...runtime import freeze
 from .signatures import inputs_of, of_named
@@ -76,27 +76,42 @@ def frozen(function: Any, fold: bool, what: str) -> Frozen:
     specs = inputs_of(function)
     whole = of_named(function, specs)  # without what a graph of TensorFlow 1 has beside its nodes
     _check_operations(whole.graph, what)
+    outputs = sorted(function.structured_outputs)
+    found, calls = _frozen(whole, specs, outputs, what), True
+    while calls:  # what they call may have conditionals, too
+        definition, calls = settle(found.definition, found.inputs, found.outputs.values())
+        found = replace(found, definition=definition)
+        if calls:
+            found = _frozen(found.concrete(definition, {}), specs, outputs, what)
+    if not fold:
+        return found
+    definition, report = fold_graph(found.definition, found.inputs, [*found.outputs.values()])
+    return replace(found, definition=definition, fold=report)
+
+
+def _frozen(whole: Any, specs: dict[str, tf.TensorSpec], outputs: list[str], what: str) -> Frozen:
     try:
         made = freeze(whole)
     except Exception as error:  # of TensorFlow's, of any kind
         raise ValueError(
             f"The weights of {what} cannot be made constants. TensorFlow says: {one_line(error)}"
         ) from error
-    own = dict(
+    captured = dict(
         zip(
-            (tensor.op.name for tensor in whole.inputs[len(specs) :]), whole.captured_inputs, strict=True
+            (tensor.op.name for tensor in whole.inputs[len(specs) :]),
+            whole.captured_inputs,
+            strict=True,
         )
     )
     by_name = {tensor.op.name: tensor.name for tensor in made.inputs}
-    fed, captured = ([by_name[name] for name in names if name in by_name] for names in (specs, own))
-    outputs = dict(
-        zip(sorted(function.structured_outputs), (tensor.name for tensor in made.outputs), strict=True)
+    left = [name for name in captured if name in by_name]
+    return Frozen(
+        definition=made.graph.as_graph_def(),
+        inputs=[by_name[name] for name in (*specs, *left)],
+        captured=[captured[name] for name in left],
+        specs=specs,
+        outputs=dict(zip(outputs, (tensor.name for tensor in made.outputs), strict=True)),
     )
-    definition, report = made.graph.as_graph_def(), None
-    if fold:
-        definition, report = fold_graph(definition, [*fed, *captured], [*outputs.values()])
-    resources = [own[name.split(":")[0]] for name in captured]
-    return Frozen(definition, [*fed, *captured], resources, specs, outputs, report)
 
 
 def _check_operations(graph: tf.Graph, what: str) -> None:

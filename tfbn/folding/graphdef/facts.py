@@ -65,7 +65,7 @@ class Facts:
     def _is_small(self, source: Source) -> bool:
         tensor = self._tensor(source)
         number = tensor.shape.num_elements()
-        numbers = tensor.dtype.is_floating or tensor.dtype.is_integer
+        numbers = tensor.dtype.is_floating or tensor.dtype.is_integer or tensor.dtype.is_bool
         return numbers and number is not None and number <= MOST_COMPUTED
 
     def _tensor(self, source: Source) -> tf.Tensor:

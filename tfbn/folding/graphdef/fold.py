@@ -49,8 +49,8 @@ def fold_graph(
 
 
 def _path(op: Op) -> str:
-    """The name without those of the calls around it, which say nothing."""
-    return CALLS.sub("", op.name)
+    """The name without those of the calls around it, and of functions that were inlined."""
+    return CALLS.sub("", op.name.partition("_tfg_inlined_")[0])
 
 
 def _report(plan: Plan) -> FoldReport:

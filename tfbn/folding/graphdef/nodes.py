@@ -104,10 +104,16 @@ class Nodes:
 
     def definition(self, feeds: Iterable[str]) -> GraphDef:
         """What is left of the graph: what leads to the tensors that are kept, and the nodes fed."""
-        whole = tf.compat.v1.GraphDef(library=self._library, versions=self._versions)
-        whole.node.extend(self.by_name.values())
-        wanted = {source.node for source in self.keep} | set(feeds)
-        return tf.compat.v1.graph_util.extract_sub_graph(whole, sorted(wanted))
+        waiting = [*(source.node for source in self.keep), *feeds]
+        wanted: set[str] = set()
+        while waiting:
+            name = waiting.pop()
+            if name not in wanted:
+                wanted.add(name)
+                waiting += [Source.of(text.lstrip("^")).node for text in self.by_name[name].input]
+        left = tf.compat.v1.GraphDef(library=self._library, versions=self._versions)
+        left.node.extend(node for name, node in self.by_name.items() if name in wanted)
+        return left
 
     def _added(self, node: Any) -> Source:
         self.by_name[node.name] = node

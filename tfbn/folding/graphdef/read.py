@@ -44,7 +44,7 @@ class _Reader:
 
     def _add(self, unit: Unit) -> None:
         sources = self.nodes.inputs(unit.first)
-        op = Op(unit.last.name, "+".join(node.op for node in unit.nodes), unit)
+        op = Op(unit.name, "+".join(node.op for node in unit.nodes), unit)
         arguments, attributes = self._equip(op, unit, sources)
         given = [self._tensor(sources[it]) if isinstance(it, Input) else it for it in arguments]
         number = self.facts.outputs(unit.last.name)

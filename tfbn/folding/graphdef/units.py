@@ -11,9 +11,10 @@ import numpy as np
 from .facts import Facts
 from .nodes import Nodes, Source, attribute
 
+PRODUCTS = {"Mul", "RealDiv"}
 FUSED = {"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"}
 SUMS = {"Add", "AddV2", "BiasAdd"}
-ARITHMETIC = {*SUMS, "Sub", "Mul", "RealDiv"}
+ARITHMETIC = {*SUMS, "Sub", *PRODUCTS}
 # For each linear operation, which of its inputs is the tensor, and which the kernel.
 LINEAR = {
     "Conv2D": (0, 1),
@@ -48,6 +49,11 @@ class Unit:
     def last(self) -> Any:
         return self.nodes[-1]
 
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+        return str(self.last.name)
+
 
 @dataclass(frozen=True, eq=False)
 class LinearUnit(Unit):
@@ -78,6 +84,11 @@ class ChainUnit(Unit):
     scale: np.ndarray | None = None
     offset: np.ndarray | None = None
     centers_first: bool = False
+
+    @property
+    def name(self) -> str:
+        """Of its product: what is added may be another layer's."""
+        return next(str(node.name) for node in self.nodes if node.op in PRODUCTS)
 
 
 def units(nodes: Nodes, facts: Facts) -> list[Unit]:
@@ -173,9 +184,7 @@ class _Units:
             constants.append(constant_for(node, constant, rank)[0])
             node = self._only_reader(node)
         kinds = {
-            kind.op in ("Mul", "RealDiv")
-            for kind, value in zip(chain, constants, strict=True)
-            if value.size > 1
+            kind.op in PRODUCTS for kind, value in zip(chain, constants, strict=True) if value.size > 1
         }
         if kinds != {True, False}:  # not both a product and a sum for each channel
             return None

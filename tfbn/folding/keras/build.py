@@ -217,12 +217,12 @@ def _report(
             )
         if path in unlike:
             return FoldEntry(path, kind, reason=unlike[path][1])
-        return FoldEntry(path, kind, reason=reasons.get(id(layer)) or hidden(path))
-
-    def hidden(path: str) -> str:
+        if id(layer) in reasons:
+            return FoldEntry(path, kind, reason=reasons[id(layer)])
         around = (layer for outer, layer in layers.items() if path.startswith(f"{outer}/"))
         otherwise = NEVER_CALLED if path in layers else HIDDEN
-        return next((closed[id(layer)] for layer in around if id(layer) in closed), otherwise)
+        why = next((closed[id(layer)] for layer in around if id(layer) in closed), otherwise)
+        return FoldEntry(path, kind, reason=why, hidden=why != NEVER_CALLED)
 
     found = batch_norms(model) | {path: layer for path, (layer, _) in unlike.items()}
     shared = tuple(path for path, layer in layers.items() if clones.get(id(layer)) is layer)
