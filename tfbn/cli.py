@@ -11,7 +11,7 @@ import click
 
 from . import __version__, quiet
 from .format_names import FORMATS, format_of
-from .messages import other_file
+from .messages import is_graph, other_file
 from .options import as_options
 
 MODEL = click.Path(exists=True, path_type=Path)
@@ -68,12 +68,18 @@ def main() -> None:
     multiple=True,
     help="Name of an input in the signature, once for each, in the model's order.",
 )
+@click.option("--inputs", multiple=True, help="Input of a frozen graph, input:0, once for each.")
+@click.option("--outputs", multiple=True, help="Output of a frozen graph, once for each.")
+@click.option("--signature", "signatures", multiple=True, help="Of a SavedModel, to keep; else all.")
 @_CHANNELS_LAST
 @_IMPORT
 def export_command(
     model: Path, out: Path, version: int | None, overwrite: bool, **arguments: Any
 ) -> None:
-    """Write MODEL, folded and verified, to OUT: a SavedModel, or the file that OUT's suffix says."""
+    """Write MODEL, folded and verified, to OUT: a SavedModel, or the file that OUT's suffix says.
+
+    MODEL is a Keras model, a SavedModel's folder of TensorFlow 1 or 2, or a frozen graph, a file .pb.
+    """
     try:
         name = format_of(out, arguments["format"])
     except (ValueError, ImportError) as error:
@@ -84,7 +90,8 @@ def export_command(
         out = out / str(version)
     if out.exists() and not overwrite:
         raise click.ClickException(f"{out} exists already. Pass --overwrite to replace it.")
-    _check_model(model)
+    if not is_graph(model):
+        _check_model(model)
     _commands().export_model(model, out, overwrite=overwrite, **arguments)
 
 

@@ -27,7 +27,7 @@ from .export.checks import compare_models
 from .files import npz
 from .files.atomic import staged
 from .folding.keras.precision import all_finite
-from .messages import one_line
+from .messages import is_graph, one_line
 from .options import as_options
 from .printing import export_table, fold_table
 
@@ -40,15 +40,20 @@ def export_model(
     samples: Path | None,
     data_format: str | None,
     modules: tuple[str, ...],
-    input_names: tuple[str, ...],
     **arguments: Any,
 ) -> None:
     """`tfbn export`."""
-    loaded = _load(model, modules)
+    if is_graph(model):
+        _import_modules(modules)
+        if data_format is not None:
+            raise click.ClickException("--data-format is for Keras models. Leave it out.")
+        loaded: Any = model
+    else:
+        loaded = _load(model, modules)
+    arguments = {name: None if value == () else value for name, value in arguments.items()}
     with _one_line_errors(options=True):
         loaded = _turned(loaded, data_format)
         given = None if samples is None else _arrays(samples)
-        arguments["input_names"] = input_names or None
         report = export(loaded, out, fold=not no_fold, samples=given, **arguments)
     console = Console()
     if report.fold is not None:
@@ -131,7 +136,7 @@ def _check_finite(model: keras.Model) -> None:
             )
 
 
-def _load(path: Path, modules: tuple[str, ...]) -> keras.Model:
+def _import_modules(modules: tuple[str, ...]) -> None:
     if modules and "" not in sys.path:
         sys.path.insert(0, "")  # as `python -m` does: the module may be in the current folder
     for module in modules:
@@ -139,6 +144,10 @@ def _load(path: Path, modules: tuple[str, ...]) -> keras.Model:
             importlib.import_module(module)
         except Exception as error:  # the module may be anybody's
             raise click.ClickException(f"--import {module} fails: {one_line(error)}") from error
+
+
+def _load(path: Path, modules: tuple[str, ...]) -> keras.Model:
+    _import_modules(modules)
     hint = ""
     if path.suffix in (".h5", ".hdf5", ".json") or (archive.version(str(path)) or "").startswith("2."):
         hint = f"If Keras 1 or 2 wrote it: tfbn upgrade {path} NEW.keras. "

@@ -18,19 +18,26 @@ NOISE = re.compile(
 )
 
 
+def is_graph(path: Any) -> bool:
+    """Whether a path is a SavedModel's folder, or a file that may be a graph of TensorFlow's."""
+    parts = (os.path.join(path, name) for name in ("saved_model.pb", "saved_model.pbtxt"))
+    saved = any(map(os.path.isfile, parts))
+    return saved or (os.path.isfile(path) and os.fsdecode(path).endswith(".pb"))
+
+
 def other_file(path: Any) -> str | None:
     """Which other file of TensorFlow's a path is, and what to do with it; `None` if it is none."""
     path = os.fsdecode(path)
     path = os.path.dirname(path) if os.path.basename(path) == "saved_model.pb" else path
     if os.path.isfile(os.path.join(path, "saved_model.pb")):
         return (
-            "this is a SavedModel, which holds operations and no layers. It is served as it is; in "
-            "Keras, use it as keras.layers.TFSMLayer(path, call_endpoint='serving_default')"
+            "this is a SavedModel, which holds operations and no layers. tfbn.export(path, out) folds "
+            "it; in Keras, use it as keras.layers.TFSMLayer(path, call_endpoint='serving_default')"
         )
     if path.endswith((".pb", ".pbtxt")):
         return (
-            "this is a graph of TensorFlow, which holds operations and no layers. Run it with "
-            "tf.compat.v1.import_graph_def, or take the model that it was made of"
+            "this is a graph of TensorFlow, which holds operations and no layers. tfbn.export(path, "
+            "out) folds it; or take the model that it was made of"
         )
     parts = (".index", ".meta", ".data-00000-of-00001")
     if path.endswith(parts) or os.path.exists(f"{path}.index"):
@@ -67,8 +74,8 @@ def no_model(value: Any) -> str:
         )
     if hasattr(value, "signatures") and kind.__module__.startswith("tensorflow."):
         return (
-            f"{received}, a loaded SavedModel, which has functions and no layers. It can be served as "
-            "it is; what is folded and measured are Keras models."
+            f"{received}, a loaded SavedModel, which has functions and no layers. tfbn.export(path, "
+            "out) folds it; what is measured are Keras models."
         )
     return f"{received}: {value!r}. Load it first, with keras.models.load_model."
 

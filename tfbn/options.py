@@ -9,12 +9,14 @@ ARGUMENT = re.compile(
     r"\b(samples|weights|keras_version|backend|data_format|custom_objects|fold|freeze|overwrite|format)="
     r"(?:'([^']*)'|\{[^}]*\}|(True|False)\b)?"
 )
+NAMES = re.compile(r"\b(inputs|outputs)=\['([^']*)'\]")
 CONVERT = re.compile(r"tfbn\.convert\(model, (data_format='\w+')\)")
 
 
 def as_options(message: str) -> str:
     """A message with the command's options in place of Python's arguments."""
     message = CONVERT.sub(r"\1", message).replace("input_names must", "--input-name must")
+    message = NAMES.sub(r"--\1 \2", message)
     return ARGUMENT.sub(_option, message)
 
 

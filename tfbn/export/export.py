@@ -16,7 +16,7 @@ from ..files.atomic import staged
 from ..moving_statistics import warn_if_never_updated
 from ..population.observe import warn_if_far
 from . import checks, formats
-from .graphs import export_graph, in_its_graph, is_source, open_source
+from .graphs import chosen, export_graph, in_its_graph, is_source, open_source
 from .report import ExportReport, SpecsByName
 from .servable import check_model, from_keras, in_place_of
 
@@ -34,6 +34,7 @@ def export(
     format: str | None = None,
     inputs: Sequence[str] | None = None,
     outputs: Sequence[str] | None = None,
+    signatures: Sequence[str] | None = None,
 ) -> ExportReport:
     """Write a model as a SavedModel, LiteRT, ONNX or OpenVINO, checked against it on sample inputs.
 
@@ -81,6 +82,7 @@ def export(
         format: `"tf_saved_model"`, `"litert"`, `"onnx"` or `"openvino"`, unless the path says it.
         inputs, outputs: the tensors of a frozen graph that it takes and gives, `["input:0"]`; where its
             placeholders are the inputs, and one tensor is read by nothing, they need not be told.
+        signatures: those of a SavedModel to keep, all of them by default.
 
     Returns:
         An `ExportReport`.
@@ -104,9 +106,10 @@ def export(
     target = file_format.check_target(path, overwrite)
     _check_tolerance(atol, rtol)
     if is_source(model):
-        _refuse_input_names(input_names)
-        signatures = open_source(model, inputs, outputs)
-        return export_graph(signatures, file_format, target, fold, overwrite, atol, rtol, samples)
+        _refuse(input_names=input_names)
+        served = chosen(open_source(model, inputs, outputs), signatures)
+        return export_graph(served, file_format, target, fold, overwrite, atol, rtol, samples)
+    _refuse(inputs=inputs, outputs=outputs, signatures=signatures)
     check_built(model, "export", "export")
     file_format.check_weights(model)
     check_model(model)
@@ -183,12 +186,14 @@ def _kept_to_train(
     return replace(report, entries=tuple(kept))
 
 
-def _refuse_input_names(input_names: Sequence[str] | None) -> None:
-    if input_names is not None:
-        raise ValueError(
-            "input_names= names the inputs of Keras models; those of other sources keep their names. "
-            "Leave it out."
-        )
+def _refuse(**arguments: Sequence[str] | None) -> None:
+    """Refuse arguments that say something of another kind of source."""
+    for name, value in arguments.items():
+        if value is not None:
+            kinds = {"input_names": "Keras models", "signatures": "SavedModels"}
+            raise ValueError(
+                f"{name}= is for {kinds.get(name, 'frozen graphs, files .pb')}. Leave it out."
+            )
 
 
 def _check_tolerance(atol: float, rtol: float | None) -> None:

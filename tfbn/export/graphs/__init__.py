@@ -7,6 +7,7 @@ so for what is left in a Keras model.
 
 from .exporting import export_graph
 from .leftover import in_its_graph
+from .signatures import chosen
 from .sources import is_source, open_source
 
-__all__ = ["export_graph", "in_its_graph", "is_source", "open_source"]
+__all__ = ["chosen", "export_graph", "in_its_graph", "is_source", "open_source"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import tensorflow as tf
@@ -26,6 +26,22 @@ class Signatures:
     functions: Mapping[str, Any]
     holder: Any = None
     methods: Mapping[str, str] = field(default_factory=dict)
+
+
+def chosen(signatures: Signatures, names: Sequence[str] | None) -> Signatures:
+    """Some of the functions; all of them without `names`.
+
+    Raises:
+        ValueError: there is none of a name.
+    """
+    if names is None:
+        return signatures
+    if missing := [name for name in names if name not in signatures.functions]:
+        raise ValueError(
+            f"{signatures.name} has no signature {', '.join(map(repr, missing))}; it has "
+            f"{', '.join(map(repr, signatures.functions))}."
+        )
+    return replace(signatures, functions={name: signatures.functions[name] for name in names})
 
 
 def inputs_of(function: Any) -> dict[str, tf.TensorSpec]:
