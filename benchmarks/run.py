@@ -136,8 +136,9 @@ def main(
 ) -> None:
     """Measure tfbn against its peers with TensorFlow's oneDNN off and on.
 
-    On two cores everything takes the better part of an hour: each of 13 networks is exported two or
-    three times and timed as often, under both settings. `--networks 1` takes 5 minutes, and
+    On two cores everything takes more than an hour: each of 13 networks is exported two or
+    three times, some of them for other runtimes, too, and timed as often, under both settings.
+    `--networks 1` takes a quarter of an hour, `--only training` half an hour, and
     `--only training --networks 0` (layers alone) one.
     """
     if source:
