@@ -96,7 +96,7 @@ def show(report: dict[str, Any], into: Path | None) -> None:
     for part, figure in drawing.FIGURES.items():
         drawing.draw(figure, kinds, here, folder / f"benchmarks-{part}.png")
     table, page = tables.markdown(kinds, str(here)), folder / "benchmarks.md"
-    page.write_text(tables.replaced(page.read_text(), table) if folder == DOCS else table)
+    page.write_text(tables.replaced(page.read_text(), table) if folder.samefile(DOCS) else table)
 
 
 def measure(only: str | None, rounds: int, networks: int | None) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def main(
     On two cores everything takes more than an hour: each of 13 networks is exported two or
     three times, some of them for other runtimes, too, and timed as often, under both settings.
     `--networks 1` takes a quarter of an hour, `--only training` half an hour, and
-    `--only training --networks 0` (layers alone) one.
+    `--only training --networks 0` (layers alone) two minutes.
     """
     if source:
         show(json.loads(source.read_text()), into)

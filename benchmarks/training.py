@@ -40,7 +40,7 @@ MODELS = {
     "ResNet50": ((16, 96),),
 }
 # The network and size of image whose step is compiled by XLA, too. On a CPU that takes a minute, and so
-# does a handful of such steps: 7 s each on two cores, where TensorFlow's own kernels take 0.4 s.
+# does a handful of such steps: 2 s and more on two cores, where TensorFlow's own kernels take 0.3 s.
 MODEL_XLA = ("MobileNetV2", 96)
 
 
