@@ -7,6 +7,8 @@ import os
 import platform
 import subprocess
 import sys
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +19,14 @@ import json, keras, tensorflow, tfbn
 versions = {"TensorFlow": tensorflow.__version__, "Keras": keras.__version__, "tfbn": tfbn.__version__}
 print(json.dumps([versions, len(tensorflow.config.list_physical_devices("GPU"))]))
 """
+# The peers that need not be there: the package of each.
+PEERS = {
+    "tf_keras": "tf-keras",
+    "torch": "torch",
+    "ONNX Runtime": "onnxruntime",
+    "OpenVINO": "openvino",
+    "LiteRT": "ai-edge-litert",
+}
 
 
 class Machine(NamedTuple):
@@ -28,14 +38,22 @@ class Machine(NamedTuple):
     by_itself: bool  # whether TensorFlow uses oneDNN here by default
     settings: list[bool]  # of the switch; `[False]` where TensorFlow was built without oneDNN
     versions: dict[str, str]
+    peers: dict[str, str]  # the versions of those of `PEERS` that are installed
 
     def __str__(self) -> str:
-        versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
+        return f"{self.hardware}\n{listed(self.versions | self.peers)}"
+
+    @property
+    def hardware(self) -> str:
         by_itself = "on" if self.by_itself else "off"
         if True not in self.settings:
             by_itself = "not in this TensorFlow"
         hardware = f"{self.processor}, {self.cores} cores, {self.gpus or 'no'} GPU"
-        return f"{hardware}; oneDNN by itself: {by_itself}\n{versions}"
+        return f"{hardware}; oneDNN by itself: {by_itself}"
+
+
+def listed(versions: dict[str, str]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in versions.items())
 
 
 def with_switch(onednn: bool | None) -> dict[str, str]:
@@ -65,8 +83,17 @@ def probe(onednn: bool | None) -> tuple[bool, Any]:
     return "oneDNN custom operations are on" in done.stderr, json.loads(done.stdout)
 
 
+def peers() -> dict[str, str]:
+    """The versions of the peers that are installed."""
+    found = {}
+    for name, package in PEERS.items():
+        with suppress(PackageNotFoundError):
+            found[name] = version(package)
+    return found
+
+
 def describe() -> Machine:
     by_itself, (versions, gpus) = probe(None)
     settings = [False, True] if by_itself or probe(True)[0] else [False]
     versions = {"Python": platform.python_version(), **versions}
-    return Machine(processor(), os.cpu_count() or 1, gpus, by_itself, settings, versions)
+    return Machine(processor(), os.cpu_count() or 1, gpus, by_itself, settings, versions, peers())

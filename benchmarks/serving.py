@@ -1,4 +1,4 @@
-"""Folded SavedModels against unfolded ones, and the time of `tfbn.fold`."""
+"""Folded SavedModels, and other runtimes, against Keras' export; the time of `tfbn.fold`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import kinds
 import numpy as np
+import runtimes
 import tensorflow as tf
 from measure import Row, Run, compare, tell
 
@@ -33,9 +35,11 @@ MODELS = (
     "EfficientNetV2B0",
 )
 BATCH = 8
-SIZE = 160  # pixels, a size that all models take
 OTHER_SIZES = {"MobileNetV2": (96, 224), "ResNet50": (96, 224)}
-PEER = "against Keras' export"
+# The sizes at which other runtimes serve a network, too.
+RUNTIME_SIZES = {"MobileNetV2": (96, 160, 224), "ResNet50": (96, 224), "EfficientNetB0": (160,)}
+# Random weights amplify rounding in the deepest networks.
+RTOL = 1e-4
 CHAINS = (100, 200, 400)
 
 
@@ -98,19 +102,24 @@ def compared(name: str, size: int, rounds: int) -> Iterator[Row]:
     """Exports of `tfbn`, by default and with constants, against Keras' export, plain and frozen."""
     x = tf.constant(np.random.default_rng(0).uniform(0, 1, (BATCH, size, size, 3)), tf.float32)
     model = of(name, size)
-    title = f"{name}, {BATCH} images of {size} px"
+    title = kinds.images(name, BATCH, size)
     with tempfile.TemporaryDirectory() as folder:
         ours, constants, peer = (Path(folder) / kind for kind in ("ours", "constants", "peer"))
-        # Random weights amplify rounding in the deepest networks.
-        report = tfbn.export(model, ours, rtol=1e-4)
+        report = tfbn.export(model, ours, rtol=RTOL)
         model.export(str(peer), verbose=False)
         subject, plain = served(ours, x), served(peer, x)
-        yield compare(f"SavedModel, as exported, {PEER}", title, subject, plain, rounds)
+        yield compare(kinds.SAVED_MODEL, title, subject, plain, rounds)
         if not report.frozen:
-            tfbn.export(model, constants, rtol=1e-4, freeze=True)
+            tfbn.export(model, constants, rtol=RTOL, freeze=True)
             subject = served(constants, x)
-            yield compare(f"SavedModel, with freeze=True, {PEER}", title, subject, plain, rounds)
-        yield compare(f"SavedModel, constants, {PEER} frozen", title, subject, frozen(peer, x), rounds)
+            yield compare(kinds.FREEZE, title, subject, plain, rounds)
+        yield compare(kinds.FROZEN, title, subject, frozen(peer, x), rounds)
+        if size in RUNTIME_SIZES.get(name, ()):
+            for runtime in runtimes.installed():
+                path = Path(folder) / runtime.file
+                tfbn.export(model, path, rtol=RTOL)
+                subject = runtime.load(path, x.numpy(), runtimes.threads())
+                yield compare(runtime.kind, title, subject, plain, rounds)
     keras.backend.clear_session()
 
 
@@ -151,14 +160,13 @@ def cloned(name: str, model: keras.Model, rounds: int) -> Row:
     def clone() -> None:
         keras.models.clone_model(model).set_weights(model.get_weights())
 
-    kind = "tfbn.fold against keras.models.clone_model"
-    return compare(kind, name, lambda: tfbn.fold(model), clone, max(3, rounds // 10))
+    return compare(kinds.FOLD, name, lambda: tfbn.fold(model), clone, max(3, rounds // 10))
 
 
 def rows(rounds: int, networks: int | None = None) -> Iterator[Row]:
     """All rows, or those of the first `networks` networks."""
     for name in MODELS[:networks]:
-        for size in (SIZE, *OTHER_SIZES.get(name, ())):
+        for size in (kinds.SERVED_SIZE, *OTHER_SIZES.get(name, ())):
             yield from compared(name, size, rounds)
     yield cloned("MobileNetV2", of("MobileNetV2", 96), rounds)
     for length in CHAINS:

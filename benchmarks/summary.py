@@ -16,6 +16,9 @@ class Line(NamedTuple):
     name: str
     off: float | None
     on: float | None
+    # Of the subject; `None` in a mean.
+    milliseconds_off: float | None = None
+    milliseconds_on: float | None = None
 
 
 class Range(NamedTuple):
@@ -30,13 +33,18 @@ class Range(NamedTuple):
 
 def side_by_side(rows: Iterable[Row]) -> dict[str, list[Line]]:
     """The lines of each kind of comparison, in the order of their first measurement."""
-    kinds: dict[str, dict[str, dict[bool, float]]] = {}
+    kinds: dict[str, dict[str, dict[bool, Row]]] = {}
     for row in rows:
-        kinds.setdefault(row.kind, {}).setdefault(row.name, {})[row.onednn] = row.ratio
+        kinds.setdefault(row.kind, {}).setdefault(row.name, {})[row.onednn] = row
     return {
-        kind: [Line(name, found.get(False), found.get(True)) for name, found in names.items()]
+        kind: [line_of(name, found.get(False), found.get(True)) for name, found in names.items()]
         for kind, names in kinds.items()
     }
+
+
+def line_of(name: str, off: Row | None, on: Row | None) -> Line:
+    rows = off, on
+    return Line(name, *(row and row.ratio for row in rows), *(row and row.subject for row in rows))
 
 
 def range_of(ratios: Iterable[float | None]) -> Range | None:
@@ -54,17 +62,19 @@ def ranges(lines: list[Line]) -> dict[str, Range | None]:
 
 
 def with_mean(lines: list[Line]) -> list[Line]:
-    """The lines and, if there are three or more, their geometric mean.
-
-    A setting has a mean only if all lines were measured under it.
-    """
+    """The lines and, if there are three or more, their geometric mean."""
     if len(lines) < 3:
         return lines
+    return [*lines, mean(f"geometric mean of {len(lines)}", lines)]
+
+
+def mean(name: str, lines: list[Line]) -> Line:
+    """The geometric mean of lines; a setting has one only if all were measured under it."""
     means = []
     for ratios in ([line.off for line in lines], [line.on for line in lines]):
         found = range_of(ratios) if None not in ratios else None
         means.append(found and found.mean)
-    return [*lines, Line(f"geometric mean of {len(lines)}", *means)]
+    return Line(name, *means)
 
 
 def sentences(kinds: dict[str, list[Line]]) -> Iterator[str]:

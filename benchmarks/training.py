@@ -1,4 +1,4 @@
-"""Layers and models in training, against Keras, the bare kernel and torch."""
+"""Layers and models in training, against Keras, tf_keras, torch and the bare kernel."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from itertools import pairwise
 from statistics import median
 from time import perf_counter
+from typing import Any
 
 import keras
+import kinds
 import numpy as np
 import tensorflow as tf
 from measure import SWITCH, Row, Run, compare, tell
@@ -37,17 +39,20 @@ MODELS = {
     "DenseNet121": ((16, 96),),
     "ResNet50": ((16, 96),),
 }
-STEP = "Layer, training step, against"
-XLA = "Layer, training step compiled by XLA, against Keras' layer"
+# The network and size of image whose step is compiled by XLA, too. On a CPU that takes a minute, and so
+# does a handful of such steps: 2 s and more on two cores, where TensorFlow's own kernels take 0.3 s.
+MODEL_XLA = ("MobileNetV2", 96)
 
 
-def training_step(layer: keras.layers.Layer, x: tf.Tensor, xla: bool = False) -> Run:
+def training_step(layer: Any, x: tf.Tensor, xla: bool = False) -> Run:
     """A training step of one layer in a tf.function: forward, moving statistics and backward.
 
-    Its graph is for batches of any size, as that of `fit`.
+    Its graph is for batches of any size, as that of `fit`. The layer is Keras' or tf_keras', whose
+    variables are TensorFlow's own.
     """
     layer.build(x.shape)
-    variables = [variable.value for variable in layer.trainable_variables]
+    trained = layer.trainable_variables
+    variables = [each if isinstance(each, tf.Variable) else each.value for each in trained]
 
     @tf.function(jit_compile=xla, input_signature=[tf.TensorSpec((None, *x.shape[1:]), x.dtype)])
     def step(x: tf.Tensor) -> list[tf.Tensor]:
@@ -76,6 +81,15 @@ def bare_step(x: tf.Tensor) -> Run:
     return step
 
 
+def tf_keras_step(x: tf.Tensor) -> Run | None:
+    """The same step of tf_keras' layer, the Keras 2 of TensorFlow; `None` if it is not installed."""
+    try:
+        import tf_keras  # noqa: PLC0415
+    except ImportError:
+        return None
+    return training_step(tf_keras.layers.BatchNormalization(), x)
+
+
 def torch_step(shape: tuple[int, ...]) -> Run | None:
     """The same step of torch's `BatchNorm2d` for the same shape; `None` if torch is not installed."""
     try:
@@ -95,9 +109,10 @@ def torch_step(shape: tuple[int, ...]) -> Run | None:
     return step
 
 
-def fit_step(model: keras.Model, x: tf.Tensor, labels: tf.Tensor) -> Run:
+def fit_step(model: keras.Model, x: tf.Tensor, labels: tf.Tensor, xla: bool = False) -> Run:
     """One training step of a whole model, as Keras' `fit` runs it."""
-    model.compile(keras.optimizers.SGD(1e-3), "sparse_categorical_crossentropy")
+    jit_compile = xla or "auto"
+    model.compile(keras.optimizers.SGD(1e-3), "sparse_categorical_crossentropy", jit_compile=jit_compile)
     return lambda: model.train_on_batch(x, labels)
 
 
@@ -111,15 +126,17 @@ def steps(rounds: int) -> Iterator[Row]:
         x, name = data(*shape), f"{shape}"
         ours = training_step(tfbn.BatchNorm(), x)
         stock = training_step(keras.layers.BatchNormalization(), x)
-        yield compare(f"{STEP} Keras' layer", name, ours, stock, rounds)
+        yield compare(kinds.LAYER, name, ours, stock, rounds)
         compiled, peer = (
             training_step(layer(), x, xla=True)
             for layer in (tfbn.BatchNorm, keras.layers.BatchNormalization)
         )
-        yield compare(XLA, name, compiled, peer, rounds)
-        yield compare(f"{STEP} the bare kernel", name, ours, bare_step(x), rounds)
+        yield compare(kinds.LAYER_XLA, name, compiled, peer, rounds)
+        yield compare(kinds.LAYER_KERNEL, name, ours, bare_step(x), rounds)
+        if (tf_keras_run := tf_keras_step(x)) is not None:
+            yield compare(kinds.LAYER_TF_KERAS, name, ours, tf_keras_run, rounds)
         if (torch_run := torch_step(shape)) is not None:
-            yield compare(f"{STEP} torch's layer", name, ours, torch_run, rounds)
+            yield compare(kinds.LAYER_TORCH, name, ours, torch_run, rounds)
 
 
 def other_steps(rounds: int) -> Iterator[Row]:
@@ -130,7 +147,7 @@ def other_steps(rounds: int) -> Iterator[Row]:
         ours = training_step(tfbn.BatchNorm(axis=axis, dtype=policy), x)
         stock = training_step(keras.layers.BatchNormalization(axis=axis, dtype=policy), x)
         name = f"{shape}" + ", channels first" * (axis == 1) + f", {dtype}" * (dtype != "float32")
-        yield compare(f"{STEP} Keras' layer", name, ours, stock, rounds)
+        yield compare(kinds.LAYER, name, ours, stock, rounds)
 
 
 def inferences(rounds: int) -> Iterator[Row]:
@@ -149,8 +166,8 @@ def inferences(rounds: int) -> Iterator[Row]:
 
     ours, name = inference(tfbn.BatchNorm()), f"{SHAPES[0]}"
     stock = inference(keras.layers.BatchNormalization())
-    yield compare("Layer, inference, against Keras' layer", name, ours, stock, rounds)
-    yield compare("Layer, inference, against the bare kernel", name, ours, bare, rounds)
+    yield compare(kinds.INFERENCE, name, ours, stock, rounds)
+    yield compare(kinds.INFERENCE_KERNEL, name, ours, bare, rounds)
 
 
 def network(name: str, size: int) -> keras.Model:
@@ -158,15 +175,18 @@ def network(name: str, size: int) -> keras.Model:
 
 
 def models(rounds: int, networks: int | None) -> Iterator[Row]:
+    rounds = max(5, rounds // 4)
     for name, batches in [*MODELS.items()][:networks]:
         for batch, size in batches:
-            stock, title = network(name, size), f"{name}, {batch} images of {size} px"
+            stock, title = network(name, size), kinds.images(name, batch, size)
             x = data(batch, size, size, 3)
             labels = tf.constant(np.random.default_rng(0).integers(0, 10, batch))
-            ours, peer = (fit_step(model, x, labels) for model in (tfbn.convert(stock), stock))
-            kind = "Model, training step, converted against stock"
-            yield compare(kind, title, ours, peer, max(5, rounds // 4))
-            yield measured(stock, x, title, max(5, rounds // 4))
+            both = tfbn.convert(stock), stock
+            yield compare(kinds.MODEL, title, *(fit_step(model, x, labels) for model in both), rounds)
+            yield measured(stock, x, title, rounds)
+            if (name, size) == MODEL_XLA:
+                compiled = (fit_step(model, x, labels, xla=True) for model in both)
+                yield compare(kinds.MODEL_XLA, title, *compiled, max(5, rounds // 2))
             keras.backend.clear_session()
 
 
@@ -184,8 +204,7 @@ def measured(model: keras.Model, x: tf.Tensor, title: str, rounds: int) -> Row:
 
     tfbn.population_statistics(model, batches(), verbose=0)
     taken = [end - start for start, end in pairwise(asked[2:])]
-    kind = "population_statistics, a batch, against a forward pass in training"
-    return Row(kind, title, os.environ[SWITCH] == "1", median(taken), peer)
+    return Row(kinds.POPULATION, title, os.environ[SWITCH] == "1", median(taken), peer)
 
 
 def rows(rounds: int, networks: int | None = None) -> Iterator[Row]:
