@@ -57,7 +57,8 @@ def test_one_signature(saved, tmp_path):
 
 
 def test_a_frozen_graph(tmp_path):
-    graph = tfbn.runtime.freeze(Convolution().__call__.get_concrete_function()).graph
+    module = Convolution()
+    graph = tfbn.runtime.freeze(module.__call__.get_concrete_function()).graph
     (tmp_path / "frozen.pb").write_bytes(graph.as_graph_def().SerializeToString())
     done = invoke(tmp_path / "frozen.pb", tmp_path / "new.tflite", "--inputs", "image:0")
     assert done.exit_code == 0, done.output

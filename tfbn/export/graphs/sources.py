@@ -8,28 +8,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 
-from ...messages import join_some, one_line
+from ...messages import is_graph, join_some, one_line
 from .. import signature
 from .signatures import PREDICT, Signatures, of_named
 
 GRAPH_FILES = {"saved_model.pb", "saved_model.pbtxt"}
 SIGNATURE = "serving_default"
-KERAS_FILES = {".keras", ".h5", ".hdf5"}
 FUNCTIONS = (tf.types.experimental.GenericFunction, tf.types.experimental.ConcreteFunction)
 # What needs nothing and what nobody reads, and is no output.
 NO_OUTPUTS = {"Const", "Placeholder", "PlaceholderWithDefault", "NoOp", "Assert", "SaveV2"}
 
 
 def is_source(given: object) -> bool:
-    """Whether something is for this module: a path, or TensorFlow's own."""
-    if isinstance(given, keras.layers.Layer):
-        return False
-    return isinstance(given, (str, os.PathLike, tf.Module, *FUNCTIONS))
+    """Whether something is for this module: a SavedModel's or a graph's path, or TensorFlow's own."""
+    if isinstance(given, (str, os.PathLike)):
+        return is_graph(given)
+    of_keras = any(base.__module__.startswith(("keras.", "tf_keras.")) for base in type(given).__mro__)
+    return isinstance(given, (tf.Module, *FUNCTIONS)) and not of_keras
 
 
 def open_source(
@@ -47,10 +46,6 @@ def open_source(
     is_path = isinstance(source, (str, os.PathLike))
     path = Path(os.fsdecode(source)) if is_path else None
     if path is not None and path.is_file():
-        if path.suffix in KERAS_FILES:
-            raise ValueError(
-                f"{path} is a file of Keras'. Pass the model: keras.models.load_model(path)."
-            )
         return _frozen(path, inputs, outputs)
     if inputs is not None or outputs is not None:
         raise ValueError(
@@ -61,12 +56,7 @@ def open_source(
 
 
 def _saved_model(path: Path) -> Signatures:
-    found = sorted(GRAPH_FILES & set(os.listdir(path))) if path.is_dir() else []
-    if not found:
-        raise ValueError(
-            f"{path} is neither a SavedModel (a directory with a saved_model.pb) nor a frozen graph (a "
-            "file). Pass the path of one, or load a Keras model: keras.models.load_model(path)."
-        )
+    found = sorted(GRAPH_FILES & set(os.listdir(path)))
     tags, methods = _described(path / found[0])
     try:
         loaded = tf.saved_model.load(str(path), tags=tags)
