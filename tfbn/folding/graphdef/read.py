@@ -11,7 +11,7 @@ from ..core.graph import Call, Graph, Op, Tensor
 from ..core.normalization import Normalization
 from .attributes import Input, described
 from .facts import Facts
-from .nodes import Nodes, Source, attribute
+from .nodes import Nodes, Source
 from .tables import RULES
 from .targets import ScaleTarget, linear_target
 from .units import ChainUnit, FusedUnit, LinearUnit, Unit, is_channels_first, units
@@ -118,7 +118,7 @@ class _Reader:
 def _fused(unit: FusedUnit, constants: list[Any]) -> Normalization:
     """Of a fused batch norm, whose kernel takes the mean off first."""
     gamma, beta, mean, variance = (np.asarray(constant, "float64") for constant in constants)
-    scale = gamma / np.sqrt(variance + attribute(unit.first, "epsilon").f)
+    scale = gamma / np.sqrt(variance + unit.epsilon)
     axis = 1 if is_channels_first(unit.first) else -1
     return Normalization(Affine(scale, beta - scale * mean), gamma, beta, axis, scale.shape, True)
 

@@ -12,7 +12,7 @@ from ..core.kernel_arithmetic import round_to
 from ..core.plan import Plan
 from ..core.targets import PendingFold
 from .facts import Facts
-from .nodes import Nodes, Source, attribute
+from .nodes import Nodes, Source
 from .targets import LinearTarget
 from .units import ChainUnit, FusedUnit, LinearUnit, constant_for, is_channels_first
 
@@ -95,18 +95,18 @@ class _Scale:
 
     def __call__(self, nodes: Nodes) -> None:
         if isinstance(self.unit, FusedUnit):
-            self._write_fused(nodes)
+            self._write_fused(nodes, self.unit)
         else:
             self._write_chain(nodes, self.unit)
 
-    def _write_fused(self, nodes: Nodes) -> None:
+    def _write_fused(self, nodes: Nodes, unit: FusedUnit) -> None:
         """Of variance 1, with the mean where the output is 0, so that inputs far from 0 keep digits."""
         scale, offset = self.affine.scale, self.affine.offset
-        node = self.unit.first
+        node = unit.first
         mean = -offset / np.where(scale == 0, np.inf, scale)
         mean = mean.astype("float32").astype("float64")
         mean = np.where(np.isfinite(mean), mean, 0)
-        gamma = scale * np.sqrt(1 + attribute(node, "epsilon").f)
+        gamma = scale * np.sqrt(1 + unit.epsilon)
         values = gamma, offset + scale * mean, mean, np.ones_like(scale)
         for number, (name, value) in enumerate(
             zip(("gamma", "beta", "mean", "variance"), values, strict=True), 1
