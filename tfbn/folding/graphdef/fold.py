@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ..core.graph import Op
+from ..core.graph import Call, Op
 from ..core.plan import Plan, make_plan
+from ..fused_wrongly import RIGHT_SLOPE, fused_wrongly
 from ..report import FoldEntry, FoldReport
 from .facts import Facts
 from .nodes import GraphDef, Nodes, Source
 from .read import read
+from .units import LinearUnit
 from .write import write
 
 CALLS = re.compile(r"^(?:(?:Stateful)?PartitionedCall(?:_\d+)?/)+")
@@ -43,9 +45,27 @@ def fold_graph(
         if not facts.is_constant(Source(node.name, 0))
         for source in nodes.inputs(node)
     )
-    plan = make_plan(read(nodes, facts), {})
+    graph = read(nodes, facts)
+    excluded: dict[Op, str] = {}
+    plan = make_plan(graph, excluded)
+    while wrong := fused_wrongly(graph, plan, _has_bias, _slope):
+        excluded |= wrong
+        plan = make_plan(graph, excluded)
     write(nodes, facts, plan)
     return nodes.definition(feeds), _report(plan)
+
+
+def _has_bias(op: Op) -> bool | None:
+    unit = op.origin
+    convolution = isinstance(unit, LinearUnit) and unit.first.op == "Conv2D"
+    return unit.bias is not None if convolution else None
+
+
+def _slope(call: Call) -> float | None:
+    node = call.op.origin.first
+    if node.op != "LeakyRelu":
+        return None
+    return float(node.attr["alpha"].f) if "alpha" in node.attr else RIGHT_SLOPE
 
 
 def _path(op: Op) -> str:

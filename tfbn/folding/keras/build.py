@@ -15,10 +15,11 @@ from ...declared_graph import goes_by_steps, has_readable_graph
 from ...opening import CannotOpenError, opened
 from ...recording import inside_of
 from ..core.affine import CannotFoldError
-from ..core.graph import Graph, Op
+from ..core.graph import Call, Graph, Op
 from ..core.kernel_arithmetic import ScaledKernel, round_to
 from ..core.plan import Plan, make_plan
 from ..core.targets import PendingFold
+from ..fused_wrongly import fused_wrongly
 from ..report import FoldEntry, FoldReport
 from .precision import check_fit, floating_policy, with_policy
 from .read import read, tied
@@ -120,6 +121,9 @@ def _plan(graph: Graph, adapt: Adapt) -> tuple[Plan, dict[Op, keras.layers.Layer
     excluded = tied(graph)
     while True:
         plan = make_plan(graph, excluded)
+        if wrong := fused_wrongly(graph, plan, _has_bias, _slope):
+            excluded |= wrong
+            continue
         written: dict[Op, keras.layers.Layer] = {}
         for op in dict.fromkeys(call.op for call in graph.calls):
             if op not in plan.pending or op in plan.into:  # or it is a batch norm that goes itself
@@ -131,6 +135,18 @@ def _plan(graph: Graph, adapt: Adapt) -> tuple[Plan, dict[Op, keras.layers.Layer
                 break
         else:
             return plan, written
+
+
+def _has_bias(op: Op) -> bool | None:
+    layer = op.origin
+    convolution = isinstance(layer, (keras.layers.Conv2D, keras.layers.SeparableConv2D))
+    return bool(layer.use_bias) if convolution else None
+
+
+def _slope(call: Call) -> float | None:
+    """Of a leaky ReLU, a layer or an operation; 0 is a ReLU."""
+    slope = getattr(call.op.origin, "negative_slope", None)
+    return None if slope is None or np.ndim(slope) or not slope else float(slope)
 
 
 def _build(
