@@ -57,7 +57,7 @@ def fold_graph(
 
 def _has_bias(op: Op) -> bool | None:
     unit = op.origin
-    convolution = isinstance(unit, LinearUnit) and unit.first.op == "Conv2D"
+    convolution = isinstance(unit, LinearUnit) and unit.operation.op == "Conv2D"
     return unit.bias is not None if convolution else None
 
 

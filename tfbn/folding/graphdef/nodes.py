@@ -39,11 +39,13 @@ class Nodes:
     Attributes:
         by_name: all of them.
         keep: the tensors that somebody fetches.
+        functions: what nodes may call, by name.
     """
 
     def __init__(self, definition: GraphDef, keep: Iterable[Source]) -> None:
         self.by_name: dict[str, Any] = {node.name: node for node in definition.node}
         self.keep = list(keep)
+        self.functions = {made.signature.name: made for made in definition.library.function}
         self._library, self._versions = definition.library, definition.versions
 
     def __iter__(self) -> Iterator[Any]:

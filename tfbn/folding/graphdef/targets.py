@@ -42,7 +42,7 @@ class LinearTarget(FoldTarget):
     transposed: bool = False
 
     def output(self, call: Call, affine: Affine) -> Affine:
-        if relu_inside(self.unit.first):
+        if relu_inside(self.unit.operation):
             check_no_offset(call.op, affine)
             check_not_negative(call.op, affine)
         return self._channels(call, affine, call.outputs[0].shape)
@@ -54,13 +54,13 @@ class LinearTarget(FoldTarget):
         return self._channels(call, affine, call.inputs[0].shape)
 
     def _channels(self, call: Call, affine: Affine, shape: Sequence[int | None]) -> Affine:
-        axis = 1 if is_channels_first(self.unit.first) else len(shape) - 1
+        axis = 1 if is_channels_first(self.unit.operation) else len(shape) - 1
         return per_channel_map(call.op.name, affine, (axis,), shape)
 
     def _pads(self, call: Call) -> bool:
-        padding, kernel = attribute(self.unit.first, "padding").s, call.attributes["kernel"]
+        padding, kernel = attribute(self.unit.operation, "padding").s, call.attributes["kernel"]
         if padding == b"EXPLICIT":
-            return any(attribute(self.unit.first, "explicit_paddings").list.i)
+            return any(attribute(self.unit.operation, "explicit_paddings").list.i)
         return padding == b"SAME" and any(size > 1 for size in kernel.shape[:-2])
 
 
@@ -85,7 +85,7 @@ def linear_target(unit: LinearUnit, kernel: Any, ranks: tuple[int, int]) -> Line
         kernel: its value.
         ranks: of what it takes and makes.
     """
-    node = unit.first
+    node = unit.operation
     if node.op == "_FusedConv2D":
         known = attribute(node, "fused_ops").list.s in ([b"BiasAdd"], [b"BiasAdd", b"Relu"])
         return LinearTarget(unit, _DENSE) if known else None
@@ -97,7 +97,7 @@ def linear_target(unit: LinearUnit, kernel: Any, ranks: tuple[int, int]) -> Line
 
 
 def _product_target(unit: LinearUnit) -> LinearTarget | None:
-    node = unit.first
+    node = unit.operation
     given, turned = ("transpose_a", "transpose_b") if node.op == "MatMul" else ("adj_x", "adj_y")
     if attribute(node, given).b:
         return None
@@ -106,7 +106,7 @@ def _product_target(unit: LinearUnit) -> LinearTarget | None:
 
 def _einsum_target(unit: LinearUnit) -> LinearTarget | None:
     """Of `…i,io->…o` and `…i,oi->…o`, whatever the letters."""
-    given, _, made = attribute(unit.first, "equation").s.decode().replace(" ", "").partition("->")
+    given, _, made = attribute(unit.operation, "equation").s.decode().replace(" ", "").partition("->")
     x, _, kernel = given.partition(",")
     if x.endswith("...") or not (x and made) or x[:-1] != made[:-1] or x[-1] == made[-1]:
         return None

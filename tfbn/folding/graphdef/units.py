@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .called import called_convolution
 from .facts import Facts
 from .nodes import Nodes, Source, attribute
 
@@ -26,6 +27,7 @@ LINEAR = {
     "Einsum": (0, 1),
     "_FusedConv2D": (0, 1),
 }
+CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
 CHANNELS_FIRST = {b"NCHW", b"NCDHW", b"NCW"}
 
 
@@ -57,9 +59,21 @@ class Unit:
 
 @dataclass(frozen=True, eq=False)
 class LinearUnit(Unit):
-    """A linear operation with a constant kernel, and the constant that is added to what it makes."""
+    """A linear operation with a constant kernel, and the constant that is added to what it makes.
+
+    Attributes:
+        kernel: which input is the kernel.
+        called: the operation, where the first node calls a function that does nothing else, as Keras has
+            XLA compile grouped convolutions.
+    """
 
     kernel: int = 1
+    called: Any = None
+
+    @property
+    def operation(self) -> Any:
+        """The node whose attributes say what is computed."""
+        return self.first if self.called is None else self.called
 
     @property
     def bias(self) -> Any | None:
@@ -137,29 +151,32 @@ class _Units:
 
     def _group(self, node: Any) -> Unit | None:
         if node.op in LINEAR:
-            return self._linear(node)
+            return self._linear(node, node, *LINEAR[node.op])
+        if node.op in CALLS and (found := called_convolution(node, self.nodes)) is not None:
+            return self._linear(node, *found)
         if node.op in FUSED:
             return self._fused(node)
         return self._chain(node) if node.op in ARITHMETIC else None
 
-    def _linear(self, node: Any) -> Unit | None:
-        tensor, kernel = LINEAR[node.op]
+    def _linear(self, node: Any, operation: Any, tensor: int, kernel: int) -> Unit | None:
         inputs = self.nodes.inputs(node)
         value = self.facts.value(inputs[kernel])
         if value is None or len(inputs) <= max(tensor, kernel):
             return None
         after = self._only_reader(node)
-        biased = after is not None and node.op != "_FusedConv2D" and self._adds_bias(node, after)
-        return LinearUnit((node, after) if biased else (node,), tensor, kernel)
+        can = after is not None and node.op != "_FusedConv2D"
+        biased = can and self._adds_bias(node, after, is_channels_first(operation))
+        called = None if operation is node else operation
+        return LinearUnit((node, after) if biased else (node,), tensor, kernel, called)
 
-    def _adds_bias(self, node: Any, after: Any) -> bool:
+    def _adds_bias(self, node: Any, after: Any, channels_first: bool) -> bool:
         """Whether a node adds a number to each channel of what a linear operation makes."""
         if after.op not in SUMS or (constant := self._constant_of(after)) is None:
             return False
         rank = len(self.facts.shape(Source(node.name, 0)) or ())
         if constant.ndim > rank:
             return False
-        channel = 1 if is_channels_first(node) else rank - 1
+        channel = 1 if channels_first else rank - 1
         size = constant_for(after, constant, rank).shape
         own = self.facts.shape(Source(after.name, 0))
         return own is not None and size == tuple(

@@ -44,10 +44,10 @@ class _Linear:
         kernel = facts.value(sources[unit.kernel])
         assert kernel is not None
         self.rank = len(facts.shape(Source(unit.last.name, 0)) or ())
-        channel = 1 if is_channels_first(unit.first) else -1
+        channel = 1 if is_channels_first(unit.operation) else -1
         given = (facts.shape(sources[unit.tensor]) or ())[channel]
         own = _bias_of(facts, nodes, unit, self.rank)
-        folded = unit.first.op in ("Conv2D", "Conv3D", "_FusedConv2D")
+        folded = unit.operation.op in ("Conv2D", "Conv3D", "_FusedConv2D")
         groups = given // kernel.shape[-2] if folded and given else 1
         kernels, self.bias = target.layout.fold({"kernel": kernel}, own, pending, groups)
         self.dtype = kernel.dtype
@@ -72,12 +72,12 @@ class _Linear:
             nodes.rename(unit.first, f"{name}/linear")
             linear = Source(unit.first.name, 0)
             bias = nodes.add_constant(f"{name}/folded_bias", self.bias)
-            layout = b"NCHW" if is_channels_first(unit.first) else b"NHWC"
-            nodes.add(name, "BiasAdd", [linear, bias], unit.first, data_format=layout)
+            layout = b"NCHW" if is_channels_first(unit.operation) else b"NHWC"
+            nodes.add(name, "BiasAdd", [linear, bias], unit.operation, data_format=layout)
 
     def _shaped(self) -> np.ndarray:
         """For a sum, which puts a constant's last axis on the tensor's."""
-        if not is_channels_first(self.unit.first):
+        if not is_channels_first(self.unit.operation):
             return self.bias
         return self.bias.reshape((-1, *[1] * (self.rank - 2)))
 
