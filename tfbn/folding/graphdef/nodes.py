@@ -28,9 +28,16 @@ class Source(NamedTuple):
         return f"{self.node}:{self.output}" if self.output else self.node
 
 
+# Of attributes that need not be written, and are not empty then.
+_DEFAULTS = {
+    "is_training": tf.compat.v1.AttrValue(b=True),
+    "epsilon": tf.compat.v1.AttrValue(f=1e-4),
+}
+
+
 def attribute(node: Any, name: str) -> Any:
-    """An attribute of a node, an empty one where it has none; `node.attr[name]` would make one."""
-    return node.attr[name] if name in node.attr else tf.compat.v1.AttrValue()
+    """An attribute of a node, or its default; `node.attr[name]` would make one."""
+    return node.attr[name] if name in node.attr else _DEFAULTS.get(name, tf.compat.v1.AttrValue())
 
 
 class Nodes:
