@@ -90,7 +90,7 @@ def test_batch_norms_in_loops_stay():
         def function(x):
             step = lambda i, y: (i + 1, tf.tanh(parts.batch_norm(parts.linear(y))))  # noqa: E731
             _, y = tf.while_loop(lambda i, y: i < 3, step, [0, parts.batch_norm(parts.linear(x))])
-            return parts.batch_norm(parts.linear(y))
+            return parts.batch_norm(parts.linear(tf.reshape(y, (-1, *IMAGE))))
 
         graph = graph_of(function)
     finally:
@@ -164,7 +164,7 @@ def test_statistics_that_are_no_numbers(statistic, bad):
     x = X.astype("float32")
     wanted, got = (run(definition, *graph[1:], [x]) for definition in (graph[0], new))
     np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
-    finite = np.isfinite(bad) and not (statistic == "variance" and bad <= -0.01)
+    finite = bad == np.inf if statistic == "variance" else np.isfinite(bad)  # a scale of 0
     assert len(report.folded) == finite, str(report)
 
 

@@ -187,8 +187,9 @@ class _Units:
         if kinds != {True, False}:  # not both a product and a sum for each channel
             return None
         scale, offset = np.ones((1,) * (rank - 1)), np.zeros((1,) * (rank - 1))
-        for part, value in zip(chain, constants, strict=True):
-            scale, offset = _applied(part, self._tensor_of(part) == 0, value, scale, offset)
+        with np.errstate(all="ignore"):  # the core looks for what is not finite
+            for part, value in zip(chain, constants, strict=True):
+                scale, offset = _applied(part, self._tensor_of(part) == 0, value, scale, offset)
         return ChainUnit(tuple(chain), self._tensor_of(chain[0]), scale, offset, chain[0].op == "Sub")
 
     def _constant_of(self, node: Any) -> np.ndarray | None:
