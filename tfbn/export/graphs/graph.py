@@ -74,7 +74,13 @@ def frozen(function: Any, fold: bool, what: str) -> Frozen:
         ValueError: its weights cannot be constants.
     """
     specs = inputs_of(function)
-    whole = of_named(function, specs)  # without what a graph of TensorFlow 1 has beside its nodes
+    own_names: dict[str, str] = {}
+
+    def noted(**named: tf.Tensor) -> Any:
+        own_names.update((name, tensor.op.name) for name, tensor in named.items())
+        return function(**named)
+
+    whole = of_named(noted, specs)  # without what a graph of TensorFlow 1 has beside its nodes
     _check_operations(whole.graph, what)
     try:
         made = freeze(whole)
@@ -88,7 +94,8 @@ def frozen(function: Any, fold: bool, what: str) -> Frozen:
         )
     )
     by_name = {tensor.op.name: tensor.name for tensor in made.inputs}
-    fed, captured = ([by_name[name] for name in names if name in by_name] for names in (specs, own))
+    fed = [by_name[own_names[name]] for name in specs]
+    captured = [by_name[name] for name in own if name in by_name]
     outputs = dict(
         zip(sorted(function.structured_outputs), (tensor.name for tensor in made.outputs), strict=True)
     )
