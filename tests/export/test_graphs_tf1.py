@@ -118,18 +118,27 @@ def test_a_saved_model_with_a_table_a_file_and_method_names(classifier, freeze, 
         assert relative_difference(got, pooled) < 1e-5
 
 
-def test_is_training_fed_false_by_the_signature(tmp_path, serve):
-    """A placeholder with a default, which the signature does not name."""
+@pytest.mark.parametrize("control_flow", ["v1", "v2"])
+def test_is_training_with_a_default_that_the_signature_does_not_name(control_flow, tmp_path, serve):
     given = str(tmp_path / "given")
+    if control_flow == "v1":
+        v1.disable_control_flow_v2()
+    try:
+        want = save_with_placeholder(given)
+    finally:
+        v1.enable_control_flow_v2()
+    tfbn.export(given, tmp_path / "out")
+    assert relative_difference(serve(tmp_path / "out", images=X)["y"], want) < 1e-5
+
+
+def save_with_placeholder(given):
     with tf.Graph().as_default(), v1.Session() as session:
         images = v1.placeholder("float32", (None, 8, 8, 3), "images")
         training = v1.placeholder_with_default(False, (), "is_training")
         y = tf.reduce_mean(tf.nn.relu(normal(convolved(images, 6, "c"), training, "n")), (1, 2))
         session.run(v1.global_variables_initializer())
         v1.saved_model.simple_save(session, given, {"images": images}, {"y": y})
-        want = session.run(y, {images: X})
-    tfbn.export(given, tmp_path / "out")
-    assert relative_difference(serve(tmp_path / "out", images=X)["y"], want) < 1e-5
+        return session.run(y, {images: X})
 
 
 # Of MobileNetV1: how many channels each pair of convolutions makes, and its stride.

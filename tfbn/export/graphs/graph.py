@@ -100,10 +100,21 @@ def frozen(function: Any, fold: bool, what: str) -> Frozen:
         zip(sorted(function.structured_outputs), (tensor.name for tensor in made.outputs), strict=True)
     )
     definition, report = made.graph.as_graph_def(), None
+    _name_results(definition)
     if fold:
         definition, report = fold_graph(definition, [*fed, *captured], [*outputs.values()])
     resources = [own[name.split(":")[0]] for name in captured]
     return Frozen(definition, [*fed, *captured], resources, specs, outputs, report)
+
+
+def _name_results(definition: Any) -> None:
+    """Mend what functions return that returned a variable: `Identity` does not call it `value`."""
+    for function in definition.library.function:
+        made_by = {node.name: node.op for node in function.node_def}
+        for key, text in function.ret.items():
+            node, _, result = text.partition(":")
+            if made_by.get(node) == "Identity" and result == "value:0":
+                function.ret[key] = f"{node}:output:0"
 
 
 def _check_operations(graph: tf.Graph, what: str) -> None:
