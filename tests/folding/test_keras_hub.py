@@ -74,7 +74,7 @@ CASES = {
     "cspnet dark": Case(partial(hub.cspnet, "dark", "dark_block"), 14),
     "cspnet": Case(partial(hub.cspnet, "csp", "dark_block", block_ratio=[0.5]), 23),
     "cspnet bottleneck": Case(
-        partial(hub.cspnet, "csp", "bottleneck_block", block_ratio=[0.5]), 28, kept=4
+        partial(hub.cspnet, "csp", "bottleneck_block", block_ratio=[0.5]), 28, kept=5
     ),
     "cspnet cs3": Case(partial(hub.cspnet, "cs3", "edge_block", block_ratio=[0.5], avg_down=True), 20),
     "deeplab_v3": Case(hub.deeplab, 19),

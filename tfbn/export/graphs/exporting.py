@@ -39,6 +39,11 @@ def export_graph(
 ) -> ExportReport:
     """Write all signatures, folded, and compare each; see `tfbn.export`."""
     first = _first(signatures, file_format)
+    if _by_signature(samples) and (unknown := samples.keys() - signatures.functions.keys()):
+        raise ValueError(
+            f"samples= has {join_some(sorted(map(str, unknown)))}, and the signatures of "
+            f"{signatures.name} are {join_some(sorted(signatures.functions))}."
+        )
     examined = {
         name: _Examined(name, function, _of_signature(samples, name, first), signatures.name)
         for name, function in signatures.functions.items()
@@ -116,12 +121,19 @@ class _Examined:
                 f"The signature {self.name!r} takes {join_some(sorted(self.specs))}, and samples= is "
                 "not a dict of arrays by these names."
             )
-        return {
-            name: np.asarray(samples[name])
-            if spec.dtype == tf.string
-            else np.asarray(samples[name]).astype(spec.dtype.as_numpy_dtype)
-            for name, spec in self.specs.items()
-        }
+        return {name: self._array(name, samples[name]) for name in self.specs}
+
+    def _array(self, name: str, sample: Any) -> np.ndarray:
+        spec = self.specs[name]
+        array = np.asarray(sample)
+        if spec.dtype != tf.string:
+            array = array.astype(spec.dtype.as_numpy_dtype)
+        if not spec.shape.is_compatible_with(array.shape):  # of which a kernel may kill the process
+            raise ValueError(
+                f"The signature {self.name!r} takes {name} in the shape {spec.shape}, and samples= has "
+                f"it in the shape {array.shape}."
+            )
+        return array
 
     def compared(
         self, file_format: Format, path: Path, atol: float, rtol: float | None
@@ -153,9 +165,13 @@ def _first(signatures: Signatures, file_format: Format) -> str:
 
 def _of_signature(samples: Any, name: str, first: str) -> Any:
     """The samples for a signature: those under its name, or all of them for the first one."""
-    if isinstance(samples, Mapping) and any(isinstance(value, Mapping) for value in samples.values()):
+    if _by_signature(samples):
         return samples.get(name)
     return samples if name == first else None
+
+
+def _by_signature(samples: Any) -> bool:
+    return isinstance(samples, Mapping) and any(isinstance(it, Mapping) for it in samples.values())
 
 
 def why_variables(functions: Mapping[str, Frozen], file_format: Format, what: str) -> str:

@@ -73,11 +73,8 @@ def frozen(function: Any, fold: bool, what: str) -> Frozen:
     Raises:
         ValueError: its weights cannot be constants.
     """
-    specs = inputs_of(function)
-    whole = of_named(function, specs)  # without what a graph of TensorFlow 1 has beside its nodes
-    _check_operations(whole.graph, what)
-    outputs = sorted(function.structured_outputs)
-    found, calls = _frozen(whole, specs, outputs, what), True
+    specs, outputs = inputs_of(function), sorted(function.structured_outputs)
+    found, calls = _frozen(function, specs, outputs, what), True
     while calls:  # what they call may have conditionals, too
         definition, calls = settle(found.definition, found.inputs, found.outputs.values())
         found = replace(found, definition=definition)
@@ -89,29 +86,44 @@ def frozen(function: Any, fold: bool, what: str) -> Frozen:
     return replace(found, definition=definition, fold=report)
 
 
-def _frozen(whole: Any, specs: dict[str, tf.TensorSpec], outputs: list[str], what: str) -> Frozen:
+def _frozen(function: Any, specs: dict[str, tf.TensorSpec], outputs: list[str], what: str) -> Frozen:
+    own: dict[str, str] = {}  # what the graph calls the inputs
+
+    def noted(**named: tf.Tensor) -> Any:
+        own.update((name, tensor.op.name) for name, tensor in named.items())
+        return function(**named)
+
+    whole = of_named(noted, specs)  # without what a graph of TensorFlow 1 has beside its nodes
+    _check_operations(whole.graph, what)
     try:
         made = freeze(whole)
     except Exception as error:  # of TensorFlow's, of any kind
         raise ValueError(
             f"The weights of {what} cannot be made constants. TensorFlow says: {one_line(error)}"
         ) from error
-    captured = dict(
-        zip(
-            (tensor.op.name for tensor in whole.inputs[len(specs) :]),
-            whole.captured_inputs,
-            strict=True,
-        )
-    )
+    definition = made.graph.as_graph_def()
+    _name_results(definition)
+    inside = (tensor.op.name for tensor in whole.inputs[len(specs) :])
+    captured = dict(zip(inside, whole.captured_inputs, strict=True))
     by_name = {tensor.op.name: tensor.name for tensor in made.inputs}
     left = [name for name in captured if name in by_name]
     return Frozen(
-        definition=made.graph.as_graph_def(),
-        inputs=[by_name[name] for name in (*specs, *left)],
+        definition=definition,
+        inputs=[by_name[name] for name in (*(own[name] for name in specs), *left)],
         captured=[captured[name] for name in left],
         specs=specs,
         outputs=dict(zip(outputs, (tensor.name for tensor in made.outputs), strict=True)),
     )
+
+
+def _name_results(definition: Any) -> None:
+    """Mend what functions return that returned a variable: `Identity` does not call it `value`."""
+    for function in definition.library.function:
+        made_by = {node.name: node.op for node in function.node_def}
+        for key, text in function.ret.items():
+            node, _, result = text.partition(":")
+            if made_by.get(node) == "Identity" and result == "value:0":
+                function.ret[key] = f"{node}:output:0"
 
 
 def _check_operations(graph: tf.Graph, what: str) -> None:

@@ -45,15 +45,18 @@ def chosen(signatures: Signatures, names: Sequence[str] | None) -> Signatures:
 
 
 def inputs_of(function: Any) -> dict[str, tf.TensorSpec]:
-    """The named inputs of a function of `Signatures`."""
-    return dict(function.structured_input_signature[1])
+    """The named inputs of a function of `Signatures`, each under the name that it is called by."""
+    named = function.structured_input_signature[1]
+    return {name: tf.TensorSpec(spec.shape, spec.dtype, name) for name, spec in named.items()}
 
 
 def of_named(function: Any, specs: Mapping[str, tf.TensorSpec]) -> Any:
-    """A Python function of named tensors, traced."""
+    """A Python function of named tensors, traced; `specs` have their names, too."""
 
     def serve(**named: tf.Tensor) -> dict[str, tf.Tensor]:
-        outputs: dict[str, tf.Tensor] = function(**named)
+        # TensorFlow calls it by other names where those, `image/encoded`, are none for Python.
+        told = (tensor.op.get_attr("_user_specified_name").decode() for tensor in named.values())
+        outputs: dict[str, tf.Tensor] = function(**dict(zip(told, named.values(), strict=True)))
         return outputs
 
     return tf.function(serve, autograph=False).get_concrete_function(**specs)

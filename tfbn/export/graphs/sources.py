@@ -173,11 +173,13 @@ def _function(source: Any) -> Signatures:
     name = getattr(source, "name", None) or type(source).__name__
     concrete = _concrete(source, name)
     args, named = concrete.structured_input_signature
-    flat = [*_leaves(args), *_leaves(named)]
-    specs = _specs(flat, flat)
+    flat = [*_leaves(args), *_leaves(named)]  # specifications, and the constants that it was traced with
+    taken = [leaf for leaf in flat if isinstance(leaf, tf.TypeSpec)]
+    specs = _specs(taken, taken)
 
     def serve(**tensors: tf.Tensor) -> dict[str, tf.Tensor]:
-        values = [tensors[name] for name in specs]
+        given = (tensors[name] for name in specs)
+        values = [next(given) if isinstance(leaf, tf.TypeSpec) else leaf for leaf in flat]
         packed = tf.nest.pack_sequence_as((args, named), values, expand_composites=True)
         return signature.outputs_by_name(concrete(*packed[0], **packed[1]))
 

@@ -101,7 +101,7 @@ class KernelLayout:
         sums = (taps * _along_inputs(kernel, axis, offset, groups)).reshape(taps.shape[-2:])
         if name != self.kernel:
             return sums.reshape(-1) @ kernels[self.kernel].reshape(sums.size, -1)
-        return sums.reshape(-1) if len(self.output_axes) > 1 else sums.sum(0)
+        return sums.reshape(-1) if len(self.output_axes) > 1 else sums.sum(axis)
 
 
 def _along_inputs(kernel: np.ndarray, axis: int, channels: np.ndarray, groups: int) -> np.ndarray:

@@ -30,7 +30,7 @@ def settle(definition: GraphDef, inputs: Iterable[str], outputs: Iterable[str]) 
         if node.op == "PlaceholderWithDefault" and node.name not in feeds:
             (default,) = nodes.inputs(node)
             node.attr["T"].CopyFrom(node.attr["dtype"])
-            nodes.become_identity(node, default)
+            nodes.replace(node, "Identity", [default])
     facts = Facts(nodes)
     conditions = {node.name: source for node in nodes if (source := _condition(nodes, node))}
     facts.compute(conditions.values())
@@ -77,7 +77,7 @@ def _leave_out(nodes: Nodes, taken: dict[str, bool]) -> None:
         if node.op == "Merge":
             alive = [source for source in nodes.inputs(node) if not _is_dead(source, dead, taken)]
             if len(alive) == 1:
-                nodes.become_identity(node, alive[0])
+                nodes.replace(node, "Identity", [alive[0]])
         for number, text in enumerate(node.input):
             source = Source.of(text)
             if not text.startswith("^") and source.node in taken:

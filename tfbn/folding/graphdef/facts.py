@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
 import tensorflow as tf
@@ -18,9 +18,13 @@ MOST_COMPUTED = 2**28  # numbers of a constant: as many as a graph can hold at a
 
 
 class Facts:
-    """Shapes, types and constants of a graph as it was when it was read."""
+    """Shapes, types and constants of a graph as it was when it was read.
 
-    def __init__(self, nodes: Nodes) -> None:
+    Args:
+        fed: names of nodes that are given their values, whatever they have by default.
+    """
+
+    def __init__(self, nodes: Nodes, fed: Collection[str] = ()) -> None:
         self._graph = tf.Graph()
         definition = nodes.definition(node.name for node in nodes)
         for node in definition.node:  # what one waits for says nothing of its value
@@ -29,7 +33,7 @@ class Facts:
             node.input.extend(tensors)
         with self._graph.as_default():
             tf.graph_util.import_graph_def(definition, name="")
-        self._constant = self._constants()
+        self._constant = self._constants(fed)
         self._values: dict[Source, np.ndarray] = {}
 
     def shape(self, source: Source) -> tuple[int | None, ...] | None:
@@ -71,10 +75,12 @@ class Facts:
     def _tensor(self, source: Source) -> tf.Tensor:
         return self._graph.get_operation_by_name(source.node).outputs[source.output]
 
-    def _constants(self) -> set[str]:
+    def _constants(self, fed: Collection[str]) -> set[str]:
         """The nodes that compute something of constants alone; operations are in an order to run."""
         found: set[str] = set()
         for operation in self._graph.get_operations():
+            if operation.name in fed:
+                continue
             pure = not operation.op_def.is_stateful and operation.type not in CONTROL_FLOW
             made_of = [tensor.op.name for tensor in operation.inputs]
             if operation.type == "Const" or (pure and made_of and found.issuperset(made_of)):

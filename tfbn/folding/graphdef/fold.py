@@ -28,7 +28,7 @@ def fold_graph(
 
     Args:
         definition: a graph whose weights are constants. It is not changed.
-        inputs: names of tensors that are fed, `"input:0"`.
+        inputs: names of tensors that are fed, `"input:0"`; placeholders make them.
         outputs: names of tensors that are fetched.
 
     Returns:
@@ -38,7 +38,7 @@ def fold_graph(
     feeds = [Source.of(name).node for name in inputs]
     nodes = Nodes(definition, map(Source.of, outputs))
     nodes = Nodes(nodes.definition(feeds), nodes.keep)
-    facts = Facts(nodes)
+    facts = Facts(nodes, feeds)
     facts.compute(
         source
         for node in nodes

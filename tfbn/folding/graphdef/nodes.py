@@ -28,9 +28,16 @@ class Source(NamedTuple):
         return f"{self.node}:{self.output}" if self.output else self.node
 
 
+# Of attributes that need not be written, and are not empty then.
+_DEFAULTS = {
+    "is_training": tf.compat.v1.AttrValue(b=True),
+    "epsilon": tf.compat.v1.AttrValue(f=1e-4),
+}
+
+
 def attribute(node: Any, name: str) -> Any:
-    """An attribute of a node, an empty one where it has none; `node.attr[name]` would make one."""
-    return node.attr[name] if name in node.attr else tf.compat.v1.AttrValue()
+    """An attribute of a node, or its default; `node.attr[name]` would make one."""
+    return node.attr[name] if name in node.attr else _DEFAULTS.get(name, tf.compat.v1.AttrValue())
 
 
 class Nodes:
@@ -90,19 +97,19 @@ class Nodes:
         node.name = self._free(name)
         self.by_name[node.name] = node
 
-    def become_identity(self, node: Any, source: Source) -> None:
-        """Let a node hand on another tensor of the type that it has itself."""
+    def replace(self, node: Any, op: str, inputs: Iterable[Source]) -> None:
+        """Make another operation of a node, under its name and for the type that it has itself."""
         waits = [text for text in node.input if text.startswith("^")]
         kind = node.attr["T"].type
-        self.replace(node, "Identity", [source], waits)
-        node.attr["T"].type = kind
-
-    def replace(self, node: Any, op: str, inputs: Iterable[Source], waits: Iterable[str] = ()) -> None:
-        """Make another operation of a node, under its name and without attributes."""
         node.op = op
         node.ClearField("attr")
         node.ClearField("input")
         node.input.extend([*map(str, inputs), *waits])
+        node.attr["T"].type = kind
+
+    def wait(self, node: Any, waits: Iterable[str]) -> None:
+        """Let a node wait for others, `"^name"`, too."""
+        node.input.extend(text for text in dict.fromkeys(waits) if text not in node.input)
 
     def definition(self, feeds: Iterable[str]) -> GraphDef:
         """What is left of the graph: what leads to the tensors that are kept, and the nodes fed."""

@@ -118,9 +118,11 @@ class _Reader:
 def _fused(unit: FusedUnit, constants: list[Any]) -> Normalization:
     """Of a fused batch norm, whose kernel takes the mean off first."""
     gamma, beta, mean, variance = (np.asarray(constant, "float64") for constant in constants)
-    scale = gamma / np.sqrt(variance + unit.epsilon)
     axis = 1 if is_channels_first(unit.first) else -1
-    return Normalization(Affine(scale, beta - scale * mean), gamma, beta, axis, scale.shape, True)
+    with np.errstate(all="ignore"):  # the core looks for what is not finite
+        scale = gamma / np.sqrt(variance + unit.epsilon)
+        affine = Affine(scale, beta - scale * mean)
+    return Normalization(affine, gamma, beta, axis, scale.shape, True)
 
 
 def _chained(unit: ChainUnit) -> Normalization:

@@ -108,7 +108,10 @@ def _einsum_target(unit: LinearUnit) -> LinearTarget | None:
     """Of `…i,io->…o` and `…i,oi->…o`, whatever the letters."""
     given, _, made = attribute(unit.operation, "equation").s.decode().replace(" ", "").partition("->")
     x, _, kernel = given.partition(",")
-    if x.endswith("...") or not (x and made) or x[:-1] != made[:-1] or x[-1] == made[-1]:
+    if x.endswith("...") or not (x and made) or x[:-1] != made[:-1]:
+        return None
+    letters = (x + made[-1]).replace("...", "")
+    if len(set(letters)) < len(letters):  # a diagonal
         return None
     layouts = {x[-1] + made[-1]: _DENSE, made[-1] + x[-1]: _TURNED}
     return LinearTarget(unit, layouts[kernel]) if kernel in layouts else None

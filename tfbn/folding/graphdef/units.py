@@ -161,7 +161,7 @@ class _Units:
     def _linear(self, node: Any, operation: Any, tensor: int, kernel: int) -> Unit | None:
         inputs = self.nodes.inputs(node)
         value = self.facts.value(inputs[kernel])
-        if value is None or len(inputs) <= max(tensor, kernel):
+        if value is None or (node.op == "_FusedConv2D" and self.facts.value(inputs[2]) is None):
             return None
         after = self._only_reader(node)
         can = after is not None and node.op != "_FusedConv2D"
@@ -178,10 +178,12 @@ class _Units:
             return False
         channel = 1 if channels_first else rank - 1
         size = constant_for(after, constant, rank).shape
-        own = self.facts.shape(Source(after.name, 0))
-        return own is not None and size == tuple(
-            own[axis] if axis == channel else 1 for axis in range(rank)
-        )
+        made, biased = (self.facts.shape(Source(part.name, 0)) for part in (node, after))
+        if made is None or biased is None or len(made) != len(biased):
+            return False
+        # A sum may also make more channels of one.
+        own = made[channel] or biased[channel] if made[channel] != 1 else 1
+        return size == tuple(own if axis == channel else 1 for axis in range(rank))
 
     def _fused(self, node: Any) -> Unit | None:
         constants = [self.facts.value(source) for source in self.nodes.inputs(node)[1:5]]
@@ -198,12 +200,17 @@ class _Units:
     def _chain(self, node: Any) -> Unit | None:
         chain, constants = [], []
         rank = len(self.facts.shape(Source(node.name, 0)) or ())
+        varying: set[tuple[int, ...]] = set()
         while node is not None and node.op in ARITHMETIC:
             constant = self._constant_of(node)
             if constant is None or not self._keeps_shape(node, constant):
                 break
-            chain.append(node)
             constants.append(constant_for(node, constant, rank)[0])
+            varying |= {constants[-1].shape} - {(1,) * (rank - 1)}
+            if len(varying) > 1:  # a constant for each place, say, behind one for each channel
+                constants.pop()
+                break
+            chain.append(node)
             node = self._only_reader(node)
         kinds = {
             kind.op in PRODUCTS for kind, value in zip(chain, constants, strict=True) if value.size > 1
@@ -211,8 +218,9 @@ class _Units:
         if kinds != {True, False}:  # not both a product and a sum for each channel
             return None
         scale, offset = np.ones((1,) * (rank - 1)), np.zeros((1,) * (rank - 1))
-        for part, value in zip(chain, constants, strict=True):
-            scale, offset = _applied(part, self._tensor_of(part) == 0, value, scale, offset)
+        with np.errstate(all="ignore"):  # the core looks for what is not finite
+            for part, value in zip(chain, constants, strict=True):
+                scale, offset = _applied(part, self._tensor_of(part) == 0, value, scale, offset)
         return ChainUnit(tuple(chain), self._tensor_of(chain[0]), scale, offset, chain[0].op == "Sub")
 
     def _constant_of(self, node: Any) -> np.ndarray | None:

@@ -14,7 +14,7 @@ from ..core.targets import PendingFold
 from .facts import Facts
 from .nodes import Nodes, Source
 from .targets import LinearTarget
-from .units import ChainUnit, FusedUnit, LinearUnit, constant_for, is_channels_first
+from .units import ChainUnit, FusedUnit, LinearUnit, Unit, constant_for, is_channels_first
 
 
 def write(nodes: Nodes, facts: Facts, plan: Plan) -> None:
@@ -22,11 +22,30 @@ def write(nodes: Nodes, facts: Facts, plan: Plan) -> None:
     changed = [op for op in plan.pending if op not in plan.into]
     # All is computed before anything is changed.
     todo = [_written(facts, nodes, op, plan.pending[op]) for op in changed]
+    waits = {op: _waits(nodes, facts, op.origin) for op in [*changed, *plan.into]}
     for change in todo:
         change(nodes)
     for op in plan.into:
         unit = op.origin
-        nodes.become_identity(unit.last, nodes.inputs(unit.first)[unit.tensor])
+        nodes.replace(unit.last, "Identity", [nodes.inputs(unit.first)[unit.tensor]])
+    for op, texts in waits.items():
+        nodes.wait(nodes.by_name[op.name], texts)
+
+
+def _waits(nodes: Nodes, facts: Facts, unit: Unit) -> list[str]:
+    """What the nodes of a unit wait for, and the constants that they take, which others replace."""
+    found: list[str] = []
+    waiting, seen = [*unit.nodes], set()
+    while waiting:
+        node = waiting.pop()
+        if node.name in seen:
+            continue
+        seen.add(node.name)
+        found += [text for text in node.input if text.startswith("^")]
+        waiting += [
+            nodes.by_name[source.node] for source in nodes.inputs(node) if facts.is_constant(source)
+        ]
+    return found
 
 
 def _written(facts: Facts, nodes: Nodes, op: Op, pending: PendingFold) -> Any:
@@ -125,9 +144,7 @@ class _Scale:
             for what, value in (("scale", self.affine.scale), ("offset", self.affine.offset))
         ]
         product = nodes.add(f"{name}/scaled", "Mul", [source, constants[0]], last)
-        kind = last.attr["T"].type
         nodes.replace(last, "AddV2", [product, constants[1]])
-        last.attr["T"].type = kind
 
 
 def _bias_of(facts: Facts, nodes: Nodes, unit: LinearUnit, rank: int) -> np.ndarray:
