@@ -31,7 +31,7 @@ SIGNATURES = {
     "convert": "model, to=None, data_format=None, in_place=False",
     "fold": "model, dtype=None",
     "export": "model, path, fold=True, overwrite=False, atol=0.0, rtol=None, samples=None, freeze=None, "
-    "input_names=None, format=None",
+    "input_names=None, format=None, inputs=None, outputs=None, signatures=None",
 }
 
 

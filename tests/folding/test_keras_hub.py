@@ -18,6 +18,8 @@ import hub_backbones as hub
 import tfbn
 from networks import FLOAT32, let_through, outputs, relative_difference
 from tfbn.batch_norms import batch_norms
+from tfbn.export.graphs.graph import frozen
+from tfbn.export.graphs.signatures import of_named
 from tfbn.in_place import has_our_kernels
 
 pytestmark = [
@@ -141,6 +143,20 @@ def test_a_backbone_folds(name, model, images):
     assert difference < FLOAT32
     assert max(np.std(array, axis=0).max() / abs(array).max() for array in want) > 100 * FLOAT32
     print(f"{name:20} {len(report.folded):2} of {case.allowed} folded, to {difference:.0e}")
+
+
+def test_a_backbone_folds_in_the_graph_of_its_call(name, model, images):
+    def call(x):
+        inputs = tf.nest.map_structure(lambda _: x, model.input)
+        found = tf.nest.flatten(model(inputs, training=False))
+        return {f"output_{number}": tensor for number, tensor in enumerate(found)}
+
+    function = of_named(call, {"x": tf.TensorSpec((None, *images.shape[1:]))})
+    graph = frozen(function, True, name)
+    want = function(x=tf.constant(images))
+    got = graph.concrete(graph.definition, {})(x=tf.constant(images))
+    assert len(graph.fold.folded) >= CASES[name].allowed, str(graph.fold)
+    assert largest_difference(got.values(), want.values()) < FLOAT32
 
 
 def test_a_backbone_converts_and_back(name, model, images):

@@ -31,19 +31,32 @@ def settle(definition: GraphDef, inputs: Iterable[str], outputs: Iterable[str]) 
             (default,) = nodes.inputs(node)
             node.attr["T"].CopyFrom(node.attr["dtype"])
             nodes.replace(node, "Identity", [default])
-    facts = Facts(nodes)
+    calls, settled = False, set[str]()
+    while known := _known_conditions(nodes, feeds, settled):  # inside a branch there may be more
+        settled |= known.keys()
+        ifs = [nodes.by_name[name] for name in known if nodes.by_name[name].op in IFS]
+        for node in ifs:
+            _call_branch(node, known.pop(node.name))
+        _leave_out(nodes, known)
+        calls = calls or bool(ifs)
+        nodes = Nodes(nodes.definition(feeds), nodes.keep)
+    return nodes.definition(feeds), calls
+
+
+def _known_conditions(nodes: Nodes, feeds: set[str], settled: set[str]) -> dict[str, bool]:
+    """The conditions that are constants, by the names of the nodes that ask for them.
+
+    Args:
+        settled: names of nodes that stay although they are, as one that is fetched does.
+    """
+    facts = Facts(nodes, feeds)
     conditions = {node.name: source for node in nodes if (source := _condition(nodes, node))}
     facts.compute(conditions.values())
-    known = {
+    return {
         name: bool(value)
         for name, source in conditions.items()
-        if (value := facts.value(source)) is not None
+        if name not in settled and (value := facts.value(source)) is not None
     }
-    calls = [nodes.by_name[name] for name in known if nodes.by_name[name].op in IFS]
-    for node in calls:
-        _call_branch(node, known[node.name])
-    _leave_out(nodes, {name: taken for name, taken in known.items() if nodes.by_name[name] not in calls})
-    return nodes.definition(feeds), bool(calls)
 
 
 def _condition(nodes: Nodes, node: Any) -> Source | None:
