@@ -30,6 +30,7 @@ SIGNATURES = {
     "recalibrate": "model, data, steps=None, verbose='auto'",
     "convert": "model, to=None, data_format=None, in_place=False",
     "fold": "model, dtype=None",
+    "inspect": "model",
     "export": "model, path, fold=True, overwrite=False, atol=0.0, rtol=None, samples=None, freeze=None, "
     "input_names=None, format=None",
 }
@@ -95,6 +96,7 @@ def test_public_names():
         "ExportError",
         "ExportReport",
         "FoldReport",
+        "Inspection",
         "Measurement",
         "PopulationStatistics",
         "functional",
@@ -105,6 +107,7 @@ def test_public_names():
         "convert",
         "export",
         "fold",
+        "inspect",
         "population_statistics",
         "recalibrate",
     }

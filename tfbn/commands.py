@@ -44,10 +44,10 @@ def export_model(
     **arguments: Any,
 ) -> None:
     """`tfbn export`."""
-    loaded = _load(model, modules)
-    with _one_line_errors(options=True):
+    loaded = load(model, modules)
+    with one_line_errors(options=True):
         loaded = _turned(loaded, data_format)
-        given = None if samples is None else _arrays(samples)
+        given = None if samples is None else arrays(samples)
         arguments["input_names"] = input_names or None
         report = export(loaded, out, fold=not no_fold, samples=given, **arguments)
     console = Console()
@@ -67,12 +67,12 @@ def fold_model(
     overwrite: bool,
 ) -> None:
     """`tfbn fold`."""
-    loaded = _load(model, modules)
+    loaded = load(model, modules)
     _check_finite(loaded)
-    with _one_line_errors(options=True):
+    with one_line_errors(options=True):
         loaded = _turned(loaded, data_format)
         folded, report = fold(loaded, dtype)
-        given = None if samples is None else _arrays(samples)
+        given = None if samples is None else arrays(samples)
         compared = _compared(loaded, folded, given, dtype)
         with staged(out, overwrite) as staging:
             folded.save(staging)
@@ -83,7 +83,7 @@ def fold_model(
 
 def upgrade_file(old: Path, new: Path, **arguments: Any) -> None:
     """`tfbn upgrade`."""
-    with _one_line_errors(options=True):
+    with one_line_errors(options=True):
         report = upgrade(old, new, **arguments)
     console = Console(soft_wrap=True, highlight=False)
     if report.legacy.batch_norms:
@@ -100,7 +100,7 @@ def _turned(model: keras.Model, data_format: str | None) -> keras.Model:
     return model if data_format is None else convert(model, data_format=data_format)
 
 
-def _arrays(path: Path) -> dict[str, Any] | Any:
+def arrays(path: Path) -> dict[str, Any] | Any:
     """The arrays of an NPZ file by name, or its only array."""
     arrays = npz.read(path, "Write it by numpy.savez('x.npz', x=x).")
     return next(iter(arrays.values())) if len(arrays) == 1 else arrays
@@ -131,7 +131,7 @@ def _check_finite(model: keras.Model) -> None:
             )
 
 
-def _load(path: Path, modules: tuple[str, ...]) -> keras.Model:
+def load(path: Path, modules: tuple[str, ...]) -> keras.Model:
     if modules and "" not in sys.path:
         sys.path.insert(0, "")  # as `python -m` does: the module may be in the current folder
     for module in modules:
@@ -158,7 +158,7 @@ def _load(path: Path, modules: tuple[str, ...]) -> keras.Model:
 
 
 @contextmanager
-def _one_line_errors(options: bool = False) -> Iterator[None]:
+def one_line_errors(options: bool = False) -> Iterator[None]:
     """Report any error in the block in one line, with exit status 1.
 
     Args:

@@ -22,6 +22,7 @@ import tfbn.compat as compat  # noqa: PLR0402
 from . import functional
 from .batch_norms import batch_norm_at_inference
 from .convert import convert
+from .diagnosis import Inspection, inspect
 from .export import ExportError, ExportReport, export
 from .folding import FoldReport, fold
 from .layer import BatchNorm
@@ -34,6 +35,7 @@ __all__ = [
     "ExportError",
     "ExportReport",
     "FoldReport",
+    "Inspection",
     "Measurement",
     "PopulationStatistics",
     "batch_norm_at_inference",
@@ -42,6 +44,7 @@ __all__ = [
     "export",
     "fold",
     "functional",
+    "inspect",
     "population_statistics",
     "recalibrate",
 ]
