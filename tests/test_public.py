@@ -31,6 +31,7 @@ SIGNATURES = {
     "convert": "model, to=None, data_format=None, in_place=False",
     "fold": "model, dtype=None",
     "inspect": "model",
+    "diagnose": "model, data, steps=None, verbose='auto'",
     "export": "model, path, fold=True, overwrite=False, atol=0.0, rtol=None, samples=None, freeze=None, "
     "input_names=None, format=None",
 }
@@ -93,6 +94,7 @@ def test_public_names():
     public = {
         "BatchNorm",
         "BatchRenorm",
+        "Diagnosis",
         "ExportError",
         "ExportReport",
         "FoldReport",
@@ -105,6 +107,7 @@ def test_public_names():
         "batch_norm_at_inference",
         "compat",
         "convert",
+        "diagnose",
         "export",
         "fold",
         "inspect",

@@ -22,7 +22,7 @@ import tfbn.compat as compat  # noqa: PLR0402
 from . import functional
 from .batch_norms import batch_norm_at_inference
 from .convert import convert
-from .diagnosis import Inspection, inspect
+from .diagnosis import Diagnosis, Inspection, diagnose, inspect
 from .export import ExportError, ExportReport, export
 from .folding import FoldReport, fold
 from .layer import BatchNorm
@@ -32,6 +32,7 @@ from .renorm import BatchRenorm
 __all__ = [
     "BatchNorm",
     "BatchRenorm",
+    "Diagnosis",
     "ExportError",
     "ExportReport",
     "FoldReport",
@@ -41,6 +42,7 @@ __all__ = [
     "batch_norm_at_inference",
     "compat",
     "convert",
+    "diagnose",
     "export",
     "fold",
     "functional",
