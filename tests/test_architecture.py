@@ -34,6 +34,7 @@ ORDER = [
     "in_place",
     "population|convert|folding",
     "diagnosis|export",
+    "callbacks",
     "public",
     "printing",
     "commands",

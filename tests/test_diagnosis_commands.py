@@ -29,7 +29,7 @@ def test_inspect(run):
     model.save("m.keras")
     done = run("inspect", "m.keras")
     assert done.exit_code == 0, done.output
-    for text in (f"{model.name}: 1 batch norms, nothing remarkable by their", "BatchNorm", "into conv"):
+    for text in (f"{model.name}: 1 batch norm, nothing remarkable by the", "BatchNorm", "into conv"):
         assert text in done.output
     parsed = json.loads(run("inspect", "m.keras", "--json").output)
     assert parsed == tfbn.inspect(model).as_dict()

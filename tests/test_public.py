@@ -105,6 +105,7 @@ def test_public_names():
     }
     assert set(tfbn.__all__) == public | {
         "batch_norm_at_inference",
+        "callbacks",
         "compat",
         "convert",
         "diagnose",

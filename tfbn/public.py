@@ -19,7 +19,7 @@ if keras.backend.backend() != "tensorflow":
 # As type checkers find it in a checkout, too, where compat lies beside tfbn.
 import tfbn.compat as compat  # noqa: PLR0402
 
-from . import functional
+from . import callbacks, functional
 from .batch_norms import batch_norm_at_inference
 from .convert import convert
 from .diagnosis import Diagnosis, Inspection, diagnose, inspect
@@ -40,6 +40,7 @@ __all__ = [
     "Measurement",
     "PopulationStatistics",
     "batch_norm_at_inference",
+    "callbacks",
     "compat",
     "convert",
     "diagnose",

@@ -158,7 +158,7 @@ def test_the_report_prints_and_is_json(tmp_path):
     model.save(tmp_path / "m.keras")
     with keras.saving.custom_object_scope({"Declared": Declared, "Undeclared": Undeclared}):
         report = tfbn.inspect(tmp_path / "m.keras")
-    assert report.summary == f"{model.name}: 6 batch norms, something remarkable in 1 by their weights."
+    assert report.summary == f"{model.name}: 6 batch norms, something remarkable in 1 by the weights."
     for text in (report.summary, "inner/conv", "dead: variance near 0", "left: ", "2, 3"):
         assert text in str(report)
     parsed = json.loads(json.dumps(report.as_dict()))

@@ -63,6 +63,18 @@ def diagnose(
 
         The variables of the model are as they were, whether this succeeds or fails.
     """
+    seen, left = examine(model, data, steps, verbose)
+    found = {path: LayerDiagnosis.of(each, judge(each)) for path, each in seen.items()}
+    changes = None
+    if not any(layer.verdict == "diverged" for layer in found.values()):
+        changes = effect(model, data, steps, _recalibration(found))
+    return Diagnosis(model.name, worst_first(found), left, changes)
+
+
+def examine(
+    model: keras.Model, data: Any, steps: int | None, verbose: int | str
+) -> tuple[dict[str, Evidence], dict[str, str]]:
+    """What `diagnose` judges, by path, and why other batch norms are not measured; see there."""
     if not isinstance(model, keras.Model):
         raise TypeError(f"model must be a keras.Model, {no_model(model)}")
     layers = batch_norms(model)
@@ -79,12 +91,8 @@ def diagnose(
         for path, accumulator in accumulators.items()
         if (why := unmeasured_because(accumulator)) is not None
     }
-    seen = _evidence(model, {path: each for path, each in accumulators.items() if path not in left})
-    found = {path: LayerDiagnosis.of(each, judge(each)) for path, each in seen.items()}
-    changes = None
-    if not any(layer.verdict == "diverged" for layer in found.values()):
-        changes = effect(model, data, steps, _recalibration(found))
-    return Diagnosis(model.name, worst_first(found), left | unlike, changes)
+    measured = {path: each for path, each in accumulators.items() if path not in left}
+    return _evidence(model, measured), left | unlike
 
 
 def _evidence(model: keras.Model, accumulators: dict[str, ScatterAccumulator]) -> dict[str, Evidence]:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..population import PopulationStatistics
+from .drawing import draw_drift
 from .effect import Effect
 from .evidence import Evidence
+from .page import write_page
 from .tables import Column, Table, as_text
-from .verdicts import SEVERITY, Judgement, Verdict
+from .verdicts import DRIFT, SEVERITY, Judgement, Verdict
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 STYLES = {
     "diverged": "bold red",
@@ -25,14 +31,14 @@ STYLES = {
     "small batches": "yellow",
     "fine": "green",
 }
+# What one of them does, and several.
 SENTENCES = {
-    "fine": "are those of the data",
-    "lagging": "lag behind the data",
-    "never updated": "were never updated",
-    "other data": "are those of other data",
-    "small batches": "come of batches that are too small",
-    "frozen": "are frozen, and not those of the data",
-    "diverged": "have diverged",
+    "lagging": ("lags behind the data", "lag behind the data"),
+    "never updated": ("was never updated", "were never updated"),
+    "other data": ("has statistics of other data", "have statistics of other data"),
+    "small batches": ("saw batches that are too small", "saw batches that are too small"),
+    "frozen": ("is frozen with other statistics", "are frozen with other statistics"),
+    "diverged": ("has diverged", "have diverged"),
 }
 
 
@@ -111,13 +117,13 @@ class Diagnosis:
         """One sentence for the model; with what recalibration would do where something is wrong."""
         if self.worst is None:
             return f"{self.model}: no batch norm was measured."
-        total = len(self.layers)
+        total = f"{len(self.layers)} batch norm{'s' * (len(self.layers) > 1)}"
         if self.fine:
-            return f"{self.model}: {total} of {total} moving statistics are those of the data."
+            return f"{self.model}: nothing is wrong with the statistics of its {total}."
         counts = Counter(layer.verdict for layer in self.layers.values())
         bad = sorted((verdict for verdict in counts if verdict != "fine"), key=SEVERITY.__getitem__)
-        parts = [f"{counts[verdict]} {SENTENCES[verdict]}" for verdict in bad]
-        return f"{self.model}: of {total} moving statistics {', '.join(parts)}.{self._change()}"
+        parts = [f"{counts[verdict]} {SENTENCES[verdict][counts[verdict] > 1]}" for verdict in bad]
+        return f"{self.model}: of its {total}, {', '.join(parts)}.{self._change()}"
 
     def _change(self) -> str:
         if self.effect is None or not self.effect.before:
@@ -149,13 +155,30 @@ class Diagnosis:
         columns = (
             Column("batch norm", "path"),
             Column("verdict", "verdict"),
-            Column("drift", "drift", number=True),
+            Column("drift", "drift", number=True, bar=True),
             Column("mean off", "shift", number=True),
             Column("variance ×", "variance ratio", number=True),
             Column("reason", "reason"),
             Column("remedy", "remedy"),
         )
         return Table(self.summary, columns, self.rows(), self.left)
+
+    def plot(self) -> Figure:
+        """Drift by layer, variances beside the data's, distributions of gamma and of inference scales.
+
+        Needs matplotlib, `tfbn[plot]`: `report.plot().savefig("drift.png")`.
+        """
+        verdicts = {path: layer.verdict for path, layer in self.layers.items()}
+        seen = [layer.evidence for layer in self.layers.values()]
+        return draw_drift(self.summary, verdicts, sorted(seen, key=lambda each: each.numbers.position))
+
+    def to_html(self, path: str | os.PathLike[str]) -> None:
+        """Write the table as one page for a browser, which needs no network; columns sort by a click."""
+        notes = [
+            "Drift: how far normalised values are from what the data's own statistics would make them, "
+            f"1 being their own deviation. Up to {DRIFT:.2f} is fine, and more where samples are few."
+        ]
+        write_page(path, f"Diagnosis of {self.model}", self.table(), notes)
 
     def __str__(self) -> str:
         return as_text(self.table())

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from .drawing import draw_weights
 from .layers import LayerNumbers
+from .page import write_page
 from .tables import Column, Table, as_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +55,8 @@ class Inspection:
             return f"{self.model}: it has no batch norm."
         remarkable = sum(bool(layer.findings) for layer in self.layers.values())
         found = "nothing remarkable" if not remarkable else f"something remarkable in {remarkable}"
-        return f"{self.model}: {len(self.layers)} batch norms, {found} by their weights."
+        total = f"{len(self.layers)} batch norm{'s' * (len(self.layers) > 1)}"
+        return f"{self.model}: {total}, {found} by the weights."
 
     def rows(self) -> list[dict[str, Any]]:
         """A dictionary for each batch norm, as `pandas.DataFrame` takes them."""
@@ -78,6 +85,17 @@ class Inspection:
             Column("its weights tell", "findings"),
         )
         return Table(self.summary, columns, self.rows(), self.left)
+
+    def plot(self) -> Figure:
+        """Distributions of gamma, of the scales at inference and of the moving statistics, by layer.
+
+        Needs matplotlib, `tfbn[plot]`: `report.plot().savefig("weights.png")`.
+        """
+        return draw_weights(self.summary, [layer.numbers for layer in self.layers.values()])
+
+    def to_html(self, path: str | os.PathLike[str]) -> None:
+        """Write the table as one page for a browser, which needs no network; columns sort by a click."""
+        write_page(path, f"Batch norms of {self.model}", self.table(), [])
 
     def __str__(self) -> str:
         return as_text(self.table())

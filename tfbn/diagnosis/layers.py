@@ -30,6 +30,7 @@ class LayerNumbers:
         gamma, beta: `None` where there is none.
         moving_mean, moving_variance: per channel.
         initial: the numbers that its moving mean and variance started from.
+        position: its place among the model's batch norms.
     """
 
     path: str
@@ -43,6 +44,7 @@ class LayerNumbers:
     moving_mean: np.ndarray
     moving_variance: np.ndarray
     initial: tuple[float, float] = ZERO_AND_ONE
+    position: int = 0
 
     @property
     def channels(self) -> int:
@@ -113,14 +115,10 @@ def _is_unbuilt(layer: AnyBatchNorm) -> bool:
 
 def numbers_of(model: keras.Model) -> dict[str, LayerNumbers]:
     """Every batch norm of a model by its path; in nested models, wrappers and TF1 code, too."""
-    frozen = {
-        path: layer
-        for path, layer in layer_paths(model).items()
-        if not getattr(layer, "trainable", True)
-    }
+    frozen = [path for path, layer in layer_paths(model).items() if not layer.trainable]
     return {
-        path: _numbers(path, layer, _frozen_by(model, path, layer, list(frozen)))
-        for path, layer in batch_norms(model).items()
+        path: _numbers(path, layer, _frozen_by(model, path, layer, frozen), position)
+        for position, (path, layer) in enumerate(batch_norms(model).items())
     }
 
 
@@ -133,7 +131,7 @@ def _frozen_by(model: keras.Model, path: str, layer: AnyBatchNorm, frozen: list[
     return min(around, key=len, default=path)
 
 
-def _numbers(path: str, layer: Any, frozen_by: str | None) -> LayerNumbers:
+def _numbers(path: str, layer: Any, frozen_by: str | None, position: int) -> LayerNumbers:
     def array(variable: Any) -> np.ndarray | None:
         return None if variable is None else np.asarray(keras.ops.cast(variable, "float64")).ravel()
 
@@ -154,6 +152,7 @@ def _numbers(path: str, layer: Any, frozen_by: str | None) -> LayerNumbers:
         moving_mean=mean,
         moving_variance=variance,
         initial=_initial(layer),
+        position=position,
     )
 
 

@@ -17,11 +17,17 @@ WIDTH = 140  # of a printed table, whatever the terminal: a log file has none
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its title, the key of its values in the rows, and whether these are numbers."""
+    """One column: its title, the key of its values in the rows, and what they are.
+
+    Attributes:
+        number: whether they are numbers.
+        bar: whether a page shows each as a bar, beside the largest.
+    """
 
     title: str
     key: str
     number: bool = False
+    bar: bool = False
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ def _lagging(seen: Evidence) -> Judgement | None:
         remedy += f": decay={_decay_for(seen.steps):g} forgets its initial value in {seen.steps} steps"
     return Judgement(
         "lagging",
-        f"its moving statistics still hold {share:.2%} of their initial values after {_steps(seen)}; "
+        f"its moving statistics still hold {100 * share:.2g}% of their initial values after {_steps(seen)}; "
         f"{_off(seen)}",
         f"{remedy}.",
     )
