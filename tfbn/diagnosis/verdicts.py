@@ -144,8 +144,8 @@ def _lagging(seen: Evidence) -> Judgement | None:
         remedy += f": decay={_decay_for(seen.steps):g} forgets its initial value in {seen.steps} steps"
     return Judgement(
         "lagging",
-        f"its moving statistics still hold {100 * share:.2g}% of their initial values after {_steps(seen)}; "
-        f"{_off(seen)}",
+        f"its moving statistics still hold {100 * share:.2g}% of their initial values after "
+        f"{_steps(seen)}; {_off(seen)}",
         f"{remedy}.",
     )
 
