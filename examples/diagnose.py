@@ -1,7 +1,8 @@
 """Training accuracy 1.0 and evaluation like guessing: what is wrong, in words and a picture, and mended.
 
 Trains a small network on scikit-learn's handwritten digits for six epochs at decay 0.999, as much legacy
-code does: after 258 steps its moving averages still hold 77 % of their initial values. Diagnoses it, recalibrates it, and diagnoses it again. Exit status 1 if that does not mend it.
+code does: after 258 steps its moving averages still hold 77 % of their initial values. Diagnoses it,
+recalibrates it, and diagnoses it again. Exit status 1 if that does not mend it.
 
     python examples/diagnose.py [PICTURE.png]
 """

@@ -56,13 +56,18 @@ def _copy(model):
     return copy
 
 
-def test_batch_renorm_goes_on_as_without():
-    def renorm(decay, name):
-        return tfbn.BatchRenorm(decay=decay, name=name, rmax=3, rmin=1 / 3, dmax=5)
-
-    plain, _ = fitted([], 1, batch_norm=renorm)
-    model, _ = fitted([tfbn.callbacks.Recalibrate(X[:64], when="validation")], 1, batch_norm=renorm)
-    for got, want in zip(model.get_weights(), plain.get_weights(), strict=True):
+def test_batch_renorm_gets_all_its_statistics_back():
+    layer = tfbn.BatchRenorm(name="bn")
+    model = keras.Sequential([keras.Input((8, 8, 1)), layer])
+    callback = tfbn.callbacks.Recalibrate(X[:64], when="validation")
+    callback.set_model(model)
+    layer.moving_stddev.assign([0.25])
+    before = model.get_weights()
+    callback.on_test_begin()
+    np.testing.assert_allclose(layer.moving_mean, [X[:64].mean()], rtol=1e-6)
+    np.testing.assert_allclose(layer.moving_stddev, [np.sqrt(X[:64].var(ddof=1) + 1e-3)], rtol=1e-5)
+    callback.on_test_end()
+    for got, want in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(got, want)
 
 
@@ -82,8 +87,17 @@ def test_monitor_logs_the_drift(without):
 
 
 def test_monitor_measures_every_so_many_epochs():
-    _, history = fitted([tfbn.callbacks.Monitor(X[:64], every=2)], epochs=3)
-    first, second, third = history["drift"]
+    layer = tfbn.BatchNorm(name="bn")
+    monitor = tfbn.callbacks.Monitor(X[:64], every=2)
+    monitor.set_model(keras.Sequential([keras.Input((8, 8, 1)), layer]))
+    drifts = []
+    for epoch in range(3):
+        logs = {"loss": 1.0}
+        monitor.on_epoch_end(epoch, logs)
+        assert logs.keys() == {"loss", "drift", "drift/bn"}
+        drifts.append(logs["drift"])
+        layer.moving_mean.assign_add([0.5])
+    first, second, third = drifts
     assert first == second != third
 
 

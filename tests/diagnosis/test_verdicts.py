@@ -8,19 +8,22 @@ import tensorflow as tf
 import tfbn
 from trainings import X, Y, conv, dense, ours, stock, trained
 
-L = keras.layers
+pytestmark = pytest.mark.once
+
 BAD_FOR_RECALIBRATION = {"lagging", "never updated", "other data"}
 
 
-def verdicts(model, data=(X, Y), **arguments):
+def diagnosed(model, data=X, **arguments):
     report = tfbn.diagnose(model, data, verbose=0, **arguments)
-    assert [bool(layer.remedy) for layer in report.layers.values()] == [
-        layer.verdict != "fine" for layer in report.layers.values()
-    ]
     for layer in report.layers.values():
+        assert bool(layer.remedy) == (layer.verdict != "fine")
         if layer.verdict in BAD_FOR_RECALIBRATION:
             assert "tfbn.recalibrate(model, data)" in layer.remedy
-    return {path: layer.verdict for path, layer in report.layers.items()}
+    return report
+
+
+def verdicts(model, data=X, **arguments):
+    return {path: layer.verdict for path, layer in diagnosed(model, data, **arguments).layers.items()}
 
 
 @pytest.mark.parametrize(
@@ -48,8 +51,9 @@ def test_recalibration_makes_it_fine(lagging):
 
 
 def test_lagging(lagging):
-    assert set(verdicts(lagging).values()) == {"lagging"}
-    layer = tfbn.diagnose(lagging, X, verbose=0).layers["first"]
+    report = diagnosed(lagging)
+    assert {layer.verdict for layer in report.layers.values()} == {"lagging"}
+    layer = report.layers["first"]
     assert layer.evidence.steps == 114
     assert layer.evidence.residue == pytest.approx(0.999**114)
     assert layer.evidence.residue_found()[0] == pytest.approx(0.999**114, abs=0.02)
@@ -88,12 +92,13 @@ def test_never_updated():
 
     for start in range(0, len(X) - 32, 32):
         step(X[start : start + 32], Y[start : start + 32])
-    assert set(verdicts(model).values()) == {"never updated"}
-    layer = tfbn.diagnose(model, X, verbose=0).layers["first"]
+    report = diagnosed(model)
+    assert {layer.verdict for layer in report.layers.values()} == {"never updated"}
+    layer = report.layers["first"]
     assert "still 0 and 1 in every channel" in layer.reason
     assert "model(x, training=True)" in layer.remedy
-    fixed = trained(dense, epochs=1, decay=1.0)
-    assert "with decay=1.0 they never move" in tfbn.diagnose(fixed, X, verbose=0).layers["first"].reason
+    fixed = diagnosed(dense(decay=1.0), X[:64])
+    assert "with decay=1.0 they never move" in fixed.layers["first"].reason
 
 
 @pytest.mark.parametrize(
@@ -111,11 +116,12 @@ def test_small_batches(build):
     model = trained(build, epochs=1, batch_size=2)
     batches = tf.data.Dataset.from_tensor_slices((X, Y)).shuffle(2000, seed=0).batch(2)
     of_values = "first" if build is dense else "third"
-    assert verdicts(model, batches)[of_values] == "small batches"
-    found = verdicts(model)  # arrays are cut in batches of 32, and only the moving statistics tell
-    assert found[of_values] == "small batches"
-    assert set(found.values()) <= {"fine", "small batches"}
-    remedy = tfbn.diagnose(model, X, verbose=0).layers[of_values].remedy
+    assert verdicts(model, batches, steps=100)[of_values] == "small batches"
+    # Arrays are cut in batches of 32, and only the moving statistics tell.
+    report = diagnosed(model, X)
+    assert report.layers[of_values].verdict == "small batches"
+    assert {layer.verdict for layer in report.layers.values()} <= {"fine", "small batches"}
+    remedy = report.layers[of_values].remedy
     assert "synchronized=True" in remedy
     assert "tfbn.BatchRenorm" in remedy
 
