@@ -109,7 +109,8 @@ def test_scatter_is_that_of_batches(healthy):
     share = batches.mean(1).var(0, ddof=1) / inputs.reshape(-1, 8).var(0)
     seen = tfbn.diagnose(healthy, X[:640], verbose=0).layers["first"].evidence
     np.testing.assert_allclose(seen.between, share, rtol=1e-4)
-    assert seen.values_a_batch == pytest.approx(1 / np.median(share), rel=1e-4)
+    # No more are counted than there are.
+    assert seen.values_a_batch == pytest.approx(min(1 / np.median(share), 32 * 64), rel=1e-4)
     assert (seen.samples, seen.batches) == (640, 20)
 
 

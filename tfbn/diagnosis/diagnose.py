@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from ..batch_norms import batch_norms, excluded_batch_norms
 from ..data_format import check_kernels
@@ -118,7 +119,8 @@ def _steps(model: keras.Model) -> int | None:
     """The steps that the model's optimizer has taken; `None` where there is none, or it took none."""
     optimizer = getattr(model, "optimizer", None)
     iterations = getattr(optimizer, "iterations", None)
-    steps = 0 if iterations is None else int(iterations)
+    # Under tf.distribute it has a value on each device.
+    steps = 0 if iterations is None else int(tf.cast(iterations, tf.int64))
     return steps or None
 
 

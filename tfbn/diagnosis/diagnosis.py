@@ -67,7 +67,8 @@ class LayerDiagnosis:
     @property
     def population(self) -> PopulationStatistics:
         """What recalibration would assign."""
-        mean, variance = self.evidence.population
+        shape = self.evidence.numbers.shape
+        mean, variance = (values.reshape(shape) for values in self.evidence.population)
         return PopulationStatistics(mean, variance, self.evidence.count)
 
     def row(self) -> dict[str, Any]:

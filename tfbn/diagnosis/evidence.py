@@ -70,13 +70,16 @@ class Evidence:
     def values_a_batch(self) -> float | None:
         """How many independent values a batch has for a channel, by how its means scatter.
 
-        Not more than there are values, and far fewer where those of one sample are alike.
+        Fewer than there are values, where those of one sample are alike.
         """
         if self.between is None:
             return None
         varying = self.between[self.population.variance > 0]
-        share = float(np.median(varying)) if varying.size else np.nan
-        return float(1 / share) if share > 0 else None
+        if not varying.size:
+            return None
+        share = float(np.median(varying))
+        # A share of 0, or nearly: batch norms before it gave all batches the same mean.
+        return float(1 / np.maximum(share, self.batches / self.count))
 
     def residue_found(self) -> tuple[float, float]:
         """The share of initial values that explains the statistics best, and the drift it leaves.

@@ -31,6 +31,7 @@ class LayerNumbers:
         moving_mean, moving_variance: per channel.
         initial: the numbers that its moving mean and variance started from.
         position: its place among the model's batch norms.
+        shape: of the layer's own statistics, which have an axis for each channel axis.
     """
 
     path: str
@@ -45,6 +46,7 @@ class LayerNumbers:
     moving_variance: np.ndarray
     initial: tuple[float, float] = ZERO_AND_ONE
     position: int = 0
+    shape: tuple[int, ...] = (-1,)
 
     @property
     def channels(self) -> int:
@@ -153,6 +155,7 @@ def _numbers(path: str, layer: Any, frozen_by: str | None, position: int) -> Lay
         moving_variance=variance,
         initial=_initial(layer),
         position=position,
+        shape=tuple(layer.moving_mean.shape),
     )
 
 

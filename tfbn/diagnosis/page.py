@@ -28,7 +28,7 @@ th button { all: unset; cursor: pointer; font-weight: 600; }
 th button:focus-visible { outline: 2px solid; }
 th[aria-sort=ascending] button::after { content: " ▲"; }
 th[aria-sort=descending] button::after { content: " ▼"; }
-td.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+th.number, td.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 td.bar { background: linear-gradient(var(--bar), var(--bar)) no-repeat left / var(--part) 100%;
   min-width: 5rem; }
 td.verdict { white-space: nowrap; }
@@ -74,7 +74,8 @@ def _page(title: str, table: Table, notes: list[str]) -> Iterator[str]:
     yield from (f"<p>{escape(note)}</p>\n" for note in notes)
     yield '<div class="scroll">\n<table>\n<thead>\n<tr>'
     for column in table.columns:
-        yield f'<th scope="col"><button type="button">{escape(column.title)}</button></th>'
+        kind = ' class="number"' if column.number else ""
+        yield f'<th scope="col"{kind}><button type="button">{escape(column.title)}</button></th>'
     yield "</tr>\n</thead>\n<tbody>\n"
     largest = {column.key: _largest(table, column) for column in table.columns if column.bar}
     for row in table.rows:

@@ -20,8 +20,8 @@ class ScatterAccumulator(MomentAccumulator):
     """
 
     def __init__(self, layer: AnyBatchNorm) -> None:
-        super().__init__(layer, observes=not layer.trainable)
         self._within: tf.Variable | None = None
+        super().__init__(layer, observes=not layer.trainable)
         self._batches = tf.Variable(0.0, dtype=tf.float64)
         self._samples = tf.Variable(0.0, dtype=tf.float64)
         self._rows: Any = 0
@@ -35,12 +35,15 @@ class ScatterAccumulator(MomentAccumulator):
     def total(self) -> tf.Tensor:
         return tf.zeros([], tf.float64)
 
+    def _zeros(self) -> Moments:
+        # With the others, where variables may be made: not inside TF1 code.
+        self._within = tf.Variable(tf.zeros(self.layer.moving_mean.shape, tf.float64))
+        return super()._zeros()
+
     def _add(self, batch: Moments) -> None:
         super()._add(batch)
         assert self._moments is not None
-        with tf.init_scope():
-            if self._within is None:
-                self._within = tf.Variable(tf.zeros_like(self._moments.variance))
+        assert self._within is not None
         added = tf.cast(batch.count, tf.float64)
         # The count has this batch in it by now.
         share = tf.math.divide_no_nan(added, tf.convert_to_tensor(self._moments.count))
