@@ -33,10 +33,14 @@ ORDER = [
     "data_format",
     "in_place",
     "population|convert|folding",
-    "export",
+    "diagnosis|export",
+    "callbacks",
     "public",
     "printing",
     "commands",
+    "diagnosis_commands",
+    "cli_arguments",
+    "cli_diagnosis",
     "cli",
     "__main__",
 ]
@@ -303,6 +307,7 @@ def test_the_changelog_knows_the_version():
 # test_functional and in test_layer.
 TESTED_ELSEWHERE = {"axes", "sums", "arguments", "moving_statistics"}
 TESTED_ELSEWHERE |= {"quiet", "printing", "options", "format_names", "commands", "__main__"}
+TESTED_ELSEWHERE |= {"cli_arguments", "cli_diagnosis"}
 
 
 def files_of_tests(folder):

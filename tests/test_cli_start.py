@@ -58,6 +58,12 @@ def run(tmp_path, monkeypatch):
         ("export --help", 0, "Usage: tfbn export [OPTIONS] MODEL OUT"),
         ("fold --help", 0, "Usage: tfbn fold [OPTIONS] MODEL OUT"),
         ("upgrade --help", 0, "Usage: tfbn upgrade [OPTIONS] OLD NEW.keras"),
+        ("inspect --help", 0, "Usage: tfbn inspect [OPTIONS] MODEL"),
+        ("diagnose --help", 0, "Usage: tfbn diagnose [OPTIONS] MODEL"),
+        ("recalibrate --help", 0, "Usage: tfbn recalibrate [OPTIONS] MODEL OUT.keras"),
+        ("diagnose text.keras", 2, "Missing option '--data'."),
+        ("recalibrate text.keras out --data text.keras", 1, "OUT must end in .keras, received out."),
+        ("diagnose text.keras --data text.keras", 1, "it is no .keras (zip) file."),
         ("melt", 2, "No such command 'melt'."),
         ("export missing.keras out", 2, "Path 'missing.keras' does not exist."),
         (

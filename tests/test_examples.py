@@ -60,6 +60,23 @@ def test_the_migration_example_fails_when_a_comparison_does(tmp_path):
     assert "A comparison failed." in done.stdout
 
 
+def test_the_example_of_a_diagnosis(tmp_path):
+    done = run_main("diagnose", tmp_path, "epochs=2, picture='picture.png'")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for text in ("of its 4 batch norms, 4 lag behind the data", "nothing is wrong with the", "Mended."):
+        assert text in done.stdout
+    assert float(re.search(r"after recalibration: ([\d.]+)%", done.stdout)[1]) > 90
+    assert (tmp_path / "picture.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.once
+def test_the_example_of_a_diagnosis_fails_when_nothing_is_mended(tmp_path):
+    settings = "example.tfbn.recalibrate = lambda *args, **kwargs: None; "
+    done = run_main("diagnose", tmp_path, "epochs=1", settings)
+    assert done.returncode == 1
+    assert "Not mended." in done.stdout
+
+
 def test_the_readme_example(tmp_path):
     examples = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     done = run("-c", examples[0], cwd=tmp_path)

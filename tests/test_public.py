@@ -30,6 +30,8 @@ SIGNATURES = {
     "recalibrate": "model, data, steps=None, verbose='auto'",
     "convert": "model, to=None, data_format=None, in_place=False",
     "fold": "model, dtype=None",
+    "inspect": "model",
+    "diagnose": "model, data, steps=None, verbose='auto'",
     "export": "model, path, fold=True, overwrite=False, atol=0.0, rtol=None, samples=None, freeze=None, "
     "input_names=None, format=None, inputs=None, outputs=None, signatures=None",
 }
@@ -92,19 +94,24 @@ def test_public_names():
     public = {
         "BatchNorm",
         "BatchRenorm",
+        "Diagnosis",
         "ExportError",
         "ExportReport",
         "FoldReport",
+        "Inspection",
         "Measurement",
         "PopulationStatistics",
         "functional",
     }
     assert set(tfbn.__all__) == public | {
         "batch_norm_at_inference",
+        "callbacks",
         "compat",
         "convert",
+        "diagnose",
         "export",
         "fold",
+        "inspect",
         "population_statistics",
         "recalibrate",
     }

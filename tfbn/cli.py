@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import click
 
-from . import __version__, quiet
+from . import __version__
+from .cli_arguments import FILE, IMPORT, MODEL, OUT, check_keras_file, check_model, module
+from .cli_diagnosis import COMMANDS
 from .format_names import FORMATS, format_of
-from .messages import is_graph, other_file
+from .messages import is_graph
 from .options import as_options
-
-MODEL = click.Path(exists=True, path_type=Path)
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-OUT = click.Path(path_type=Path)
 
 # What the modules name that have them, and are not imported here: a test compares.
 POLICIES = ("float16", "bfloat16", "float32", "float64", "mixed_float16", "mixed_bfloat16")
@@ -27,13 +23,6 @@ _CHANNELS_LAST = click.option(
     type=click.Choice(["channels_last"]),
     help="Make channels-first layers channels last before; inputs and outputs keep their layout.",
 )
-_IMPORT = click.option(
-    "--import",
-    "modules",
-    multiple=True,
-    metavar="MODULE",
-    help="Import a module that registers classes of MODEL's, as often as needed.",
-)
 _SAMPLES = click.option(
     "--samples", type=FILE, help="NPZ file of inputs to compare on, by name: numpy.savez('x.npz', x=x)."
 )
@@ -42,7 +31,7 @@ _SAMPLES = click.option(
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tfbn")
 def main() -> None:
-    """Fold batch norms away, export models verified, and bring old models to Keras 3."""
+    """Diagnose batch norms, fold them away, export models verified, and bring old models to Keras 3."""
 
 
 @main.command("export")
@@ -72,7 +61,7 @@ def main() -> None:
 @click.option("--outputs", multiple=True, help="Output of a frozen graph, once for each.")
 @click.option("--signature", "signatures", multiple=True, help="Of a SavedModel, to keep; else all.")
 @_CHANNELS_LAST
-@_IMPORT
+@IMPORT
 def export_command(
     model: Path, out: Path, version: int | None, overwrite: bool, **arguments: Any
 ) -> None:
@@ -91,8 +80,8 @@ def export_command(
     if out.exists() and not overwrite:
         raise click.ClickException(f"{out} exists already. Pass --overwrite to replace it.")
     if not is_graph(model):
-        _check_model(model)
-    _commands().export_model(model, out, overwrite=overwrite, **arguments)
+        check_model(model)
+    module("commands").export_model(model, out, overwrite=overwrite, **arguments)
 
 
 @main.command("fold")
@@ -105,15 +94,15 @@ def export_command(
 )
 @_SAMPLES
 @_CHANNELS_LAST
-@_IMPORT
+@IMPORT
 @click.option("--overwrite", is_flag=True, help="Replace a file that is already at OUT.")
 def fold_command(model: Path, out: Path, overwrite: bool, **arguments: Any) -> None:
     """Write MODEL with its batch norms folded to OUT.keras, if it computes the same."""
-    _check_keras_file(out, "OUT", overwrite)
+    check_keras_file(out, "OUT", overwrite)
     if out.exists() and out.samefile(model):
         raise click.ClickException(f"{out} is MODEL itself, which could not be trained then.")
-    _check_model(model)
-    _commands().fold_model(model, out, overwrite=overwrite, **arguments)
+    check_model(model)
+    module("commands").fold_model(model, out, overwrite=overwrite, **arguments)
 
 
 @main.command("upgrade")
@@ -149,34 +138,11 @@ def upgrade_command(old: Path, new: Path, rtol: float | None, **arguments: Any) 
     --weights. What each batch norm was and became is shown; with --reference
     the new model is compared with the old one's own predictions, and written only if they agree.
     """
-    _check_keras_file(new, "NEW", arguments["overwrite"])
+    check_keras_file(new, "NEW", arguments["overwrite"])
     if rtol is not None and arguments["reference"] is None:
         raise click.ClickException("--rtol is for --reference, which is missing.")
-    _commands().upgrade_file(old, new, rtol=DEFAULT_RTOL if rtol is None else rtol, **arguments)
+    module("commands").upgrade_file(old, new, rtol=DEFAULT_RTOL if rtol is None else rtol, **arguments)
 
 
-def _check_keras_file(path: Path, name: str, overwrite: bool) -> None:
-    if path.suffix != ".keras":
-        raise click.ClickException(f"{name} must end in .keras, received {path}.")
-    if path.is_dir():
-        raise click.ClickException(f"{path} is a directory. Choose another name for the file.")
-    if path.exists() and not overwrite:
-        raise click.ClickException(f"{path} exists already. Pass --overwrite to replace it.")
-
-
-def _check_model(path: Path) -> None:
-    """Refuse what the first look shows to be no Keras model."""
-    problem = other_file(path)
-    if path.suffix == ".keras" and not zipfile.is_zipfile(path):
-        problem = "it is no .keras (zip) file"
-    if problem is not None:
-        raise click.ClickException(f"{path} cannot be loaded as a Keras model: {problem}.")
-
-
-def _commands() -> Any:
-    """The module `commands`. TensorFlow starts with it, which takes seconds."""
-    try:
-        with quiet.starting():
-            return importlib.import_module(".commands", __package__)
-    except ImportError as error:
-        raise click.ClickException(str(error)) from error
+for command in COMMANDS:
+    main.add_command(command)

@@ -44,17 +44,17 @@ def export_model(
 ) -> None:
     """`tfbn export`."""
     if is_graph(model):
-        _import_modules(modules)
+        import_modules(modules)
         if data_format is not None:
             raise click.ClickException("--data-format is for Keras models. Leave it out.")
         loaded: Any = model
     else:
-        loaded = _load(model, modules)
-    arguments = {name: None if value == () else value for name, value in arguments.items()}
-    with _one_line_errors(options=True):
+        loaded = load(model, modules)
+    told: dict[str, Any] = {name: None if value == () else value for name, value in arguments.items()}
+    with one_line_errors(options=True):
         loaded = _turned(loaded, data_format)
-        given = None if samples is None else _arrays(samples)
-        report = export(loaded, out, fold=not no_fold, samples=given, **arguments)
+        given = None if samples is None else arrays(samples)
+        report = export(loaded, out, fold=not no_fold, samples=given, **told)
     console = Console()
     if report.fold is not None:
         console.print(fold_table(report.fold))
@@ -72,12 +72,12 @@ def fold_model(
     overwrite: bool,
 ) -> None:
     """`tfbn fold`."""
-    loaded = _load(model, modules)
+    loaded = load(model, modules)
     _check_finite(loaded)
-    with _one_line_errors(options=True):
+    with one_line_errors(options=True):
         loaded = _turned(loaded, data_format)
         folded, report = fold(loaded, dtype)
-        given = None if samples is None else _arrays(samples)
+        given = None if samples is None else arrays(samples)
         compared = _compared(loaded, folded, given, dtype)
         with staged(out, overwrite) as staging:
             folded.save(staging)
@@ -88,7 +88,7 @@ def fold_model(
 
 def upgrade_file(old: Path, new: Path, **arguments: Any) -> None:
     """`tfbn upgrade`."""
-    with _one_line_errors(options=True):
+    with one_line_errors(options=True):
         report = upgrade(old, new, **arguments)
     console = Console(soft_wrap=True, highlight=False)
     if report.legacy.batch_norms:
@@ -105,7 +105,7 @@ def _turned(model: keras.Model, data_format: str | None) -> keras.Model:
     return model if data_format is None else convert(model, data_format=data_format)
 
 
-def _arrays(path: Path) -> dict[str, Any] | Any:
+def arrays(path: Path) -> dict[str, Any] | Any:
     """The arrays of an NPZ file by name, or its only array."""
     arrays = npz.read(path, "Write it by numpy.savez('x.npz', x=x).")
     return next(iter(arrays.values())) if len(arrays) == 1 else arrays
@@ -136,7 +136,7 @@ def _check_finite(model: keras.Model) -> None:
             )
 
 
-def _import_modules(modules: tuple[str, ...]) -> None:
+def import_modules(modules: tuple[str, ...]) -> None:
     if modules and "" not in sys.path:
         sys.path.insert(0, "")  # as `python -m` does: the module may be in the current folder
     for module in modules:
@@ -146,8 +146,8 @@ def _import_modules(modules: tuple[str, ...]) -> None:
             raise click.ClickException(f"--import {module} fails: {one_line(error)}") from error
 
 
-def _load(path: Path, modules: tuple[str, ...]) -> keras.Model:
-    _import_modules(modules)
+def load(path: Path, modules: tuple[str, ...]) -> keras.Model:
+    import_modules(modules)
     hint = ""
     if path.suffix in (".h5", ".hdf5", ".json") or (archive.version(str(path)) or "").startswith("2."):
         hint = f"If Keras 1 or 2 wrote it: tfbn upgrade {path} NEW.keras. "
@@ -167,7 +167,7 @@ def _load(path: Path, modules: tuple[str, ...]) -> keras.Model:
 
 
 @contextmanager
-def _one_line_errors(options: bool = False) -> Iterator[None]:
+def one_line_errors(options: bool = False) -> Iterator[None]:
     """Report any error in the block in one line, with exit status 1.
 
     Args:

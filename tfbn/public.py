@@ -19,9 +19,10 @@ if keras.backend.backend() != "tensorflow":
 # As type checkers find it in a checkout, too, where compat lies beside tfbn.
 import tfbn.compat as compat  # noqa: PLR0402
 
-from . import functional
+from . import callbacks, functional
 from .batch_norms import batch_norm_at_inference
 from .convert import convert
+from .diagnosis import Diagnosis, Inspection, diagnose, inspect
 from .export import ExportError, ExportReport, export
 from .folding import FoldReport, fold
 from .layer import BatchNorm
@@ -31,17 +32,22 @@ from .renorm import BatchRenorm
 __all__ = [
     "BatchNorm",
     "BatchRenorm",
+    "Diagnosis",
     "ExportError",
     "ExportReport",
     "FoldReport",
+    "Inspection",
     "Measurement",
     "PopulationStatistics",
     "batch_norm_at_inference",
+    "callbacks",
     "compat",
     "convert",
+    "diagnose",
     "export",
     "fold",
     "functional",
+    "inspect",
     "population_statistics",
     "recalibrate",
 ]

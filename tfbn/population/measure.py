@@ -36,7 +36,7 @@ def measure(model: keras.Model, data: Any, steps: int | None, verbose: int | str
     reasons = not_measurable | {
         path: why
         for path, accumulator in accumulators.items()
-        if (why := _unmeasured_because(accumulator)) is not None
+        if (why := unmeasured_because(accumulator)) is not None
     }
     order = [*batch_norms(model), *not_measurable]
     measured = [path for path in accumulators if path not in reasons]
@@ -88,7 +88,7 @@ def _measurable(model: keras.Model) -> tuple[dict[str, AnyBatchNorm], dict[str, 
     return trainable, dict.fromkeys(found.keys() - trainable.keys(), FROZEN) | unlike
 
 
-def _unmeasured_because(accumulator: MomentAccumulator) -> str | None:
+def unmeasured_because(accumulator: MomentAccumulator) -> str | None:
     """Why the statistics of a batch norm are not known after the pass; `None` if they are."""
     if accumulator.in_training == []:
         return NOT_CALLED

@@ -11,8 +11,10 @@ import numpy as np
 from ..batch_norms import batch_norms
 from ..messages import join_some
 from .accumulator import MomentAccumulator, listening, standing_in
+from .drift import Statistics, shift, variance_ratio
 from .untouched import functions_run_eagerly, has_functions, untouched
 
+# Wider than `diagnosis`' limits: samples are few here, and each layer sees the drift of all before it.
 FAR = 10.0  # times too large or too small a variance, or deviations off
 ENOUGH = 8  # values of a channel
 
@@ -56,19 +58,19 @@ def warn_if_far(model: keras.Model, inputs: Any, stacklevel: int = 2) -> None:
             continue
         mean, variance, _ = accumulator.read()
         layer = accumulator.layer
-        moving_mean = np.asarray(layer.moving_mean, "float64")
-        moving = np.asarray(layer.moving_variance, "float64") + layer.epsilon
-        ratio = float(np.median((variance + layer.epsilon) / moving))
-        shift = float(np.median(np.abs(mean - moving_mean) / np.sqrt(moving)))
+        moving = (np.asarray(value, "float64") for value in (layer.moving_mean, layer.moving_variance))
+        both = Statistics(mean, variance), Statistics(*moving), layer.epsilon
+        ratio = float(np.median(variance_ratio(*both)))
+        off = float(np.median(np.abs(shift(*both))))
         if not 1 / FAR < ratio < FAR:
             found.append(f"{path} ({ratio:.2g} times the variance)")
-        elif shift > FAR:
-            found.append(f"{path} ({shift:.2g} deviations off)")
+        elif off > FAR:
+            found.append(f"{path} ({off:.2g} deviations off)")
     if found:
         warnings.warn(
             "The inputs of these batch norms are far from their moving statistics on the samples: "
             f"{join_some(found)}. If the samples are what the model was trained for, "
             "its moving statistics are not up to date, or were lost: call tfbn.recalibrate(model, "
-            "data).",
+            "data). tfbn.diagnose(model, data) says what it is.",
             stacklevel=stacklevel + 1,
         )

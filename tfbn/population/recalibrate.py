@@ -27,6 +27,16 @@ def recalibrate(
         and after, or why it was left.
     """
     measurement = measure(model, data, steps, verbose)
+    assign(model, measurement)
+    return measurement
+
+
+def assign(model: keras.Model, measurement: Measurement) -> None:
+    """Assign what was measured of a model's batch norms to their moving statistics, all or nothing.
+
+    Raises:
+        ValueError: statistics that do not fit the type of the weights.
+    """
     layers = batch_norms(model)
     assignments = []
     for path, statistics in measurement.items():
@@ -41,7 +51,6 @@ def recalibrate(
             assignments.append((variable, cast))
     for variable, value in assignments:
         variable.assign(value)
-    return measurement
 
 
 def _new_values(
