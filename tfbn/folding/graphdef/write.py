@@ -22,14 +22,14 @@ def write(nodes: Nodes, facts: Facts, plan: Plan) -> None:
     changed = [op for op in plan.pending if op not in plan.into]
     # All is computed before anything is changed.
     todo = [_written(facts, nodes, op, plan.pending[op]) for op in changed]
-    waits = {op: _waits(nodes, facts, op.origin) for op in [*changed, *plan.into]}
+    waits = {str(op.origin.last.name): _waits(nodes, facts, op.origin) for op in [*changed, *plan.into]}
     for change in todo:
         change(nodes)
     for op in plan.into:
         unit = op.origin
         nodes.replace(unit.last, "Identity", [nodes.inputs(unit.first)[unit.tensor]])
-    for op, texts in waits.items():
-        nodes.wait(nodes.by_name[op.name], texts)
+    for name, texts in waits.items():
+        nodes.wait(nodes.by_name[name], texts)
 
 
 def _waits(nodes: Nodes, facts: Facts, unit: Unit) -> list[str]:
