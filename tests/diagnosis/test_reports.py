@@ -48,7 +48,7 @@ class Page(html.parser.HTMLParser):
             self.rows[-1][-1] += data
 
 
-def evidence(path="<b>&bn", position=0, channels=8, held=0.4, seed=0):
+def evidence(path="bn", position=0, channels=8, held=0.4, seed=0, steps=None):
     """A layer that holds a share of its initial values."""
     rng = np.random.default_rng(seed)
     population = Statistics(rng.normal(1, 1, channels), rng.uniform(2, 9, channels))
@@ -65,11 +65,11 @@ def evidence(path="<b>&bn", position=0, channels=8, held=0.4, seed=0):
         held + (1 - held) * population.variance,
         position=position,
     )
-    return Evidence(numbers, population, 5000, 5000, 50, steps=None)
+    return Evidence(numbers, population, 5000, 5000, 50, steps=steps)
 
 
 def diagnosis(count, left=None):
-    seen = [evidence(f"block<{n}>/bn", n, held=0.5 * (n % 3 == 0), seed=n) for n in range(count)]
+    seen = [evidence(f"<i>{n}/bn", n, held=0.5 * (n % 3 == 0), seed=n) for n in range(count)]
     layers = {each.numbers.path: LayerDiagnosis.of(each, judge(each)) for each in seen}
     return tfbn.Diagnosis("net", worst_first(layers), left or {})
 
@@ -90,6 +90,12 @@ def test_numbers_are_those_of_float64():
     share, rest = seen.residue_found()
     assert share == pytest.approx(0.4, abs=0.005)
     assert rest < 0.01
+
+
+def test_more_steps_hold_less_of_the_initial_values():
+    """0.99^50 is 0.6, and 0.99^500 too little to explain that 0.4 is held."""
+    assert judge(evidence(held=0.4, steps=50)).verdict == "lagging"
+    assert judge(evidence(held=0.4, steps=500)).verdict == "other data"
 
 
 def test_a_channel_alone_condemns_no_layer():
@@ -182,9 +188,7 @@ def test_pictures(count, tmp_path):
     order = sorted(report.layers.values(), key=lambda layer: layer.evidence.numbers.position)
     np.testing.assert_allclose(heights, [layer.evidence.drift for layer in order])
     assert sum(len(cloud.get_offsets()) for cloud in variances.collections) <= 4000
-    named = [label.get_text() for label in drift.get_xticklabels()] == [
-        f"block<{n}>/bn" for n in range(3)
-    ]
+    named = [label.get_text() for label in drift.get_xticklabels()] == [f"<i>{n}/bn" for n in range(3)]
     assert named == (count == 3)
     drawn.savefig(tmp_path / "d.png")
 
