@@ -313,19 +313,19 @@ def test_sources_that_say_nothing(tmp_path):
     (tmp_path / "a.keras").write_bytes(b"PK")
     wrong = [
         (tmp_path / "none", "has no signatures"),
-        (tmp_path / "empty", "neither a SavedModel"),
-        (tmp_path / "absent", "neither a SavedModel"),
-        (tmp_path / "a.keras", r"keras.models.load_model\(path\)"),
+        (tmp_path / "empty", "Load it first"),
+        (tmp_path / "absent", "Load it first"),
+        (tmp_path / "a.keras", r"keras\.models\.load_model"),
         (tf.Module(), "has no tf.functions"),
         (tf.function(lambda x: x), "does not say what it takes"),
     ]
     for source, message in wrong:
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises((TypeError, ValueError), match=message):
             tfbn.export(source, tmp_path / "out")
     for source in (net, tmp_path / "none"):
         with pytest.raises(ValueError, match="name tensors of a frozen graph"):
             tfbn.export(source, tmp_path / "out", inputs=["x"])
-    with pytest.raises(ValueError, match="input_names= names the inputs of Keras models"):
+    with pytest.raises(ValueError, match="input_names= is for Keras models"):
         tfbn.export(net, tmp_path / "out", input_names=["x"])
     assert not (tmp_path / "out").exists()
 
