@@ -40,7 +40,9 @@ def test_damaged_files_give_one_clear_error(shard, tmp_path):
     lines, crashed = [], []
     while first < last:
         command = [sys.executable, fuzz_child.__file__, str(tmp_path), str(first), str(last)]
-        child = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
+        child = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False
+        )
         lines += child.stdout.splitlines()
         begun = [int(line.split()[1]) for line in lines if line.startswith("begins")]
         if child.returncode:  # in TensorFlow's own code, which reads the file

@@ -1,4 +1,4 @@
-"""Random Keras models through both front ends: the same function, and no fewer batch norms go in graphs."""
+"""Random Keras models by both front ends: the same function, and in graphs no more batch norms stay."""
 
 import keras
 import numpy as np

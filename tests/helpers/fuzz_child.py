@@ -27,7 +27,9 @@ def damaged_bytes(data, draw):
         for _ in range(draw.choice([1, 1, 2, 10])):
             new[draw.randrange(len(new))] = draw.randrange(256)
         return bytes(new)
-    return data[:start] + data[end:] if kind == "leave out" else data[:end] + data[start:end] + data[end:]
+    return (
+        data[:start] + data[end:] if kind == "leave out" else data[:end] + data[start:end] + data[end:]
+    )
 
 
 def damaged_nodes(nodes, draw):

@@ -96,7 +96,7 @@ class Nodes:
         self.by_name[node.name] = node
 
     def replace(self, node: Any, op: str, inputs: Iterable[Source]) -> None:
-        """Make another operation of a node, under its name, of one type of tensors, which it has itself."""
+        """Make another operation of a node, under its name and of its own type of tensors."""
         waits = [text for text in node.input if text.startswith("^")]
         kind = node.attr["T"].type
         node.op = op
