@@ -12,6 +12,7 @@ import tfbn
 from exports import everything, operations
 from frozen_graphs import BATCH_NORMS, Parts
 from networks import relative_difference
+from tfbn.folding.graphdef import write
 
 C = 4
 IMAGE = (6, 5, C)

@@ -23,10 +23,10 @@ def normal(x, is_training, name):
     """A batch norm of TensorFlow 1 with statistics of its own."""
     with v1.variable_scope(name):
         shapes = {"gamma": 1.7, "beta": 1.2, "mean": 1.3, "variance": 2.6}
-        make = lambda key: v1.get_variable(
-            key,
-            x.shape[-1:],
-            initializer=v1.random_uniform_initializer(0.5, shapes[key] + 1, seed=3),
+        draw = v1.random_uniform_initializer
+        gamma, beta, mean, variance = (
+            v1.get_variable(key, x.shape[-1:], initializer=draw(0.5, largest, seed=3))
+            for key, largest in shapes.items()
         )
         if is_training is None:
             made, *_ = v1.nn.fused_batch_norm(x, gamma, beta, mean, variance, 1e-3, is_training=False)
