@@ -1,6 +1,7 @@
-"""Whether XLA compiles is seen while the graph is built."""
+"""Whether XLA compiles is seen while the graph is built; weights made constants."""
 
 import tensorflow as tf
+from tensorflow.python.framework import convert_to_constants
 from tensorflow.python.ops import control_flow_util
 
 from tfbn import runtime
@@ -46,3 +47,25 @@ def test_a_gpu_is_seen(monkeypatch):
 def test_a_gpu_that_the_program_hides_is_none(monkeypatch):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [kind])
     assert not runtime.has_gpu()
+
+
+def test_weights_are_made_constants():
+    assert hasattr(convert_to_constants, "convert_variables_to_constants_v2"), (
+        "convert_to_constants.convert_variables_to_constants_v2 has moved: find its successor for "
+        "runtime.freeze, without which nothing but Keras models is exported"
+    )
+    variable = tf.Variable([1.0, 2.0])
+    inner = tf.function(lambda x: x * variable)
+    function = tf.function(lambda x: inner(x) + variable)
+    frozen = runtime.freeze(function.get_concrete_function(tf.TensorSpec((None, 2))))
+    kinds = {node.op for node in frozen.graph.as_graph_def().node}
+    assert not [kind for kind in kinds if "Variable" in kind or "Call" in kind]
+    x = tf.constant([[3.0, 4.0]])
+    (found,) = frozen(x)
+    assert found.numpy().tolist() == function(x).numpy().tolist() == [[4.0, 10.0]]
+
+
+def test_freezing_does_not_change_what_tensorflow_logs():
+    level = tf.get_logger().level
+    runtime.freeze(tf.function(lambda: tf.constant(1.0)).get_concrete_function())
+    assert tf.get_logger().level == level

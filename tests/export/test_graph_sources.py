@@ -1,6 +1,5 @@
 """tfbn.export of what is no Keras model: each kind of source, and what is refused."""
 
-import re
 import shutil
 
 import keras
@@ -11,8 +10,9 @@ import tensorflow as tf
 import reference
 import tfbn
 from exports import everything, operations
-from frozen_graphs import BATCH_NORMS, Parts, frozen
-from networks import chain, relative_difference
+from frozen_graphs import BATCH_NORMS, Parts
+from networks import relative_difference
+from tfbn.folding.graphdef import write
 
 C = 4
 IMAGE = (6, 5, C)
@@ -196,80 +196,12 @@ def test_signatures_share_their_variables(tmp_path):
     assert relative_difference(loaded.signatures["second"](x=tf.constant(x))["y"], second(x)["y"]) < 1e-5
 
 
-@pytest.fixture
-def graph_file(tmp_path):
-    """A frozen graph of one placeholder `x` and one output, and what it computes."""
-    definition, _, outputs = frozen(network(), tf.TensorSpec((None, *IMAGE), name="x"))
-    path = tmp_path / "frozen.pb"
-    path.write_bytes(definition.SerializeToString())
-    return path, outputs[0].split(":")[0]
-
-
-@pytest.mark.parametrize("told", [{}, {"inputs": ["x:0"]}, {"outputs": ["Mean"]}, {"inputs": ["x"], "outputs": ["Mean:0"]}])
-def test_a_frozen_graph(told, graph_file, tmp_path, serve):
-    path, output = graph_file
-    x = reference.data((3, *IMAGE))
-    report = tfbn.export(path, tmp_path / "out", **told)
-    name = "Mean" if "outputs" in told else output
-    check(report, tmp_path / "out", {name: network()(x)}, serve, x=x)
-
-
-@pytest.mark.parametrize(
-    ("told", "message"),
-    [
-        ({"inputs": ["y"]}, "has no tensor 'y'"),
-        ({"outputs": ["Mean:7"]}, "has no tensor 'Mean:7'"),
-        ({"inputs": ["^x"]}, "has no tensor"),
-        ({"inputs": ["Relu:0"], "outputs": ["x"]}, "depends|placeholder|x"),
-    ],
-)
-def test_wrong_names_of_tensors(told, message, graph_file, tmp_path):
-    with pytest.raises(ValueError, match=message):
-        tfbn.export(graph_file[0], tmp_path / "out", **told)
-    assert not (tmp_path / "out").exists()
-
-
-def test_tensors_inside_a_graph_can_be_fed_and_fetched(graph_file, tmp_path, serve):
-    tfbn.export(graph_file[0], tmp_path / "out", inputs=["Conv2D"], outputs=["Relu"])
-    x = abs(reference.data((2, 6, 5, 6)))
-    (got,) = dict(serve(tmp_path / "out", Conv2D=x)).values()
-    assert got.shape == x.shape
-    assert got.min() == 0 < got.max()
-
-
-def test_a_graph_whose_outputs_are_not_clear(tmp_path):
-    definition, _, _ = frozen(lambda x: (tf.tanh(x), tf.nn.relu(x)), tf.TensorSpec((None, 3), name="x"))
-    (tmp_path / "two.pb").write_bytes(definition.SerializeToString())
-    with pytest.raises(ValueError, match=r"is not clear: nothing reads .*Identity.*Name them: outputs="):
-        tfbn.export(tmp_path / "two.pb", tmp_path / "out")
-    tfbn.export(tmp_path / "two.pb", tmp_path / "out", outputs=["Tanh", "Relu"])
-    assert tf.saved_model.load(str(tmp_path / "out")).signatures["serving_default"].structured_outputs.keys() == {"Tanh", "Relu"}
-
-
-def test_a_graph_without_placeholders_or_with_variables(tmp_path):
-    with tf.Graph().as_default() as graph:
-        tf.tanh(tf.constant([1.0]))
-    (tmp_path / "none.pb").write_bytes(graph.as_graph_def().SerializeToString())
-    with pytest.raises(ValueError, match="no placeholder to feed. Name its inputs"):
-        tfbn.export(tmp_path / "none.pb", tmp_path / "out")
-    with tf.Graph().as_default() as graph:
-        x = tf.compat.v1.placeholder("float32", (None, 3))
-        tf.identity(x @ tf.compat.v1.get_variable("kernel", (3, 3)))
-    (tmp_path / "variables.pb").write_bytes(graph.as_graph_def().SerializeToString())
-    with pytest.raises(ValueError, match="is not frozen"):
-        tfbn.export(tmp_path / "variables.pb", tmp_path / "out")
-
-
-@pytest.mark.parametrize("suffix", [".tflite", ".onnx"])
-def test_other_formats_of_a_frozen_graph(suffix, graph_file, tmp_path):
-    report = tfbn.export(graph_file[0], (tmp_path / "model").with_suffix(suffix))
-    assert report.relative_difference < 1e-5
-    assert len(report.fold.folded) == 1
-
-
 REFUSED = {
     "py_function": ("calls Python code .*PyFunc", lambda x: tf.py_function(tf.tanh, [x], "float32")),
-    "numpy_function": ("calls Python code .*PyFunc", lambda x: tf.numpy_function(np.tanh, [x], "float32")),
+    "numpy_function": (
+        "calls Python code .*PyFunc",
+        lambda x: tf.numpy_function(np.tanh, [x], "float32"),
+    ),
     "random": ("random", lambda x: x + tf.random.normal(tf.shape(x))),
     "infinite": ("not finite|NaN or infinite", lambda x: tf.math.log(x - 100)),
 }
@@ -300,7 +232,9 @@ def test_functions_that_write_to_variables_are_refused(tmp_path):
     with pytest.raises(ValueError, match="writes to variables .*AssignAddVariableOp"):
         tfbn.export(Counting(), tmp_path / "out")
     generator = tf.random.Generator.from_seed(1)
-    draw = tf.function(lambda x: x + generator.normal(tf.shape(x)) * 0, input_signature=[tf.TensorSpec((None, 3))])
+    draw = tf.function(
+        lambda x: x + generator.normal(tf.shape(x)) * 0, input_signature=[tf.TensorSpec((None, 3))]
+    )
     with pytest.raises(ValueError, match="writes to variables|cannot be made constants"):
         tfbn.export(draw, tmp_path / "out")
     assert not list(tmp_path.iterdir())
@@ -350,7 +284,10 @@ def test_strings_need_samples(words, tmp_path):
 
 def test_samples_for_signatures_that_are_not_there(tmp_path):
     net = Net()
-    for samples in ({"other": {"image": reference.data((2, *IMAGE))}}, {"other": reference.data((2, *IMAGE))}):
+    for samples in (
+        {"other": {"image": reference.data((2, *IMAGE))}},
+        {"other": reference.data((2, *IMAGE))},
+    ):
         with pytest.raises(ValueError, match="other|takes image"):
             tfbn.export(net, tmp_path / "out", samples=samples)
     for samples in (reference.data((2, 3)), np.array(["a"]), [[1.0], [1.0, 2.0]]):
@@ -394,8 +331,6 @@ def test_weights_that_a_function_encloses_are_folded(tmp_path, serve):
 
 
 def test_wrong_folding_is_noticed(monkeypatch, tmp_path):
-    from tfbn.folding.graphdef import write
-
     written = write._written
     monkeypatch.setattr(
         write, "_written", lambda *given: setattr(made := written(*given), "bias", made.bias + 1) or made

@@ -22,11 +22,12 @@ X = reference.data((3, 8, 8, 3))
 def normal(x, is_training, name):
     """A batch norm of TensorFlow 1 with statistics of its own."""
     with v1.variable_scope(name):
-        shapes = {"gamma": 0.7, "beta": 0.2, "mean": 0.3, "variance": 1.6}
-        make = lambda key: v1.get_variable(  # noqa: E731
-            key, x.shape[-1:], initializer=v1.random_uniform_initializer(0.5, shapes[key] + 1, seed=3)
+        shapes = {"gamma": 1.7, "beta": 1.2, "mean": 1.3, "variance": 2.6}
+        draw = v1.random_uniform_initializer
+        gamma, beta, mean, variance = (
+            v1.get_variable(key, x.shape[-1:], initializer=draw(0.5, largest, seed=3))
+            for key, largest in shapes.items()
         )
-        gamma, beta, mean, variance = map(make, shapes)
         if is_training is None:
             made, *_ = v1.nn.fused_batch_norm(x, gamma, beta, mean, variance, 1e-3, is_training=False)
             return made
@@ -53,13 +54,17 @@ def classifier(tmp_path):
         images = v1.placeholder("float32", (None, 8, 8, 3), "Images")
         x = tf.nn.relu(normal(convolved(images, 6, "first"), None, "norm"))
         pooled = tf.reduce_mean(normal(convolved(x, 4, "second"), None, "again"), (1, 2))
-        labels = v1.placeholder_with_default(str(tmp_path / "labels.txt"), (), "labels_file")
         v1.add_to_collection(v1.GraphKeys.ASSET_FILEPATHS, tf.constant(str(tmp_path / "labels.txt")))
         (asset,) = v1.get_collection(v1.GraphKeys.ASSET_FILEPATHS)
-        del labels
         table = v1.lookup.StaticHashTable(
-            v1.lookup.TextFileInitializer(asset, tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER, tf.string,
-                                          tf.lookup.TextFileIndex.WHOLE_LINE), "?"
+            v1.lookup.TextFileInitializer(
+                asset,
+                tf.int64,
+                tf.lookup.TextFileIndex.LINE_NUMBER,
+                tf.string,
+                tf.lookup.TextFileIndex.WHOLE_LINE,
+            ),
+            "?",
         )
         classes = tf.expand_dims(table.lookup(tf.argmax(pooled, -1)), -1)
         session.run([v1.global_variables_initializer(), v1.tables_initializer()])
@@ -72,12 +77,18 @@ def classifier(tmp_path):
                 "tensorflow/serving/classify",
             ),
             "features": make(
-                {"Image/Pixels": info(images)}, {"Pooled/Mean": info(pooled)}, "tensorflow/serving/predict"
+                {"Image/Pixels": info(images)},
+                {"Pooled/Mean": info(pooled)},
+                "tensorflow/serving/predict",
             ),
         }
         builder.add_meta_graph_and_variables(
-            session, ["serve"], signatures, assets_collection=v1.get_collection(v1.GraphKeys.ASSET_FILEPATHS),
-            main_op=v1.tables_initializer(), strip_default_attrs=True,
+            session,
+            ["serve"],
+            signatures,
+            assets_collection=v1.get_collection(v1.GraphKeys.ASSET_FILEPATHS),
+            main_op=v1.tables_initializer(),
+            strip_default_attrs=True,
         )
         builder.add_meta_graph(["train"], signatures)
         builder.save()
@@ -142,7 +153,17 @@ def save_with_placeholder(given):
 
 
 # Of MobileNetV1: how many channels each pair of convolutions makes, and its stride.
-PAIRS = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1)]
+PAIRS = [
+    (64, 1),
+    (128, 2),
+    (128, 1),
+    (256, 2),
+    (256, 1),
+    (512, 2),
+    *[(512, 1)] * 5,
+    (1024, 2),
+    (1024, 1),
+]
 
 
 def mobilenet(images):

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from frozen_graphs import BATCH_NORMS, Parts, check, check_graph, frozen, kinds, run
+from frozen_graphs import BATCH_NORMS, Parts, check, check_graph, frozen, kinds
 from tfbn.folding.graphdef import fold_graph
-from tfbn.folding.graphdef.nodes import Source
 
 raw, nn = tf.raw_ops, tf.nn
 C = 4
@@ -82,7 +81,9 @@ BIASES = {
     "AddV2": lambda parts, x: raw.AddV2(x=x, y=parts.normal(x.shape[-1])),
     "AddV2, first": lambda parts, x: raw.AddV2(x=parts.normal(*[1] * (len(x.shape) - 1), 6), y=x),
 }
-CASES = [(name, bias) for name in LINEAR for bias in BIASES if (name, bias) != ("depthwise", "AddV2, first")]
+CASES = [
+    (name, bias) for name in LINEAR for bias in BIASES if (name, bias) != ("depthwise", "AddV2, first")
+]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -125,7 +126,7 @@ def test_what_a_linear_operation_takes_is_normalized(name, bias, dtype):
 
 
 def fused(definition):
-    """The graph with convolution, bias and perhaps Relu as the one node that TensorFlow's optimizer makes."""
+    """The graph with convolution, bias and perhaps Relu as the one node that Grappler makes of them."""
     new = tf.compat.v1.GraphDef(versions=definition.versions)
     new.CopyFrom(definition)
     nodes = {node.name: node for node in new.node}
@@ -197,8 +198,11 @@ def test_channels_first_by_structure():
 
         def function(x, bias=bias):
             pooled = raw.MaxPool(
-                input=linear(normal(x), bias), ksize=[1, 1, 2, 2], strides=[1] * 4,
-                padding="SAME", data_format="NCHW",
+                input=linear(normal(x), bias),
+                ksize=[1, 1, 2, 2],
+                strides=[1] * 4,
+                padding="SAME",
+                data_format="NCHW",
             )
             return tf.tanh(normal(linear(tf.identity(pooled), bias)))
 
@@ -328,8 +332,13 @@ def test_a_batch_norm_in_training_or_with_other_readers_stays():
 
     def in_training(x):
         normal = raw.FusedBatchNormV3(
-            x=parts.linear(x), scale=parts.scale(C), offset=parts.normal(C), mean=tf.zeros(0),
-            variance=tf.zeros(0), epsilon=1e-2, is_training=True,
+            x=parts.linear(x),
+            scale=parts.scale(C),
+            offset=parts.normal(C),
+            mean=tf.zeros(0),
+            variance=tf.zeros(0),
+            epsilon=1e-2,
+            is_training=True,
         )
         return tf.tanh(normal.y)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from frozen_graphs import BATCH_NORMS, Parts, check, check_graph, frozen, kinds, run
+from frozen_graphs import BATCH_NORMS, Parts, check, check_graph, kinds, run
 from tfbn.folding.graphdef import fold_graph
 
 raw, tf1 = tf.raw_ops, tf.compat.v1
@@ -37,7 +37,7 @@ def test_a_bias_is_added_under_the_name_of_the_convolution():
         with tf.control_dependencies([linear]):
             return tf.identity(normal)
 
-    new, report = check_graph(*graph_of(function), [X], folded=1, into=["conv"])
+    new, _ = check_graph(*graph_of(function), [X], folded=1, into=["conv"])
     assert kinds(new)["conv"] == "BiasAdd"
     assert kinds(new)["conv/linear"] == "Conv2D"
     # What was there under the names of new nodes stays.
@@ -104,7 +104,9 @@ def test_functional_loops_and_conditionals_stay():
 
     def function(x):
         normal = lambda y: parts.batch_norm(parts.linear(y))  # noqa: E731
-        y = tf.while_loop(lambda i, y: i < 3, lambda i, y: (i + 1, tf.tanh(normal(y))), [0, normal(x)])[1]
+        y = tf.while_loop(lambda i, y: i < 3, lambda i, y: (i + 1, tf.tanh(normal(y))), [0, normal(x)])[
+            1
+        ]
         return tf.cond(tf.reduce_sum(x) > 1e9, lambda: normal(y), lambda: normal(2 * normal(y)))
 
     new, _ = check(function, X, folded=1)

@@ -1,4 +1,4 @@
-"""Random Keras models through both front ends: the same function, and no fewer batch norms go in graphs."""
+"""Random Keras models by both front ends: the same function, and in graphs no more batch norms stay."""
 
 import keras
 import numpy as np
@@ -45,7 +45,7 @@ SHARDS += [(shard, "float32") for shard in range(4, 6)]
 
 @pytest.mark.parametrize(("shard", "dtype"), SHARDS)
 def test_random_graphs_are_the_same_function_by_both_front_ends(shard, dtype):
-    found = {"folded": 0, "all": 0}
+    found = {"folded": 0, "all": 0, "compared": 0}
 
     @drawn(40, shard + 100)
     @given(st.data(), st.integers(0, 3))
@@ -55,8 +55,11 @@ def test_random_graphs_are_the_same_function_by_both_front_ends(shard, dtype):
         in_graph, in_keras, opaque = both(model, dtype)
         found["folded"] += len(in_graph.folded)
         found["all"] += len(in_graph.entries)
-        # Those that stay: two in a row may be one chain.
-        if not (opaque or len(in_graph.kept) <= len(in_keras.kept)): print("LESS", in_graph, in_keras)
+        # Those that stay: two in a row may be one chain. What is called twice is there twice.
+        if not opaque and len(in_graph.entries) <= len(in_keras.entries):
+            found["compared"] += 1
+            assert len(in_graph.kept) <= len(in_keras.kept), f"{in_graph}\n{in_keras}"
 
     run_one()
     assert found["folded"] > found["all"] / 4
+    assert found["compared"] >= 20

@@ -76,7 +76,7 @@ STEPS = {
     "Neg": Step(lambda parts, x: tf.negative(x)),
     "MaxPool": Step(pool(raw.MaxPool), **POSITIVE),
     "MaxPool3D": Step(pool(raw.MaxPool3D), VIDEO, **POSITIVE),
-    "AvgPool": Step(lambda parts, x: pool(lambda input, **own: raw.AvgPool(value=input, **own))(parts, x)),
+    "AvgPool": Step(pool(lambda input, **own: raw.AvgPool(value=input, **own))),
     "AvgPool3D": Step(pool(raw.AvgPool3D), VIDEO),
     "ResizeBilinear": Step(lambda parts, x: raw.ResizeBilinear(images=x, size=[9, 3])),
     "ResizeNearestNeighbor": Step(lambda parts, x: raw.ResizeNearestNeighbor(images=x, size=[9, 3])),
@@ -123,9 +123,7 @@ MERGES = {
 }
 # TensorFlow has them on the CPU in float32 alone, or makes float32 of any type.
 SINGLE = {"MaxPool3D", "AvgPool3D", "ResizeBilinear"}
-CASES = [
-    (name, dtype) for name in STEPS for dtype in DTYPES if dtype == "float32" or name not in SINGLE
-]
+CASES = [(name, dtype) for name in STEPS for dtype in DTYPES if dtype == "float32" or name not in SINGLE]
 SHAPES = {
     "Shape": lambda x: tf.cast(raw.Shape(input=x)[1], x.dtype),
     "ZerosLike": tf.zeros_like,
@@ -258,7 +256,9 @@ def test_offsets_cross_mirrors(mode):
     parts = Parts("float64")
 
     def function(x):
-        x = raw.MirrorPad(input=parts.batch_norm(x), paddings=[[0, 0], [1, 1], [2, 2], [0, 0]], mode=mode)
+        x = raw.MirrorPad(
+            input=parts.batch_norm(x), paddings=[[0, 0], [1, 1], [2, 2], [0, 0]], mode=mode
+        )
         return parts.linear(x)
 
     check(function, input_of(parts, IMAGE), folded=1)

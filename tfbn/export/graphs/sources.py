@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,13 +65,14 @@ def _saved_model(path: Path) -> Signatures:
             f"TensorFlow cannot load the SavedModel {path}. See that it is whole, and that what it "
             f"needs (custom operations) is imported. It says: {one_line(error)}"
         ) from error
-    if not loaded.signatures:
+    found_there = getattr(loaded, "signatures", None)
+    if not isinstance(found_there, Mapping) or not found_there:
         raise ValueError(
             f"The SavedModel {path} has no signatures, so nothing says what it serves. Save it with "
             "signatures=, or pass one of its functions."
         )
     # TensorFlow frees what a SavedModel holds with the object that it loaded.
-    return Signatures(str(path), dict(loaded.signatures), loaded, methods)
+    return Signatures(str(path), dict(found_there), loaded, methods)
 
 
 def _described(path: Path) -> tuple[list[str] | None, dict[str, str]]:
