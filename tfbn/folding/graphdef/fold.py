@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from ..core.graph import Call, Op
 from ..core.plan import Plan, make_plan
-from ..fused_wrongly import RIGHT_SLOPE, fused_wrongly
+from ..fused_wrongly import fused_wrongly
 from ..report import FoldEntry, FoldReport
 from .facts import Facts
-from .nodes import GraphDef, Nodes, Source
+from .nodes import GraphDef, Nodes, Source, attribute
 from .read import read
 from .units import LinearUnit
 from .write import write
@@ -63,9 +63,7 @@ def _has_bias(op: Op) -> bool | None:
 
 def _slope(call: Call) -> float | None:
     node = call.op.origin.first
-    if node.op != "LeakyRelu":
-        return None
-    return float(node.attr["alpha"].f) if "alpha" in node.attr else RIGHT_SLOPE
+    return float(attribute(node, "alpha").f) if node.op == "LeakyRelu" else None
 
 
 def _path(op: Op) -> str:

@@ -32,6 +32,7 @@ class Source(NamedTuple):
 _DEFAULTS = {
     "is_training": tf.compat.v1.AttrValue(b=True),
     "epsilon": tf.compat.v1.AttrValue(f=1e-4),
+    "alpha": tf.compat.v1.AttrValue(f=0.2),
 }
 
 

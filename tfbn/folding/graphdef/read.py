@@ -11,7 +11,7 @@ from ..core.graph import Call, Graph, Op, Tensor
 from ..core.normalization import Normalization
 from .attributes import Input, described
 from .facts import Facts
-from .nodes import Nodes, Source
+from .nodes import Nodes, Source, attribute
 from .tables import RULES
 from .targets import ScaleTarget, linear_target
 from .units import ChainUnit, FusedUnit, LinearUnit, Unit, is_channels_first, units
@@ -120,7 +120,7 @@ def _fused(unit: FusedUnit, constants: list[Any]) -> Normalization:
     gamma, beta, mean, variance = (np.asarray(constant, "float64") for constant in constants)
     axis = 1 if is_channels_first(unit.first) else -1
     with np.errstate(all="ignore"):  # the core looks for what is not finite
-        scale = gamma / np.sqrt(variance + unit.epsilon)
+        scale = gamma / np.sqrt(variance + attribute(unit.first, "epsilon").f)
         affine = Affine(scale, beta - scale * mean)
     return Normalization(affine, gamma, beta, axis, scale.shape, True)
 

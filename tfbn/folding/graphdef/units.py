@@ -85,10 +85,6 @@ class LinearUnit(Unit):
 class FusedUnit(Unit):
     """A fused batch norm at inference."""
 
-    @property
-    def epsilon(self) -> float:
-        return float(self.first.attr["epsilon"].f) if "epsilon" in self.first.attr else 1e-4
-
 
 @dataclass(frozen=True, eq=False)
 class ChainUnit(Unit):
@@ -192,8 +188,7 @@ class _Units:
             self.readers[Source(node.name, output)] for output in range(1, self.facts.outputs(node.name))
         ]
         own = any(source.node == node.name and source.output for source in self.kept)
-        trains = "is_training" not in node.attr or node.attr["is_training"].b  # which it is by default
-        if trains or not known or any(used) or own:
+        if attribute(node, "is_training").b or not known or any(used) or own:
             return None
         return FusedUnit((node,))
 

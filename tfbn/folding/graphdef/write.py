@@ -12,7 +12,7 @@ from ..core.kernel_arithmetic import round_to
 from ..core.plan import Plan
 from ..core.targets import PendingFold
 from .facts import Facts
-from .nodes import Nodes, Source
+from .nodes import Nodes, Source, attribute
 from .targets import LinearTarget
 from .units import ChainUnit, FusedUnit, LinearUnit, Unit, constant_for, is_channels_first
 
@@ -125,7 +125,7 @@ class _Scale:
         mean = -offset / np.where(scale == 0, np.inf, scale)
         mean = mean.astype("float32").astype("float64")
         mean = np.where(np.isfinite(mean), mean, 0)
-        gamma = scale * np.sqrt(1 + unit.epsilon)
+        gamma = scale * np.sqrt(1 + attribute(node, "epsilon").f)
         values = gamma, offset + scale * mean, mean, np.ones_like(scale)
         for number, (name, value) in enumerate(
             zip(("gamma", "beta", "mean", "variance"), values, strict=True), 1
