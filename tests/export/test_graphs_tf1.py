@@ -142,6 +142,24 @@ def test_is_training_with_a_default_that_the_signature_does_not_name(control_flo
     assert relative_difference(serve(tmp_path / "out", images=X)["y"], want) < 1e-5
 
 
+def test_names_that_are_none_for_python(tmp_path):
+    """Clients of TensorFlow Serving call inputs and outputs by them."""
+    given, names = str(tmp_path / "given"), ("Image/A", "image-b", "B")
+    with tf.Graph().as_default(), v1.Session() as session:
+        inputs = {name: v1.placeholder("float32", (None, 2)) for name in names}
+        weights = dict(zip(names, (1.0, 10.0, 100.0), strict=True))
+        total = tf.add_n([weights[name] * tensor for name, tensor in inputs.items()])
+        v1.saved_model.simple_save(session, given, inputs, {"all/of them": total})
+    tfbn.export(given, tmp_path / "out")
+    with tf.Graph().as_default(), v1.Session() as session:
+        graph = v1.saved_model.load(session, ["serve"], str(tmp_path / "out"))
+        signature = graph.signature_def["serving_default"]
+        assert signature.inputs.keys() == set(names)
+        fed = {signature.inputs[name].name: [[weights[name]] * 2] for name in names}
+        got = session.run(signature.outputs["all/of them"].name, fed)
+    np.testing.assert_allclose(got, [[10101.0] * 2])
+
+
 def save_with_placeholder(given):
     with tf.Graph().as_default(), v1.Session() as session:
         images = v1.placeholder("float32", (None, 8, 8, 3), "images")

@@ -58,6 +58,39 @@ def test_several_outputs_and_tensors_read_by_two():
     check_graph(*graph_of(function), [X], folded=2, reason="is used by more than this batch norm")
 
 
+def test_what_somebody_reads_inside_of_a_unit_stays_as_it_was():
+    """Between a convolution and its bias, and between the parts of a batch norm; fetched, or read."""
+    parts = Parts("float64")
+
+    def function(x):
+        first = tf.nn.conv2d(x, parts.normal(1, 1, C, C), 1, "SAME")
+        second = tf.nn.conv2d(x, parts.normal(1, 1, C, C), 1, "SAME")
+        biased = [tf.nn.bias_add(it, parts.normal(C)) for it in (first, second)]
+        products = [parts.linear(x) * parts.scale(C) for _ in range(2)]
+        sums = [product + parts.normal(C) for product in products]
+        read = [tf.sigmoid(second), tf.sigmoid(products[1])]
+        return (
+            first,
+            products[0],
+            *read,
+            *map(tf.tanh, map(parts.batch_norm, biased)),
+            *map(tf.tanh, sums),
+        )
+
+    check_graph(*graph_of(function), [X], folded=0, reason="is used by more than this batch norm")
+
+
+def test_statistics_that_somebody_fetches():
+    parts = Parts("float32")
+
+    def function(x):
+        normal = parts.fused(parts.linear(x), whole=True)
+        return tf.tanh(normal.y), normal.batch_mean
+
+    new, _ = check_graph(*graph_of(function, dtype="float32"), [X.astype("float32")], folded=0)
+    assert BATCH_NORMS & set(kinds(new).values())
+
+
 def test_two_that_compute_the_same_go_together():
     parts = Parts("float64")
     scale, offset = parts.scale(C), parts.normal(C)

@@ -118,12 +118,25 @@ def _frozen(function: Any, specs: dict[str, tf.TensorSpec], outputs: list[str], 
 
 def _name_results(definition: Any) -> None:
     """Mend what functions return that returned a variable: `Identity` does not call it `value`."""
-    for function in definition.library.function:
+    functions, wrong = definition.library.function, False
+    for function in functions:
         made_by = {node.name: node.op for node in function.node_def}
         for key, text in function.ret.items():
             node, _, result = text.partition(":")
             if made_by.get(node) == "Identity" and result == "value:0":
                 function.ret[key] = f"{node}:output:0"
+                wrong = True
+    if not wrong:
+        return
+    # TensorFlow has functions of these names by now, and would take those.
+    names = {function.signature.name: f"{function.signature.name}_mended" for function in functions}
+    for function in functions:
+        function.signature.name = names[function.signature.name]
+    for node in (*definition.node, *(node for function in functions for node in function.node_def)):
+        for value in node.attr.values():
+            for called in (value.func, *value.list.func):
+                if called.name in names:
+                    called.name = names[called.name]
 
 
 def _check_operations(graph: tf.Graph, what: str) -> None:
