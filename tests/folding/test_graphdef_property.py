@@ -39,15 +39,15 @@ def both(model, dtype="float64"):
 
 
 # float64's batch norms are chains of products and sums; float32's are fused.
-SHARDS = [pytest.param(shard, "float64", marks=pytest.mark.once) for shard in range(4)]
-SHARDS += [(shard, "float32") for shard in range(4, 6)]
+SHARDS = [pytest.param(shard, "float64", marks=pytest.mark.once) for shard in range(2)]
+SHARDS += [(2, "float32")]
 
 
 @pytest.mark.parametrize(("shard", "dtype"), SHARDS)
 def test_random_graphs_are_the_same_function_by_both_front_ends(shard, dtype):
     found = {"folded": 0, "all": 0, "compared": 0}
 
-    @drawn(40, shard + 100)
+    @drawn(25, shard + 100)
     @given(st.data(), st.integers(0, 3))
     def run_one(data, number):
         keras.config.set_dtype_policy(dtype)
@@ -62,4 +62,4 @@ def test_random_graphs_are_the_same_function_by_both_front_ends(shard, dtype):
 
     run_one()
     assert found["folded"] > found["all"] / 4
-    assert found["compared"] >= 20
+    assert found["compared"] >= 12
