@@ -160,6 +160,18 @@ def test_names_that_are_none_for_python(tmp_path):
     np.testing.assert_allclose(got, [[10101.0] * 2])
 
 
+def test_names_that_tensorflow_2_cannot_write_are_refused(tmp_path):
+    given = str(tmp_path / "given")
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder("float32", (None, 2))
+        v1.saved_model.simple_save(session, given, {"the image": x}, {"y": tf.tanh(x)})
+    with pytest.raises(
+        ValueError, match="argument names for SavedModel signature .* was named 'the image'"
+    ):
+        tfbn.export(given, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def save_with_placeholder(given):
     with tf.Graph().as_default(), v1.Session() as session:
         images = v1.placeholder("float32", (None, 8, 8, 3), "images")
