@@ -52,7 +52,7 @@ def test_other_files(tmp_path, whole):
     refused(tmp_path / "saved", r"a SavedModel, .*TFSMLayer\(path, call_endpoint='serving_default'\)")
     (tmp_path / "checkpoint").write_text("")
     refused(tmp_path, r"a folder of TensorFlow checkpoints, .* load them with tfbn\.compat\.load_check")
-    refused(tmp_path / "frozen.pb", r"a graph of TensorFlow, .* Run it with tf\.compat\.v1\.import")
+    refused(tmp_path / "frozen.pb", r"a graph of TensorFlow, .* tfbn\.export")
     (tmp_path / "new.json").write_text(model.to_json())
     refused(tmp_path / "new.json", r"the JSON of a model of Keras 3\. Make it with keras\.models\.")
     refused(tmp_path / "nothing", "nothing: there is no such file")
