@@ -7,12 +7,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, settings
 
 pytest.register_assert_rewrite(*(path.stem for path in Path(__file__).with_name("helpers").glob("*.py")))
 
 import draws  # noqa: E402  after that, or their assertions tell nothing
 import networks  # noqa: E402
+from tfbn.cli import main  # noqa: E402
 
 # A run finds what the run before found; `pytest --hypothesis-profile=explore` looks further. However
 # slow the machine is: too_slow is the one health check that looks at a clock.
@@ -35,3 +37,15 @@ def _reproducible():
 def unchanged():
     """Make a context that fails if anything a model saves is different afterwards."""
     return networks.unchanged
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Make the command `tfbn`, in a folder of its own and on a wide terminal."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def command(*arguments):
+        return CliRunner().invoke(main, arguments, catch_exceptions=False)
+
+    return command

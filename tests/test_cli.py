@@ -9,26 +9,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from click.testing import CliRunner
 
 import reference
 import tfbn
 from networks import chain, relative_difference
-from tfbn.cli import main
 from tfbn.data_format import support
 
 L = keras.layers
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def command(*arguments):
-        return CliRunner().invoke(main, arguments, catch_exceptions=False)
-
-    return command
 
 
 @pytest.fixture

@@ -5,25 +5,12 @@ import json
 import keras
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 import tfbn
 from networks import chain
-from tfbn.cli import main
 from trainings import X, Y, conv, trained
 
 L = keras.layers
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def command(*arguments):
-        return CliRunner().invoke(main, arguments, catch_exceptions=False)
-
-    return command
 
 
 @pytest.fixture(scope="module")

@@ -109,16 +109,11 @@ def test_operations_that_keras_names_as_layers_are():
 def test_a_second_try_of_opening_forgets_the_first_one():
     """The reasons of layers that stay are those of the try that succeeds."""
 
-    class Scaled(L.Layer):
+    class Scaled(Scaling):
         """Has a weight of its own, for which it stays."""
 
-        def __init__(self, **kwargs):
-            super().__init__(**kwargs)
-            self.dense, self.bn = L.Dense(4, name="dense"), L.BatchNormalization(name="bn")
-
         def build(self, shape):
-            self.dense.build(shape)
-            self.bn.build((*shape[:-1], 4))
+            super().build(shape)
             self.factor = self.add_weight(shape=(), name="factor")
 
         def call(self, inputs):

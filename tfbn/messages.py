@@ -18,9 +18,12 @@ NOISE = re.compile(
 )
 
 
+SAVED_MODELS = ("saved_model.pb", "saved_model.pbtxt")  # what a SavedModel's folder has one of
+
+
 def is_graph(path: Any) -> bool:
     """Whether a path is a SavedModel's folder, or a file that may be a graph of TensorFlow's."""
-    parts = (os.path.join(path, name) for name in ("saved_model.pb", "saved_model.pbtxt"))
+    parts = (os.path.join(path, name) for name in SAVED_MODELS)
     saved = any(map(os.path.isfile, parts))
     return saved or (os.path.isfile(path) and os.fsdecode(path).endswith(".pb"))
 

@@ -64,14 +64,9 @@ def check_reloaded(
     Raises:
         ExportError: it fails, has other shapes, or differs by more than `atol + rtol · max|output|`.
     """
-    sizes = {name: max_abs(array) for name, array in servable.batches[0].outputs.items()}
+    batches = [Batch(servable.by_name(batch.inputs), batch.outputs) for batch in servable.batches]
     try:
-        differences = [
-            check_close(
-                reloaded(servable.by_name(batch.inputs)), batch.outputs, sizes, atol, rtol, file_format
-            )
-            for batch in servable.batches
-        ]
+        return check_batches(reloaded, batches, atol, rtol, file_format)
     except ExportError as error:
         if not servable.free_steps:
             raise
@@ -82,6 +77,21 @@ def check_reloaded(
             "keras.Input((7, ...)), or take the layer alone where it acts on the last axis. "
             f"{error}"
         ) from error
+
+
+def check_batches(
+    reloaded: Callable[[NamedArrays], NamedArrays],
+    batches: Sequence[Batch],
+    atol: float,
+    rtol: float,
+    file_format: Format,
+) -> tuple[float, float]:
+    """See `check_reloaded`; the inputs of the batches are named arrays, the first batch has the size."""
+    sizes = {name: max_abs(array) for name, array in batches[0].outputs.items()}
+    differences = [
+        check_close(reloaded(batch.inputs), batch.outputs, sizes, atol, rtol, file_format)
+        for batch in batches
+    ]
     absolute, relative = np.max(differences, axis=0)
     return float(absolute), float(relative)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ...compare import NamedArrays, max_abs
+from ...compare import NamedArrays
 from ...files.atomic import staged
 from ...folding import FoldEntry, FoldReport
 from ...messages import join_some, one_line
@@ -140,16 +140,8 @@ class _Examined:
     ) -> tuple[float, float]:
         """How far what was written is from it, absolutely and relative to the outputs' size."""
         reloaded = file_format.reload(path, self.name)
-        sizes = {name: max_abs(array) for name, array in self.batches[0].outputs.items()}
         tolerance = self.rtol if rtol is None else rtol
-        differences = [
-            checks.check_close(
-                reloaded.run(batch.inputs), batch.outputs, sizes, atol, tolerance, file_format
-            )
-            for batch in self.batches
-        ]
-        absolute, relative = np.max(differences, axis=0)
-        return float(absolute), float(relative)
+        return checks.check_batches(reloaded.run, self.batches, atol, tolerance, file_format)
 
 
 def _first(signatures: Signatures, file_format: Format) -> str:

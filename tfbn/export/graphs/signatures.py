@@ -27,6 +27,10 @@ class Signatures:
     holder: Any = None
     methods: Mapping[str, str] = field(default_factory=dict)
 
+    def method(self, name: str) -> str:
+        """The method name of a signature."""
+        return self.methods.get(name) or PREDICT
+
 
 def chosen(signatures: Signatures, names: Sequence[str] | None) -> Signatures:
     """Some of the functions; all of them without `names`.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,10 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 
-from ...messages import is_graph, join_some, one_line
+from ...messages import SAVED_MODELS, is_graph, join_some, one_line
 from .. import signature
-from .signatures import PREDICT, Signatures, of_named
+from .signatures import Signatures, of_named
 
-GRAPH_FILES = {"saved_model.pb", "saved_model.pbtxt"}
 SIGNATURE = "serving_default"
 FUNCTIONS = (tf.types.experimental.GenericFunction, tf.types.experimental.ConcreteFunction)
 # What needs nothing and what nobody reads, and is no output.
@@ -56,7 +54,7 @@ def open_source(
 
 
 def _saved_model(path: Path) -> Signatures:
-    found = sorted(GRAPH_FILES & set(os.listdir(path)))
+    found = sorted(set(SAVED_MODELS) & set(os.listdir(path)))
     tags, methods = _described(path / found[0])
     try:
         loaded = tf.saved_model.load(str(path), tags=tags)
@@ -206,11 +204,10 @@ def _concrete(source: Any, name: str) -> Any:
         }
         functions = {"__call__": functions["__call__"]} if "__call__" in functions else functions
     if len(functions) != 1:
-        counts = Counter(functions)
         raise ValueError(
-            f"{name} has {len(counts) or 'no'} tf.function{'s' * (len(counts) != 1)} "
-            f"({join_some(sorted(counts))}), so what it serves is not clear. Pass one of them, with an "
-            "input_signature."
+            f"{name} has {len(functions) or 'no'} tf.function{'s' * (len(functions) != 1)} "
+            f"({join_some(sorted(functions))}), so what it serves is not clear. Pass one of them, with "
+            "an input_signature."
         )
     (function,) = functions.values()
     try:
@@ -220,7 +217,3 @@ def _concrete(source: Any, name: str) -> Any:
             f"{name} does not say what it takes. Make it with tf.function(input_signature=…), or pass "
             f"its get_concrete_function(…). TensorFlow says: {one_line(error)}"
         ) from error
-
-
-def method_of(signatures: Signatures, name: str) -> str:
-    return signatures.methods.get(name) or PREDICT

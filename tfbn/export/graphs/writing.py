@@ -13,7 +13,6 @@ from tensorflow.core.protobuf import saved_model_pb2
 from ...messages import one_line
 from .graph import Frozen
 from .signatures import PREDICT, Signatures
-from .sources import method_of
 
 SMALL = 1024  # bytes; what is no larger stays a constant
 
@@ -94,7 +93,7 @@ def _resources(holder: Any, functions: Iterable[Frozen]) -> list[Any]:
 
 def _name_methods(path: Path, signatures: Signatures) -> None:
     """Give the signatures the method names that they had; TensorFlow writes one for all."""
-    names = {name: method_of(signatures, name) for name in signatures.functions}
+    names = {name: signatures.method(name) for name in signatures.functions}
     if set(names.values()) == {PREDICT}:
         return
     written = saved_model_pb2.SavedModel()

@@ -205,8 +205,16 @@ def _check_digits(call: Call, now: np.ndarray, before: np.ndarray) -> None:
         )
 
 
-def division_constants(first: bool, other: np.ndarray) -> tuple[np.ndarray, int]:
+def _division_constants(first: bool, other: np.ndarray) -> tuple[np.ndarray, int]:
     """Division by a constant as a product with its inverse."""
     if not first or not other.all():
         raise CannotFoldError("a division by it (or by 0) is not affine")
     return 1 / other, 0
+
+
+ADDITION = ConstantArithmetic(lambda _, other: (1, other), AddRule())
+SUBTRACTION = ConstantArithmetic(
+    lambda first, other: (1, -other) if first else (-1, other), AddRule(1, -1)
+)
+MULTIPLICATION = ConstantArithmetic(lambda _, other: (other, 0), MultiplyRule())
+DIVISION = ConstantArithmetic(_division_constants)

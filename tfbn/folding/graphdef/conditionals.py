@@ -49,13 +49,19 @@ def _known_conditions(nodes: Nodes, feeds: set[str], settled: set[str]) -> dict[
     Args:
         settled: names of nodes that stay although they are, as one that is fetched does.
     """
+    conditions = {
+        node.name: source
+        for node in nodes
+        if node.name not in settled and (source := _condition(nodes, node))
+    }
+    if not conditions:  # and nothing to import the whole graph for
+        return {}
     facts = Facts(nodes, feeds)
-    conditions = {node.name: source for node in nodes if (source := _condition(nodes, node))}
     facts.compute(conditions.values())
     return {
         name: bool(value)
         for name, source in conditions.items()
-        if name not in settled and (value := facts.value(source)) is not None
+        if (value := facts.value(source)) is not None
     }
 
 

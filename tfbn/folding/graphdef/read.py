@@ -51,20 +51,18 @@ class _Reader:
         if isinstance(unit, FusedUnit):  # nothing reads the others
             number = 1
         made = [Source(unit.last.name, output) for output in range(number)]
-        call = Call(op, given, self.facts.dtype(made[0]) if made else "", attributes=attributes)
-        call.obstacle = self._obstacle(
+        dtype = self.facts.dtype(made[0]) if made else ""
+        obstacle = self._obstacle(
             unit, [*(sources[it] for it in arguments if isinstance(it, Input)), *made[:1]]
         )
         # One call for each part that a node splits its tensor into.
         apart = [[source] for source in made] if op.kind == "Split" and op.rule is not None else [made]
         for part, sources_made in enumerate(apart):
-            twin = Call(
-                op, given, call.dtype, attributes={**attributes, "part": part}, obstacle=call.obstacle
-            )
+            call = Call(op, given, dtype, attributes={**attributes, "part": part}, obstacle=obstacle)
             shapes = [
                 (self.facts.shape(source) or (), self.facts.dtype(source)) for source in sources_made
             ]
-            for source, tensor in zip(sources_made, self.graph.add(twin, shapes), strict=True):
+            for source, tensor in zip(sources_made, self.graph.add(call, shapes), strict=True):
                 self._replace(source, tensor)
 
     def _equip(self, op: Op, unit: Unit, sources: list[Source]) -> tuple[list[Any], dict[str, Any]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from ..core.combining import (
+    ADDITION,
+    DIVISION,
+    MULTIPLICATION,
+    SUBTRACTION,
     AddRule,
     ConcatRule,
-    ConstantArithmetic,
-    MultiplyRule,
     SameMapForAllInputs,
-    division_constants,
 )
 from ..core.propagation import (
     NegativeRule,
@@ -32,7 +33,6 @@ _PER_CHANNEL = PassThrough(per_channel)
 _LARGEST = PassThrough(per_channel, not_negative)
 _REORDERED = ReshapeRule(in_order)
 _SHAPE = ShapeRule()
-_ADD = ConstantArithmetic(lambda _, other: (1, other), AddRule())
 
 RULES: dict[str, PropagationRule] = {
     "Identity": _IDENTITY,
@@ -43,15 +43,13 @@ RULES: dict[str, PropagationRule] = {
     "Cast": _SAME,
     "Relu": _HOMOGENEOUS,
     "LeakyRelu": _HOMOGENEOUS,
-    "Add": _ADD,
-    "AddV2": _ADD,
-    "BiasAdd": _ADD,
+    "Add": ADDITION,
+    "AddV2": ADDITION,
+    "BiasAdd": ADDITION,
     "AddN": AddRule(),
-    "Sub": ConstantArithmetic(
-        lambda first, other: (1, -other) if first else (-1, other), AddRule(1, -1)
-    ),
-    "Mul": ConstantArithmetic(lambda _, other: (other, 0), MultiplyRule()),
-    "RealDiv": ConstantArithmetic(division_constants),
+    "Sub": SUBTRACTION,
+    "Mul": MULTIPLICATION,
+    "RealDiv": DIVISION,
     "Neg": NegativeRule(),
     "Maximum": SameMapForAllInputs(not_negative),
     "Minimum": SameMapForAllInputs(not_negative),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...axes import channel_axes
 from ..core.affine import Affine, CannotFoldError
 from ..core.graph import Call
 from ..core.kernel_arithmetic import KernelLayout
@@ -72,8 +73,8 @@ class ScaleTarget(FoldTarget):
     def output(self, call: Call, affine: Affine) -> Affine:
         normalization = call.op.normalization
         assert normalization is not None
-        axes = tuple(axis % len(call.inputs[0].shape) for axis in _axes(normalization.axis))
-        return per_channel_map(call.op.name, affine, axes, call.inputs[0].shape)
+        shape = call.inputs[0].shape
+        return per_channel_map(call.op.name, affine, channel_axes(normalization.axis, len(shape)), shape)
 
     input = output
 
@@ -119,7 +120,3 @@ def _einsum_target(unit: LinearUnit) -> LinearTarget | None:
 
 def relu_inside(node: Any) -> bool:
     return node.op == "_FusedConv2D" and b"Relu" in attribute(node, "fused_ops").list.s
-
-
-def _axes(axis: int | Sequence[int]) -> tuple[int, ...]:
-    return (axis,) if isinstance(axis, int) else tuple(axis)

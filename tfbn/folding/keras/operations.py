@@ -13,12 +13,12 @@ import keras
 
 from ...declared_graph import operation_class
 from ..core.combining import (
-    AddRule,
+    ADDITION,
+    DIVISION,
+    MULTIPLICATION,
+    SUBTRACTION,
     ConcatRule,
-    ConstantArithmetic,
-    MultiplyRule,
     SameMapForAllInputs,
-    division_constants,
 )
 from ..core.propagation import (
     NegativeRule,
@@ -47,13 +47,11 @@ _REORDERED = ReshapeRule(in_order)
 # Each operation as called on a tensor (samples, 2, 2, 2). In arithmetic: whether the tensor comes first,
 # and the other argument, give the constants of factor · x + term.
 _OPERATIONS: dict[Callable[[Any], Any], PropagationRule] = {
-    lambda x: ops.add(x, x): ConstantArithmetic(lambda _, other: (1, other), AddRule()),
-    lambda x: ops.subtract(x, x): ConstantArithmetic(
-        lambda first, other: (1, -other) if first else (-1, other), AddRule(1, -1)
-    ),
-    lambda x: ops.multiply(x, x): ConstantArithmetic(lambda _, other: (other, 0), MultiplyRule()),
-    lambda x: ops.divide(x, x): ConstantArithmetic(division_constants),
-    lambda x: ops.true_divide(x, x): ConstantArithmetic(division_constants),
+    lambda x: ops.add(x, x): ADDITION,
+    lambda x: ops.subtract(x, x): SUBTRACTION,
+    lambda x: ops.multiply(x, x): MULTIPLICATION,
+    lambda x: ops.divide(x, x): DIVISION,
+    lambda x: ops.true_divide(x, x): DIVISION,
     lambda x: ops.maximum(x, x): SameMapForAllInputs(not_negative),
     lambda x: ops.minimum(x, x): SameMapForAllInputs(not_negative),
     ops.negative: NegativeRule(),
