@@ -26,7 +26,14 @@ from .diagnosis import Diagnosis, Inspection, diagnose, inspect
 from .export import ExportError, ExportReport, export
 from .folding import FoldReport, fold
 from .layer import BatchNorm
-from .population import Measurement, PopulationStatistics, population_statistics, recalibrate
+from .population import (
+    Measurement,
+    PopulationStatistics,
+    Statistics,
+    measure,
+    population_statistics,
+    recalibrate,
+)
 from .renorm import BatchRenorm
 
 __all__ = [
@@ -39,6 +46,7 @@ __all__ = [
     "Inspection",
     "Measurement",
     "PopulationStatistics",
+    "Statistics",
     "batch_norm_at_inference",
     "callbacks",
     "compat",
@@ -48,6 +56,7 @@ __all__ = [
     "fold",
     "functional",
     "inspect",
+    "measure",
     "population_statistics",
     "recalibrate",
 ]

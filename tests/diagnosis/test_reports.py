@@ -15,7 +15,7 @@ from tfbn.diagnosis.diagnosis import LayerDiagnosis, worst_first
 from tfbn.diagnosis.evidence import Evidence
 from tfbn.diagnosis.layers import LayerNumbers
 from tfbn.diagnosis.verdicts import judge
-from tfbn.population.drift import Statistics
+from tfbn.population.drift import MeanAndVariance
 from trainings import X, Y
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
@@ -51,7 +51,7 @@ class Page(html.parser.HTMLParser):
 def evidence(path="bn", position=0, channels=8, held=0.4, seed=0, steps=None):
     """A layer that holds a share of its initial values."""
     rng = np.random.default_rng(seed)
-    population = Statistics(rng.normal(1, 1, channels), rng.uniform(2, 9, channels))
+    population = MeanAndVariance(rng.normal(1, 1, channels), rng.uniform(2, 9, channels))
     numbers = LayerNumbers(
         path,
         "BatchNorm",

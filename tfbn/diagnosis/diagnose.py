@@ -13,7 +13,7 @@ from ..messages import no_model
 from ..population import Measurement
 from ..population import data as reading
 from ..population.data_pass import pass_over
-from ..population.drift import Statistics
+from ..population.drift import MeanAndVariance
 from ..population.measure import unmeasured_because
 from .diagnosis import Diagnosis, LayerDiagnosis, worst_first
 from .effect import effect
@@ -90,7 +90,7 @@ def examine(
     left = {
         path: why
         for path, accumulator in accumulators.items()
-        if (why := unmeasured_because(accumulator)) is not None
+        if (why := unmeasured_because(accumulator.unused_because, accumulator.count)) is not None
     }
     measured = {path: each for path, each in accumulators.items() if path not in left}
     return _evidence(model, measured), left | unlike
@@ -104,7 +104,7 @@ def _evidence(model: keras.Model, accumulators: dict[str, ScatterAccumulator]) -
         between = accumulator.between_batches()
         seen[path] = Evidence(
             numbers[path],
-            Statistics(mean.ravel(), variance.ravel()),
+            MeanAndVariance(mean.ravel(), variance.ravel()),
             count,
             accumulator.samples,
             accumulator.batches,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..population.drift import MOST, Statistics, channel_drift, drift, shift, variance_ratio
+from ..population.drift import MOST, MeanAndVariance, channel_drift, drift, shift, variance_ratio
 from .layers import LayerNumbers
 
 GRID = 201  # shares tried between none and all: a two-hundredth is finer than any limit asks
@@ -28,7 +28,7 @@ class Evidence:
     """
 
     numbers: LayerNumbers
-    population: Statistics
+    population: MeanAndVariance
     count: int
     samples: int
     batches: int
@@ -37,8 +37,8 @@ class Evidence:
     stddev: bool = False
 
     @property
-    def moving(self) -> Statistics:
-        return Statistics(self.numbers.moving_mean, self.numbers.moving_variance)
+    def moving(self) -> MeanAndVariance:
+        return MeanAndVariance(self.numbers.moving_mean, self.numbers.moving_variance)
 
     @property
     def shift(self) -> np.ndarray:
@@ -98,23 +98,25 @@ class Evidence:
         """
         return self._best(self._within_batches, sizes)
 
-    def _best(self, expected: Callable[[float], Statistics], values: np.ndarray) -> tuple[float, float]:
+    def _best(
+        self, expected: Callable[[float], MeanAndVariance], values: np.ndarray
+    ) -> tuple[float, float]:
         epsilon = self.numbers.epsilon
         left = [drift(self.moving, expected(float(value)), epsilon) for value in values]
         best = int(np.argmin(left))
         return float(values[best]), left[best]
 
-    def _held(self, share: float) -> Statistics:
+    def _held(self, share: float) -> MeanAndVariance:
         """The moving statistics that hold so much of their initial values, and else are the data's."""
         mean, variance = self.numbers.initial
         held = share * mean + (1 - share) * self.population.mean
         if not self.stddev:
-            return Statistics(held, share * variance + (1 - share) * self.population.variance)
+            return MeanAndVariance(held, share * variance + (1 - share) * self.population.variance)
         epsilon = self.numbers.epsilon
         deviation = share * variance**0.5 + (1 - share) * np.sqrt(self.population.variance + epsilon)
-        return Statistics(held, np.maximum(np.square(deviation) - epsilon, 0))
+        return MeanAndVariance(held, np.maximum(np.square(deviation) - epsilon, 0))
 
-    def _within_batches(self, size: float) -> Statistics:
+    def _within_batches(self, size: float) -> MeanAndVariance:
         between = np.zeros(self.numbers.channels) if self.between is None else self.between
         lost = np.nan_to_num(between) * (self.samples / self.batches) / size
-        return Statistics(self.population.mean, self.population.variance * np.maximum(1 - lost, 0))
+        return MeanAndVariance(self.population.mean, self.population.variance * np.maximum(1 - lost, 0))

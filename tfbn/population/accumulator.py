@@ -16,6 +16,9 @@ from .. import functional
 from ..batch_norms import AnyBatchNorm, has_call_of_its_own, layer_paths
 from ..moments import Moments, add_moments, unbiased_variance, weighted_moments, wide_moments
 
+AT_INFERENCE = "the model's own code runs it with training=False, in training too"
+NOT_CALLED = "training does not call it"
+
 
 class MomentAccumulator:
     """Stands in for a batch norm's `call` and sums up what goes through it.
@@ -43,8 +46,12 @@ class MomentAccumulator:
             self._moments = self._zeros()
 
     @property
-    def used_in_training(self) -> bool:
-        return self.in_training is None or any(self.in_training)
+    def unused_because(self) -> str | None:
+        """Why training does not use the statistics of the batch; `None` if it does."""
+        if self.in_training == []:
+            return NOT_CALLED
+        used = self.in_training is None or any(self.in_training)
+        return None if used else AT_INFERENCE
 
     def start_step(self) -> None:
         self._turn = 0
@@ -126,6 +133,11 @@ class MomentAccumulator:
     def count(self) -> int:
         """Values behind the channel that has the fewest."""
         return 0 if self._moments is None else int(self._moments.count.numpy().min())
+
+    @property
+    def moments(self) -> Moments | None:
+        """Of all that went through, as arrays; `None` of a layer that was never built."""
+        return self._moments and Moments(*(part.numpy() for part in self._moments))
 
     def read(self) -> tuple[np.ndarray, np.ndarray, int]:
         """Mean, unbiased variance and count, once something was counted."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -20,16 +20,36 @@ from .accumulator import MomentAccumulator, listening, standing_in
 from .untouched import functions_run_eagerly, has_functions, untouched
 
 
+class Seen(NamedTuple):
+    """How much of the data a pass has read."""
+
+    batches: int
+    samples: int
+
+
+NOTHING = Seen(0, 0)
+
+
 def pass_over(
     model: keras.Model,
     accumulators: Mapping[str, MomentAccumulator],
     data: Any,
     steps: int | None,
     verbose: int | str,
-) -> None:
-    """Let all data through the model, and the accumulators sum up what reaches them."""
+    already: Seen = NOTHING,
+    after_batch: Callable[[Seen], None] | None = None,
+) -> Seen:
+    """Let all data through the model, and the accumulators sum up what reaches them.
+
+    Args:
+        already: how much of the data is read only, since an earlier pass has measured it.
+        after_batch: called between two batches, with how much was read by then.
+
+    Returns:
+        How much was read.
+    """
     batches, batch_size = reading.readable(model, data)
-    runner = _MeasurementModel(model, accumulators)
+    runner = _MeasurementModel(model, accumulators, already, after_batch)
     eagerly = bool(getattr(model, "run_eagerly", False)) or _repeats_over_free_time(model, accumulators)
     runner.compile(run_eagerly=eagerly, jit_compile=False)
     with (
@@ -47,13 +67,28 @@ def pass_over(
             if (lacking := explained(error)) is not None:
                 raise RuntimeError(lacking) from error
             raise
-    if runner.batches == 0:
+    _check_read(runner.seen, steps, already)
+    return runner.seen
+
+
+def _check_read(seen: Seen, steps: int | None, already: Seen) -> None:
+    if seen.batches == 0:
         raise ValueError(reading.NO_BATCH)
-    if steps is not None and runner.batches < steps:
+    if steps is not None and seen.batches < steps:
         raise ValueError(
-            f"data ended after {runner.batches} of steps={steps} batches. Pass more data, repeat it "
+            f"data ended after {seen.batches} of steps={steps} batches. Pass more data, repeat it "
             "(tf.data.Dataset.repeat), or lower steps."
         )
+    if seen.batches < already.batches:
+        _refuse_other_data(seen, already)
+
+
+def _refuse_other_data(seen: Seen, already: Seen) -> None:
+    raise ValueError(
+        f"The checkpoint holds {already.batches} batches of {already.samples} samples in all, and the "
+        f"first {seen.batches} of data have {seen.samples}: it is of other data, or of other batches. "
+        "Pass the same data in the same order, or checkpoint= another file."
+    )
 
 
 class _OneProcess:
@@ -72,12 +107,19 @@ class _MeasurementModel(keras.Model):
     Whatever the strategy, batches go through the model whole, as one process sends them.
     """
 
-    def __init__(self, model: keras.Model, accumulators: Mapping[str, MomentAccumulator]) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        accumulators: Mapping[str, MomentAccumulator],
+        already: Seen,
+        after_batch: Callable[[Seen], None] | None,
+    ) -> None:
         super().__init__(name="population_pass")
         # Out of Keras' sight: under another strategy than the model's it would make an optimizer for it.
         self._of = SimpleNamespace(model=model, accumulators=dict(accumulators))
         self.built = True  # under a strategy Keras would build it by a call that it does not have
         self.batches = self.samples = 0
+        self._already, self._after_batch = already, after_batch or (lambda seen: None)
         self._declared = reading.declared_batch_size(model)
 
     def make_test_function(self, force: bool = False) -> None:
@@ -91,23 +133,41 @@ class _MeasurementModel(keras.Model):
             reading.check_inputs(model, x, self.batches + 1)
             size = reading.size_of_batch(x)
             reading.check_size(model, self._declared, size, self.batches + 1)
-            self.samples += size
-            if not model.built:
-                self._build(x)
-            if self.batches == 0 and _runs_batch_norms_itself(model, self._accumulators):
-                self._learn_how_training_calls(x)
-            finite = np.isfinite(step(x))
-            self.batches += 1
-            for path, is_finite in zip(self._of.accumulators, finite, strict=True):
-                if not is_finite:
-                    raise ValueError(
-                        f"Batch {self.batches} gives the batch norm {path!r} NaN or infinite "
-                        "statistics. Look for NaN or very large values in that batch and in the "
-                        "weights of the layers before it. The model was not changed."
-                    )
+            self.batches, self.samples = self.batches + 1, self.samples + size
+            if not self._was_measured():
+                self._prepare(x)
+                self._check_finite(np.isfinite(step(x)))
+                self._after_batch(self.seen)
             return {"samples": self.samples}
 
         self.test_function = measure_batch
+
+    @property
+    def seen(self) -> Seen:
+        return Seen(self.batches, self.samples)
+
+    def _was_measured(self) -> bool:
+        """Whether this batch is one that an earlier pass has measured."""
+        if self.batches == self._already.batches and self.samples != self._already.samples:
+            _refuse_other_data(self.seen, self._already)
+        return self.batches <= self._already.batches
+
+    def _prepare(self, x: Any) -> None:
+        model = self._of.model
+        if not model.built:
+            self._build(x)
+        first = self.batches == self._already.batches + 1
+        if first and _runs_batch_norms_itself(model, self._accumulators):
+            self._learn_how_training_calls(x)
+
+    def _check_finite(self, finite: np.ndarray) -> None:
+        for path, is_finite in zip(self._of.accumulators, finite, strict=True):
+            if not is_finite:
+                raise ValueError(
+                    f"Batch {self.batches} gives the batch norm {path!r} NaN or infinite "
+                    "statistics. Look for NaN or very large values in that batch and in the "
+                    "weights of the layers before it. The model was not changed."
+                )
 
     @property
     def distribute_strategy(self) -> Any:

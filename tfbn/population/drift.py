@@ -11,26 +11,26 @@ import numpy as np
 MOST = 3.0
 
 
-class Statistics(NamedTuple):
+class MeanAndVariance(NamedTuple):
     """A mean and a variance per channel, float64."""
 
     mean: np.ndarray
     variance: np.ndarray
 
 
-def shift(these: Statistics, others: Statistics, epsilon: float) -> np.ndarray:
+def shift(these: MeanAndVariance, others: MeanAndVariance, epsilon: float) -> np.ndarray:
     """Per channel, how far these means are from the others, in standard deviations of the others."""
     with np.errstate(all="ignore"):
         return (these.mean - others.mean) / np.sqrt(others.variance + epsilon)
 
 
-def variance_ratio(these: Statistics, others: Statistics, epsilon: float) -> np.ndarray:
+def variance_ratio(these: MeanAndVariance, others: MeanAndVariance, epsilon: float) -> np.ndarray:
     """Per channel, how many times the others these variances are, epsilon added to both."""
     with np.errstate(all="ignore"):
         return (these.variance + epsilon) / (others.variance + epsilon)
 
 
-def channel_drift(moving: Statistics, population: Statistics, epsilon: float) -> np.ndarray:
+def channel_drift(moving: MeanAndVariance, population: MeanAndVariance, epsilon: float) -> np.ndarray:
     """Per channel, how far normalised values are from what the data's own statistics would make them.
 
     The root of the mean square over the data, before gamma: 0 where the statistics are the data's, 1
@@ -45,7 +45,7 @@ def channel_drift(moving: Statistics, population: Statistics, epsilon: float) ->
         return np.sqrt(np.square(stretch) * varying + np.square(offset))
 
 
-def drift(moving: Statistics, population: Statistics, epsilon: float) -> float:
+def drift(moving: MeanAndVariance, population: MeanAndVariance, epsilon: float) -> float:
     """`channel_drift` of a layer: the root of the mean square over channels, each `MOST` at most."""
     channels = channel_drift(moving, population, epsilon)
     capped = np.minimum(np.where(np.isfinite(channels), channels, MOST), MOST)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import warnings
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import keras
@@ -12,46 +16,119 @@ import tensorflow as tf
 from ..batch_norms import AnyBatchNorm, batch_norms, excluded_batch_norms
 from ..data_format import check_kernels
 from ..messages import join_some, no_model
+from ..moments import unbiased_variance
 from . import data as reading
 from .accumulator import MomentAccumulator
-from .data_pass import pass_over
+from .checkpoint import Checkpoint
+from .data_pass import Seen, pass_over
 from .report import Measurement, PopulationStatistics
+from .shards import Statistics
 
 FROZEN = "frozen (trainable = False)"
-AT_INFERENCE = "the model's own code runs it with training=False, in training too"
-NOT_CALLED = "training does not call it"
 NOT_REACHED = "no value of the data reached it"
+MOVING = ("moving_mean", "moving_variance", "moving_stddev")
 
 
-def measure(model: keras.Model, data: Any, steps: int | None, verbose: int | str) -> Measurement:
-    """Measure a model's batch norms in one pass; see `population_statistics`, also for what it raises.
+def measure(
+    model: keras.Model,
+    data: Any,
+    steps: int | None = None,
+    verbose: int | str = "auto",
+    checkpoint: str | os.PathLike[str] | None = None,
+) -> Statistics:
+    """Measure a part of the data, to be added to the other parts by `Statistics.merge`.
 
-    Whatever happens, the variables of the model are as they were.
+    Measures as `population_statistics` does; see there for the arguments, and for what is raised. Few
+    values, or none in a batch norm, are no error here: other parts may have more. Cut the data between
+    batches: it is the batches that the batch norms normalise by.
+
+    Returns:
+        The `Statistics` of all of `data`.
     """
-    layers, not_measurable = _measurable(model)
+    layers, _ = _measurable(model)
     check_kernels(model)
     reading.check(data, steps)
     accumulators = {path: MomentAccumulator(layer) for path, layer in layers.items()}
-    pass_over(model, accumulators, data, steps, verbose)
+    file = Checkpoint(checkpoint, steps, partial(_summed_up, model, accumulators))
+    seen = pass_over(model, accumulators, data, steps, verbose, file.already, file.after_batch)
+    return file.finish(seen)
+
+
+def measurement(
+    model: keras.Model,
+    data: Any,
+    steps: int | None,
+    verbose: int | str,
+    checkpoint: str | os.PathLike[str] | None,
+) -> Measurement:
+    """What `population_statistics` hands out; see there, also for what it raises.
+
+    Whatever happens, the variables of the model are as they were.
+    """
+    if isinstance(data, Statistics):
+        if not (steps is None and checkpoint is None):
+            raise ValueError("Statistics are measured already: leave steps and checkpoint out.")
+        _check_of(model, data)
+        statistics = data
+    else:
+        statistics = measure(model, data, steps, verbose, checkpoint)
+    layers, not_measurable = _measurable(model)
     reasons = not_measurable | {
         path: why
-        for path, accumulator in accumulators.items()
-        if (why := unmeasured_because(accumulator)) is not None
+        for path in layers
+        if (why := unmeasured_because(statistics.unused.get(path), statistics.count(path))) is not None
     }
     order = [*batch_norms(model), *not_measurable]
-    measured = [path for path in accumulators if path not in reasons]
-    measurement = Measurement(
-        {path: PopulationStatistics(*accumulators[path].read()) for path in measured},
+    result = Measurement(
+        {path: _population(statistics, path) for path in layers if path not in reasons},
         left={path: reasons[path] for path in order if path in reasons},
-        before={path: _moving_statistics(layers[path]) for path in measured},
+        before={path: _moving_statistics(layers[path]) for path in layers if path not in reasons},
     )
-    _check_complete(model, measurement, accumulators)
-    return measurement
+    _check_complete(model, result, statistics)
+    return result
 
 
-def _check_complete(
-    model: keras.Model, measurement: Measurement, accumulators: dict[str, MomentAccumulator]
-) -> None:
+def digest(model: keras.Model, layers: Mapping[str, AnyBatchNorm]) -> str:
+    """Of all weights that decide what reaches the batch norms; their own moving statistics do not."""
+    moving = {id(getattr(layer, name, None)) for layer in layers.values() for name in MOVING}
+    sha = hashlib.sha256(repr([*layers]).encode())
+    for weight in model.weights:
+        if id(weight) not in moving:
+            sha.update(np.ascontiguousarray(weight.numpy()).tobytes())
+    return sha.hexdigest()
+
+
+def _summed_up(
+    model: keras.Model, accumulators: Mapping[str, MomentAccumulator], seen: Seen
+) -> Statistics:
+    moments = {path: each.moments for path, each in accumulators.items()}
+    return Statistics(
+        {path: part for path, part in moments.items() if part is not None},
+        {path: why for path, each in accumulators.items() if (why := each.unused_because) is not None},
+        *seen,
+        weights=digest(model, {path: each.layer for path, each in accumulators.items()}),
+    )
+
+
+def _check_of(model: keras.Model, statistics: Statistics) -> None:
+    layers, _ = _measurable(model)
+    if not statistics.weights:
+        raise ValueError("These statistics are of no data. Measure some: tfbn.measure(model, data).")
+    if statistics.weights != digest(model, layers):
+        raise ValueError(
+            f"These statistics were measured with other weights than {model.name!r} has, or with other "
+            "names of layers. Load the model that they are of, or measure this one: tfbn.measure(model, "
+            "data)."
+        )
+
+
+def _population(statistics: Statistics, path: str) -> PopulationStatistics:
+    moments = statistics.moments[path]
+    variance = unbiased_variance(moments).numpy()
+    return PopulationStatistics(moments.mean, variance, statistics.count(path))
+
+
+def _check_complete(model: keras.Model, measurement: Measurement, statistics: Statistics) -> None:
     """Refuse a measurement of nothing, and warn of batch norms that the data left out."""
     left = measurement.left
     if not measurement:
@@ -60,7 +137,7 @@ def _check_complete(
             f"None of the batch norms of {model.name!r} could be measured. {join_some(lines, '; ')}. "
             "Pass more data, or call the model as training does."
         )
-    lacking = [path for path in accumulators if left.get(path) not in (None, AT_INFERENCE, NOT_CALLED)]
+    lacking = [path for path in left if path in statistics.moments and path not in statistics.unused]
     if lacking:
         lines = [f"{path} ({left[path]})" for path in lacking]
         warnings.warn(f"These batch norms were not measured: {join_some(lines)}.", stacklevel=4)
@@ -88,15 +165,13 @@ def _measurable(model: keras.Model) -> tuple[dict[str, AnyBatchNorm], dict[str, 
     return trainable, dict.fromkeys(found.keys() - trainable.keys(), FROZEN) | unlike
 
 
-def unmeasured_because(accumulator: MomentAccumulator) -> str | None:
+def unmeasured_because(unused: str | None, count: int) -> str | None:
     """Why the statistics of a batch norm are not known after the pass; `None` if they are."""
-    if accumulator.in_training == []:
-        return NOT_CALLED
-    if not accumulator.used_in_training:
-        return AT_INFERENCE
-    if accumulator.count == 0:
+    if unused is not None:
+        return unused
+    if count == 0:
         return NOT_REACHED
-    if accumulator.count == 1:
+    if count == 1:
         return "it saw 1 value in a channel, and a variance needs two"
     return None
 

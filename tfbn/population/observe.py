@@ -11,7 +11,7 @@ import numpy as np
 from ..batch_norms import batch_norms
 from ..messages import join_some
 from .accumulator import MomentAccumulator, listening, standing_in
-from .drift import Statistics, shift, variance_ratio
+from .drift import MeanAndVariance, shift, variance_ratio
 from .untouched import functions_run_eagerly, has_functions, untouched
 
 # Wider than `diagnosis`' limits: samples are few here, and each layer sees the drift of all before it.
@@ -59,7 +59,7 @@ def warn_if_far(model: keras.Model, inputs: Any, stacklevel: int = 2) -> None:
         mean, variance, _ = accumulator.read()
         layer = accumulator.layer
         moving = (np.asarray(value, "float64") for value in (layer.moving_mean, layer.moving_variance))
-        both = Statistics(mean, variance), Statistics(*moving), layer.epsilon
+        both = MeanAndVariance(mean, variance), MeanAndVariance(*moving), layer.epsilon
         ratio = float(np.median(variance_ratio(*both)))
         off = float(np.median(np.abs(shift(*both))))
         if not 1 / FAR < ratio < FAR:

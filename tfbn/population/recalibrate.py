@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import keras
@@ -9,12 +10,16 @@ import numpy as np
 import tensorflow as tf
 
 from ..batch_norms import AnyBatchNorm, batch_norms
-from .measure import measure
+from .measure import measurement
 from .report import Measurement, PopulationStatistics
 
 
 def recalibrate(
-    model: keras.Model, data: Any, steps: int | None = None, verbose: int | str = "auto"
+    model: keras.Model,
+    data: Any,
+    steps: int | None = None,
+    verbose: int | str = "auto",
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> Measurement:
     """Replace the moving statistics of a model's batch norms by population statistics.
 
@@ -26,9 +31,9 @@ def recalibrate(
         What was assigned, as `population_statistics` returns it: `print` shows each batch norm before
         and after, or why it was left.
     """
-    measurement = measure(model, data, steps, verbose)
-    assign(model, measurement)
-    return measurement
+    measured = measurement(model, data, steps, verbose, checkpoint)
+    assign(model, measured)
+    return measured
 
 
 def assign(model: keras.Model, measurement: Measurement) -> None:

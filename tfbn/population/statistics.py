@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import keras
 
-from .measure import measure
+from .measure import measurement
 from .report import Measurement
 
 
 def population_statistics(
-    model: keras.Model, data: Any, steps: int | None = None, verbose: int | str = "auto"
+    model: keras.Model,
+    data: Any,
+    steps: int | None = None,
+    verbose: int | str = "auto",
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> Measurement:
     """Measure the population statistics of a model's batch norms in one pass over `data`.
 
@@ -39,9 +44,14 @@ def population_statistics(
             sample_weight)` (in a list, each a tuple), or arrays: one, a list or dictionary of them for
             a model of several inputs, or a tuple `(x, y[, sample_weight])`. Arrays are cut in batches
             of 32, or of the size that the model's inputs declare; for another size pass batches.
-            Targets and sample weights are ignored. A KerasHub task preprocesses what it is given.
+            Targets and sample weights are ignored. A KerasHub task preprocesses what it is given. Or
+            `tfbn.Statistics`, measured before.
         steps: number of batches to use; all of them if `None`.
         verbose: 0 for silence, 1 or "auto" for a progress bar, 2 for a line, as in Keras.
+        checkpoint: a file, `"stats.npz"`, that holds what was measured so far, written every 30 seconds
+            and at the end. If it is there already, as after the process was killed, its batches are read
+            and left out: pass the same data in the same order, and delete the file to begin anew. It
+            holds `tfbn.Statistics`.
 
     Returns:
         A dictionary of `PopulationStatistics` by layer path (`"block/bn"` for the layer `bn` in
@@ -54,10 +64,10 @@ def population_statistics(
         TypeError: `model` is not a Keras model.
         ValueError: nothing to measure; no data, less than `steps`, or endless data without `steps`;
             batches of another size than the model declares; fewer than two values a channel in every
-            batch norm; statistics that are not finite.
+            batch norm; statistics that are not finite; a checkpoint, or statistics, of other weights.
         RuntimeError: a channels-first model that TensorFlow cannot run on this machine.
         Exception: whatever the data or the model raises.
 
         The variables of the model are as they were, whether this succeeds or fails.
     """
-    return measure(model, data, steps, verbose)
+    return measurement(model, data, steps, verbose, checkpoint)
