@@ -71,6 +71,28 @@ def test_batch_renorm_gets_all_its_statistics_back():
         np.testing.assert_array_equal(got, want)
 
 
+class Broken(keras.callbacks.Callback):
+    def on_test_batch_end(self, batch, logs=None):
+        raise RuntimeError("the disk is full")
+
+
+def test_moving_averages_are_put_back_after_a_validation_that_raised(without):
+    model = _copy(without[0])
+    model.compile("adam", "sparse_categorical_crossentropy")
+    before = model.get_weights()
+    callback = tfbn.callbacks.Recalibrate(X[:600], when="validation")
+    with pytest.raises(RuntimeError, match="the disk is full"):
+        model.evaluate(*VALIDATION, callbacks=[callback, Broken()], verbose=0)
+    model.evaluate(*VALIDATION, callbacks=[callback], verbose=0)
+    for got, want in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(got, want)
+    with pytest.raises(RuntimeError, match="the disk is full"):
+        model.evaluate(*VALIDATION, callbacks=[callback, Broken()], verbose=0)
+    callback.on_train_begin()
+    for got, want in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
 def test_monitor_logs_the_drift(without):
     model, history = fitted([tfbn.callbacks.Monitor(X[:320], steps=8)])
     for got, want in zip(model.get_weights(), without[0].get_weights(), strict=True):

@@ -8,6 +8,7 @@ import pytest
 
 import tfbn
 from networks import chain
+from paths import DATA
 from trainings import X, Y, conv, trained
 
 L = keras.layers
@@ -27,6 +28,20 @@ def test_inspect(run):
         assert text in done.output
     parsed = json.loads(run("inspect", "m.keras", "--json").output)
     assert parsed == tfbn.inspect(model).as_dict()
+
+
+@pytest.mark.parametrize("name", ["keras1/dense_mode1_full.h5", "keras2/keras-2.15.1.keras"])
+def test_inspect_of_files_of_keras_1_and_2(run, name):
+    parsed = json.loads(run("inspect", str(DATA / name), "--json").output)
+    assert parsed == tfbn.inspect(tfbn.compat.load_model(DATA / name)).as_dict()
+
+
+def test_inspect_of_an_old_file_that_does_not_say_enough(run, tmp_path):
+    (tmp_path / "m.h5").write_bytes((DATA / "keras1" / "conv_th_axis1_mode0_weights.h5").read_bytes())
+    done = run("inspect", "m.h5")
+    assert done.exit_code == 1
+    assert "As a file of Keras 1 or 2: " in done.output
+    assert "tfbn upgrade m.h5 NEW.keras takes options. Keras says: " in done.output
 
 
 def test_inspect_of_what_is_no_model(run, tmp_path):

@@ -22,7 +22,8 @@ class Recalibrate(keras.callbacks.Callback):
     each validation, and afterwards the moving averages are put back: validation, and what looks at its
     results (EarlyStopping, ReduceLROnPlateau), see the model as it would be recalibrated, and training
     goes on as it would without the callback. The model that `fit` leaves has moving averages then; for
-    both, pass two callbacks.
+    both, pass two callbacks. If a validation raises, the moving averages are put back by the next `fit`
+    or validation with this callback.
 
     Args:
         data: as in `tfbn.recalibrate`; what it may read again and again, not an iterator, with
@@ -44,12 +45,19 @@ class Recalibrate(keras.callbacks.Callback):
         self._data, self._steps, self._when = data, steps, when
         self._kept: list[tuple[Any, tf.Tensor]] = []
 
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._put_back()
+
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._put_back()
         if self._when == "validation":
             self._kept = [(each, tf.identity(each)) for each in _statistics(self.model)]
             recalibrate(self.model, self._data, self._steps, verbose=0)
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
+        self._put_back()
+
+    def _put_back(self) -> None:
         kept, self._kept = self._kept, []
         for variable, value in kept:
             variable.assign(value)

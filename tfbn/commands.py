@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .batch_norms import layer_paths
+from .compat import LegacyModelError, load_model
 from .compat.model_files import LegacyReport
 from .compat.model_files.reading import archive
 from .compat.upgrade import upgrade
@@ -147,13 +148,17 @@ def import_modules(modules: tuple[str, ...]) -> None:
 
 
 def load(path: Path, modules: tuple[str, ...]) -> keras.Model:
+    """A model from a file, of Keras 3 or, where that cannot read it, of an older one."""
     import_modules(modules)
     hint = ""
-    if path.suffix in (".h5", ".hdf5", ".json") or (archive.version(str(path)) or "").startswith("2."):
-        hint = f"If Keras 1 or 2 wrote it: tfbn upgrade {path} NEW.keras. "
     try:
         return keras.models.load_model(path)
     except Exception as error:
+        if path.suffix in (".h5", ".hdf5", ".json") or (archive.version(str(path)) or "")[:2] == "2.":
+            try:
+                return load_model(path)
+            except LegacyModelError as legacy:
+                hint = f"As a file of Keras 1 or 2: {legacy} tfbn upgrade {path} NEW.keras takes options. "
         if re.search("Could not locate|cannot be imported", str(error)):
             hint += (
                 "Name the module that registers classes and functions of your own (with "

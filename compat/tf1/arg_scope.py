@@ -20,10 +20,21 @@ class ScopedFunction:
 
     tf_slim's `arg_scope` takes it, too: tf_slim identifies functions by `_key_op`, and reading that
     attribute registers this one with tf_slim.
+
+    Args:
+        function: what is called.
+        slim_name: tf_slim's function that shares its scopes.
+        check: what is said of the arguments by position before.
     """
 
-    def __init__(self, function: Callable[..., Any], slim_name: str | None = None) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        slim_name: str | None = None,
+        check: Callable[[tuple[Any, ...]], None] | None = None,
+    ) -> None:
         functools.update_wrapper(self, function)
+        self._check = check
         self._function = function
         self._slim_name = slim_name
         # A function that tf_slim decorated keeps its key, so that scopes made with it still apply.
@@ -43,6 +54,8 @@ class ScopedFunction:
         return self._key
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._check is not None:
+            self._check(args)
         scope, key = current_arg_scope(), self._key_op
         # A scope from before tf_slim was loaded has our own key, and one inside it may have tf_slim's.
         defaults = scope.get(self._own_key, {}) | scope.get(key, {})

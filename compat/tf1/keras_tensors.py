@@ -70,14 +70,10 @@ def apply_layer(
             f"compat.{function} on a Keras tensor cannot take a tensor as is_training: received "
             f"{training!r}. Leave it out: the model says whether it trains, model(x, training=…)."
         )
-    name = getattr(scope, "name", scope)
-    if not name:
-        number = keras.backend.get_uid(default_name) - 1
-        name = f"{default_name}_{number}" if number else default_name
-    arguments["name"] = name.replace("/", "_")
+    arguments["name"] = keras_name(scope, default_name)
     for key, value in arguments.items():
         if key.endswith("_initializer"):
-            arguments[key] = _keras_initializer(value)
+            arguments[key] = keras_initializer(value)
     if renorm:
         arguments |= {"renorm_decay": renorm_decay, **(renorm_clipping or {})}
     layer = BatchRenorm(**arguments) if renorm else BatchNorm(**arguments)
@@ -89,12 +85,26 @@ def apply_layer(
     layer.trainable = training is None or bool(training)
     if activation is None:
         return outputs
+    return keras.layers.Activation(keras_activation(activation))(outputs)
+
+
+def keras_name(scope: Any, default_name: str) -> str:
+    """A layer's name: the scope's, or the default one, numbered from the second layer on as TF1 did."""
+    name = getattr(scope, "name", scope)
+    if not name:
+        number = keras.backend.get_uid(default_name) - 1
+        name = f"{default_name}_{number}" if number else default_name
+    return name.replace("/", "_")
+
+
+def keras_activation(activation: Any) -> Any:
+    """TensorFlow's function as Keras' own of that name, which a saved model can hold."""
     of_keras = getattr(keras.activations, getattr(activation, "__name__", ""), None)
     from_tensorflow = getattr(activation, "__module__", "").startswith("tensorflow.")
-    return keras.layers.Activation(of_keras if of_keras and from_tensorflow else activation)(outputs)
+    return of_keras if of_keras and from_tensorflow else activation
 
 
-def _keras_initializer(initializer: Any) -> Any:
+def keras_initializer(initializer: Any) -> Any:
     """TF1's initialiser as Keras' own of that name, which a saved model can hold."""
     made = initializer() if isinstance(initializer, type) else initializer
     of_keras = getattr(keras.initializers, type(made).__name__, None)

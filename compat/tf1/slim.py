@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from .contrib import batch_norm
+from .contrib_batch_norm import batch_norm, last_batch_norm
 
 # Names of TensorFlow's own modules that tf_slim still uses, and where they are now.
 MOVED: dict[str, dict[str, Any]] = {
@@ -26,11 +26,15 @@ class slim:  # noqa: N801 (called like the function it was asked to be)
     took the function out of tf_slim before keeps the old one: `from tf_slim import batch_norm`, or a
     saved scope with it as `normalizer_fn`.
 
+    Args:
+        last_release: whether the moving variance is that of contrib's last releases, and of tf_slim's
+            own batch norm (unbiased at most ranks), or that of the first ones (biased).
+
     Raises:
         ImportError: tf_slim is not installed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, last_release: bool = False) -> None:
         try:
             import tf_slim  # noqa: PLC0415 (optional)
         except ImportError as error:
@@ -41,9 +45,10 @@ class slim:  # noqa: N801 (called like the function it was asked to be)
                 "pip install tf-slim==1.1.0"
             ) from error
         self._slim = tf_slim
+        self._batch_norm = last_batch_norm if last_release else batch_norm
         self._replaced: list[tuple[ModuleType, str, Any]] = []
         tf_slim.arg_scope_func_key(
-            batch_norm
+            self._batch_norm
         )  # takes over the key of tf_slim's own, while that is still there
         self._replace()
 
@@ -69,8 +74,8 @@ class slim:  # noqa: N801 (called like the function it was asked to be)
                 self._replace_in(module, old)
 
     def _replace_in(self, module: ModuleType, old: Any) -> None:
-        if vars(module).get("batch_norm") is old and old is not batch_norm:
-            self._set(module, "batch_norm", batch_norm)
+        if vars(module).get("batch_norm") is old and old is not self._batch_norm:
+            self._set(module, "batch_norm", self._batch_norm)
         for name, names in MOVED.items():
             target = vars(module).get(name)
             if isinstance(target, ModuleType) and not all(hasattr(target, moved) for moved in names):

@@ -88,6 +88,21 @@ def test_the_arithmetic_is_that_of_numpy(kind, path):
     assert relative_difference(RUNTIMES[kind](path, x=x)["output_0"], expected) < 1e-6
 
 
+def test_constants_that_layers_make_outside_are_no_inputs(kind, path):
+    """As those of EfficientNet's first layers."""
+    model = chain(
+        (6, 6, 2),
+        L.Normalization(mean=[0.5, -2.0], variance=[4.0, 0.25]),
+        L.Rescaling([2.0, 3.0]),
+        L.Conv2D(3, 3),
+        tfbn.BatchNorm(),
+    )
+    report = tfbn.export(randomize(model), path)
+    assert report.inputs == {"x": ((None, 6, 6, 2), "float32")}
+    x = reference.data((5, 6, 6, 2))
+    assert relative_difference(RUNTIMES[kind](path, x=x)["output_0"], model(x)) < 1e-5
+
+
 def test_several_inputs_and_outputs_keep_their_names_and_types(kind, path):
     a, b, c = (
         keras.Input((4,), name="a"),

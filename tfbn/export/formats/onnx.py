@@ -35,6 +35,9 @@ class ONNX(Converted):
 
         @tf.function(input_signature=specs)
         def serve(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
+            # Constants that layers have made outside are no inputs of the file.
+            values = [_in_this_graph(captured) for captured in signature.captured_inputs]
+            signature.set_external_captures(values)
             named = {spec.name: tensor for spec, tensor in zip(specs, tensors, strict=True)}
             return signature(**named)
 
@@ -51,6 +54,11 @@ class ONNX(Converted):
             return dict(zip(outputs, session.run(list(outputs), arrays), strict=True))
 
         return Reloaded(run, inputs, outputs)
+
+
+def _in_this_graph(captured: tf.Tensor) -> tf.Tensor:
+    """A constant as one of the graph that is being built; variables and tables as they are."""
+    return captured if captured.dtype == tf.resource else tf.constant(captured.numpy())
 
 
 def _specs(tensors: list[Any]) -> SpecsByName:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from ...axes import channel_axes
-from .bn_ops import (
+from ....axes import channel_axes
+from ..bn_ops import (
     BatchNormOptions,
     apply_batch_norm,
     check_clipping,
     static_training,
 )
-from .bn_variables import BatchNormVariables, create_batch_norm_variables, parameter_dtype
-from .keras_tensors import apply_layer, check_supported
-from .scopes import check_owner, collect, create_variable
+from ..bn_variables import BatchNormVariables, create_batch_norm_variables, parameter_dtype
+from ..keras_tensors import apply_layer, check_supported
+from ..scopes import check_owner, collect, create_variable
+from .layer import Layer
 
 tf1 = tf.compat.v1
 
@@ -94,6 +96,27 @@ def batch_normalization(
         for update in updates:
             collect(tf1.GraphKeys.UPDATE_OPS, update)
         return outputs
+
+
+class BatchNormalization(Layer):
+    """`tf.layers.BatchNormalization`: `batch_normalization` whose variables later calls share."""
+
+    base_name = "batch_normalization"
+    parameters = {  # noqa: RUF012
+        name: parameter.default
+        for name, parameter in inspect.signature(batch_normalization).parameters.items()
+        if name not in ("inputs", "training", "reuse")
+    }
+
+    def __call__(self, inputs: Any, training: Any = False) -> Any:
+        if isinstance(inputs, keras.KerasTensor):
+            return batch_normalization(inputs, training=training, **self.arguments)
+        check_owner("batch_normalization")
+        with self._in_scope(inputs) as scope:
+            given = self.arguments | {"name": scope}
+            return batch_normalization(inputs, training=training, **given)
+
+    apply = __call__
 
 
 def _options(inputs: tf.Tensor, axis: Any, training: Any, **arguments: Any) -> BatchNormOptions:

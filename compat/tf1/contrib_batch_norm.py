@@ -21,9 +21,21 @@ from .keras_tensors import apply_layer, check_supported
 from .scopes import check_owner, collect, collect_output, create_variable
 
 UPDATE_OPS = tf.compat.v1.GraphKeys.UPDATE_OPS
+SEVENTH = 6  # the position at which the first and the last releases' arguments part
 
 
-@functools.partial(ScopedFunction, slim_name="batch_norm")
+def _check_order(arguments: tuple[Any, ...]) -> None:
+    """Refuse an argument by position that means something else in the last releases."""
+    seventh = arguments[SEVENTH] if len(arguments) > SEVENTH else UPDATE_OPS
+    if seventh is None or isinstance(seventh, Mapping):
+        raise ValueError(
+            "The seventh argument of compat.batch_norm is updates_collections, received "
+            f"{seventh!r}; contrib 1.4 to 1.15 had param_initializers there. Pass it by name: "
+            "updates_collections=None runs the updates in place."
+        )
+
+
+@functools.partial(ScopedFunction, slim_name="batch_norm", check=_check_order)
 def batch_norm(
     inputs: Any,
     decay: Any = 0.999,
@@ -112,6 +124,41 @@ def batch_norm(
         if activation_fn is not None:
             outputs = activation_fn(outputs)
         return collect_output(outputs_collections, variable_scope.name, outputs)
+
+
+@functools.partial(ScopedFunction, slim_name="batch_norm")
+def last_batch_norm(
+    inputs: Any,
+    decay: Any = 0.999,
+    center: bool = True,
+    scale: bool = False,
+    epsilon: float = 0.001,
+    activation_fn: Callable[[Any], Any] | None = None,
+    param_initializers: Mapping[str, Any] | None = None,
+    param_regularizers: Mapping[str, Any] | None = None,
+    updates_collections: str | Sequence[str] | None = UPDATE_OPS,
+    is_training: Any = True,
+    reuse: Any = None,
+    variables_collections: str | Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+    outputs_collections: str | Sequence[str] | None = None,
+    trainable: bool = True,
+    batch_weights: Any = None,
+    fused: bool | None = None,
+    data_format: str = "NHWC",
+    zero_debias_moving_mean: bool = False,
+    scope: Any = None,
+    renorm: bool = False,
+    renorm_clipping: Mapping[str, Any] | None = None,
+    renorm_decay: Any = 0.99,
+    adjustment: Callable[[tf.Tensor], Any] | None = None,
+) -> Any:
+    """`tf.contrib.layers.batch_norm` of contrib 1.4 to 1.15, and of tf_slim: `tf1.contrib` has this one.
+
+    Its arguments are in the order of those releases, and unless `fused` is `False` the moving variance
+    takes the unbiased variance of the batch at the ranks of their fused kernel. Otherwise it is
+    `compat.batch_norm`: see there, also for what is raised.
+    """
+    return batch_norm(**dict(locals()) | {"fused": fused is not False})
 
 
 def _keras_layer(inputs: keras.KerasTensor, **arguments: Any) -> keras.KerasTensor:
