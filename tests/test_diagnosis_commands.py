@@ -41,7 +41,7 @@ def test_inspect_of_an_old_file_that_does_not_say_enough(run, tmp_path):
     done = run("inspect", "m.h5")
     assert done.exit_code == 1
     assert "As a file of Keras 1 or 2: " in done.output
-    assert "tfbn upgrade m.h5 NEW.keras takes options. Keras says: " in done.output
+    assert "tfbn upgrade m.h5 NEW.keras has options. Keras says: " in done.output
 
 
 def test_inspect_of_what_is_no_model(run, tmp_path):

@@ -158,7 +158,7 @@ def load(path: Path, modules: tuple[str, ...]) -> keras.Model:
             try:
                 return load_model(path)
             except LegacyModelError as legacy:
-                hint = f"As a file of Keras 1 or 2: {legacy} tfbn upgrade {path} NEW.keras takes options. "
+                hint = f"As a file of Keras 1 or 2: {legacy} tfbn upgrade {path} NEW.keras has options. "
         if re.search("Could not locate|cannot be imported", str(error)):
             hint += (
                 "Name the module that registers classes and functions of your own (with "

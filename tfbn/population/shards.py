@@ -70,13 +70,11 @@ class Statistics:
         """
         head = {name: getattr(self, name) for name in ("batches", "samples", "weights")}
         head |= {"paths": [*self.moments], "unused": dict(self.unused)}
-        arrays: dict[str, Any] = {
-            f"{part}{number}": array
-            for number, moments in enumerate(self.moments.values())
-            for part, array in moments._asdict().items()
-        }
+        arrays: dict[str, Any] = {HEAD: np.array(json.dumps(head))}
+        for number, moments in enumerate(self.moments.values()):
+            arrays |= {f"{part}{number}": array for part, array in moments._asdict().items()}
         with staged(Path(path), overwrite=True) as new, new.open("wb") as file:
-            np.savez(file, **{HEAD: np.array(json.dumps(head))}, **arrays)
+            np.savez(file, **arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Statistics:
