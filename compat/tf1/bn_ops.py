@@ -61,8 +61,8 @@ def apply_batch_norm(
         training: a bool, or a boolean tensor or variable, which is read when the graph runs.
 
     Returns:
-        A tensor of `x`'s shape and type, and two operations, for the mean and the variance; none
-        where `training` is the constant False.
+        A tensor of `x`'s shape and type, and two updates, of the mean and the variance, whose `op` is
+        the operation, as TensorFlow 1's had; none where `training` is the constant False.
     """
     constant = static_training(training)
     inside = of_this_graph()
@@ -210,7 +210,7 @@ def _updates(variables: BatchNormVariables, options: BatchNormOptions, moments: 
                 old = tf.identity(variable)
             delta = (old - value) * (1 - _number(decay, value.dtype))
             delta = tf.where(tf.reshape(seen, tf.shape(variable)), delta, tf.zeros_like(delta))
-            return tf.compat.v1.assign_sub(variable, delta, name=scope).op
+            return tf.compat.v1.assign_sub(variable, delta, name=scope)
 
     if variables.biased is None:
         mean_update = step(variables.moving_mean, moments.mean)
@@ -227,7 +227,7 @@ def _updates(variables: BatchNormVariables, options: BatchNormOptions, moments: 
     with tf.control_dependencies(averages):
         squared = tf.square(tf.identity(variables.moving_stddev)) - options.epsilon
         squared = tf.where(tf.reduce_any(seen), tf.nn.relu(squared), variables.moving_variance)
-        return [mean_update, tf.compat.v1.assign(variables.moving_variance, squared).op]
+        return [mean_update, tf.compat.v1.assign(variables.moving_variance, squared)]
 
 
 def _debiased_step(
@@ -245,8 +245,9 @@ def _debiased_step(
         biased = tf.where(seen, old + (tf.reshape(mean, tf.shape(old)) - old) * (1 - decay), old)
         steps += tf.cast(seen, old.dtype)
         unbiased = tf.where(steps > 0, biased / (1 - decay**steps), moving)
-        pairs = [(variables.biased, biased), (variables.local_step, steps), (moving, unbiased)]
-        return tf.group(*(tf.compat.v1.assign(variable, value) for variable, value in pairs))
+        pairs = [(variables.biased, biased), (variables.local_step, steps)]
+        with tf.control_dependencies([tf.compat.v1.assign(*pair) for pair in pairs]):
+            return tf.compat.v1.assign(moving, unbiased)
 
 
 def _number(value: Any, dtype: tf.DType) -> tf.Tensor:

@@ -61,6 +61,8 @@ def create_batch_norm_variables(
     made |= {name: make(name, initializer=chosen[name], statistic=True) for name in names}
     if zero_debias:
         more = {"initializer": tf.compat.v1.zeros_initializer(), "statistic": True}
-        made["biased"] = make("moving_mean/biased", **more)
-        made["local_step"] = make("moving_mean/local_step", shape=[], **more)
+        # TensorFlow 1 put them in a scope of the moving mean's whole name, within its own scope.
+        scope = f"{tf.compat.v1.get_variable_scope().name}/moving_mean".lstrip("/")
+        made["biased"] = make(f"{scope}/biased", **more)
+        made["local_step"] = make(f"{scope}/local_step", shape=[], **more)
     return BatchNormVariables(**made)

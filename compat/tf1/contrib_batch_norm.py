@@ -249,7 +249,6 @@ def _variables(axis: int, inputs: tf.Tensor, **arguments: Any) -> BatchNormVaria
             name,
             **{"shape": [inputs.shape.as_list()[axis]], "dtype": dtype} | more,
             collections=arguments["variables_collections"],
-            model="/" not in name,
             statistic=statistic,
             trainable=arguments["trainable"] and not statistic,
             regularizer=regularizers.get(name),

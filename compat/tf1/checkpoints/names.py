@@ -67,6 +67,7 @@ class Search:
             flattened: whether the model's scopes may have `_` for `/`.
         """
         found = Found([], [], [])
+        name = _undoubled(name)
         base, part = split_part(name)
         for asked in [name] if part is None else [name, base]:
             renamed = self._rename(asked)
@@ -125,6 +126,16 @@ def _spellings(name: str) -> list[str]:
         if name.endswith(ending):  # the last releases put it below the path, once more
             names.append(f"{name.removesuffix(ending)}/{name}")
     return names
+
+
+def _undoubled(name: str) -> str:
+    """`a/moving_mean/biased` of `a/a/moving_mean/biased`, as the last releases and compat call it."""
+    for ending in CORRECTION:
+        scope = name.removesuffix(ending)
+        half = scope[: len(scope) // 2]
+        if scope != name and scope == f"{half}/{half}":
+            return f"{half}{ending}"
+    return name
 
 
 def _flat(name: str) -> str:

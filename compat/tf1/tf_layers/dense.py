@@ -78,6 +78,10 @@ class Dropout(Layer):
         return inputs if training is not None and not training else super().keras_layer(inputs)
 
 
+def flatten(inputs: Any, name: str | None = None, data_format: str = "channels_last") -> Any:
+    """`tf.layers.flatten`, whose arguments are in another order than those of `Flatten`."""
+    return Flatten(data_format, name)(inputs)
+
+
 dense = function_of(Dense, "dense")
-flatten = function_of(Flatten, "flatten")
 dropout = function_of(Dropout, "dropout", training=False)

@@ -49,7 +49,7 @@ class Layer:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._reuse = kwargs.pop("_reuse", None)
-        bound = signature_of(type(self)).bind(*args, **kwargs)
+        bound = _signature(self.parameters).bind(*args, **kwargs)
         bound.apply_defaults()
         self.arguments: dict[str, Any] = bound.arguments
         self._scope: Any = None
@@ -68,7 +68,8 @@ class Layer:
             outputs = outputs if activation is None else activation(outputs)
             regularizer = self.arguments.get("activity_regularizer")
             if regularizer is not None:
-                tf1.add_to_collection(tf1.GraphKeys.REGULARIZATION_LOSSES, regularizer(outputs))
+                loss = regularizer(outputs) / tf.cast(tf.shape(outputs)[0], outputs.dtype)  # of a sample
+                tf1.add_to_collection(tf1.GraphKeys.REGULARIZATION_LOSSES, loss)
             return outputs
 
     apply = __call__
@@ -144,10 +145,8 @@ class _Remembered:
         return self._entered.__exit__(*error)
 
 
-def signature_of(layer: type[Layer], *before: str, **behind: Any) -> inspect.Signature:
-    """Of a layer's class, or of its function, which has more arguments before and behind."""
+def _signature(named: Mapping[str, Any]) -> inspect.Signature:
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    named = {**dict.fromkeys(before, REQUIRED), **layer.parameters, **behind}
     return inspect.Signature([inspect.Parameter(n, kind, default=value) for n, value in named.items()])
 
 
@@ -158,11 +157,7 @@ def function_of(layer: type[Layer], name: str, **call: Any) -> Callable[..., Any
         call: arguments of the call, with defaults, which stand before `name`.
     """
     parameters = {key: value for key, value in layer.parameters.items() if key != "name"}
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    named = {"inputs": REQUIRED, **parameters, **call, "name": None, "reuse": None}
-    signature = inspect.Signature(
-        [inspect.Parameter(key, kind, default=value) for key, value in named.items()]
-    )
+    signature = _signature({"inputs": REQUIRED, **parameters, **call, "name": None, "reuse": None})
 
     def function(*args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(*args, **kwargs)
