@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import runpy
 import sys
+import warnings
 
 from .tf1.namespace.enable import enable
 from .tf1.namespace.install import install_contrib
@@ -31,6 +32,8 @@ def main(arguments: list[str]) -> int:
         return 1
     folder = os.path.dirname(os.path.abspath(program))
     print(f"tfbn.compat.run: {enable()}", file=sys.stderr)
+    # tf_slim calls layers in a way that TensorFlow tells programs to leave, which do not call them.
+    warnings.filterwarnings("ignore", "`(layer.apply|tf.layers.[a-z0-9_]+)` is deprecated", UserWarning)
     sys.argv, sys.path[0] = arguments, folder
     with install_contrib(programs=folder):
         runpy.run_path(program, run_name="__main__")

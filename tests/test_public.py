@@ -54,7 +54,9 @@ COMPAT_SIGNATURES = {
         "path, *, weights=None, keras_version=None, backend=None, data_format=None, custom_objects=None"
     ),
     "load_checkpoint": "path, layer_or_model, name_map=None, *, exclude=(), moving_averages=False",
-    "VariableScopeLayer": "function, *, scope=None, arguments=None, name=None, **kwargs",
+    "VariableScopeLayer": (
+        "function, *, scope=None, arguments=None, v1_shapes=False, name=None, **kwargs"
+    ),
     "add_arg_scope": "function",
     "arg_scope": "list_ops_or_scope, **kwargs",
 }

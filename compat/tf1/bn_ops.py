@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from ... import functional, kernels
@@ -17,6 +18,7 @@ from ...moments import Moments, batch_moments, broadcast_along, unbiased_varianc
 from ...renorm import correction
 from .bn_variables import BatchNormVariables, parameter_dtype
 from .layer.inner_batch_norms import of_this_graph
+from .scopes import collect
 
 Tensors = tuple[tf.Tensor, ...]
 
@@ -87,6 +89,21 @@ def apply_batch_norm(
         return y, _updates(variables, options, Moments(*moments))
 
 
+def place_updates(updates: list[Any], collections: Any, outputs: tf.Tensor) -> tf.Tensor:
+    """The outputs, with the updates in collections, or run before the outputs where these are `None`.
+
+    In a layer's code they run so, too, inside a conditional or a loop, where nobody outside can run
+    them: in TensorFlow 1 they were of one graph with all the rest.
+    """
+    inside = of_this_graph()
+    if collections is None or (inside is not None and inside.in_branch):
+        with tf.control_dependencies(updates):
+            return tf.identity(outputs)
+    for update in updates:
+        collect(collections, update)
+    return outputs
+
+
 def static_training(training: Any) -> bool | None:
     """The value of `is_training` where the graph is built; `None` where only its run will tell.
 
@@ -98,7 +115,7 @@ def static_training(training: Any) -> bool | None:
     if tf.is_tensor(training):
         value = tf.get_static_value(training)
         return None if value is None else bool(value)
-    if not hasattr(training, "__index__"):
+    if not (hasattr(training, "__index__") or isinstance(training, np.bool_)):
         raise TypeError(
             f"is_training must be a bool, or a boolean tensor or variable, received {training!r}. "
             "Pass True where the model trains and False where it is used."

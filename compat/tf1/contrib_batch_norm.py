@@ -14,11 +14,12 @@ from .bn_ops import (
     BatchNormOptions,
     apply_batch_norm,
     check_clipping,
+    place_updates,
     static_training,
 )
 from .bn_variables import BatchNormVariables, create_batch_norm_variables, parameter_dtype
 from .keras_tensors import apply_layer, check_supported
-from .scopes import check_owner, collect, collect_output, create_variable
+from .scopes import check_owner, collect_output, create_variable
 
 UPDATE_OPS = tf.compat.v1.GraphKeys.UPDATE_OPS
 SEVENTH = 6  # the position at which the first and the last releases' arguments part
@@ -116,11 +117,7 @@ def batch_norm(
     options = _options(axis, **arguments)
     with tf.compat.v1.variable_scope(scope, "BatchNorm", [inputs], reuse=reuse) as variable_scope:
         outputs, updates = apply_batch_norm(inputs, _variables(axis, **arguments), options, is_training)
-        if updates_collections is None:
-            with tf.control_dependencies(updates):
-                outputs = tf.identity(outputs)
-        for update in updates:
-            collect(updates_collections, update)
+        outputs = place_updates(updates, updates_collections, outputs)
         if activation_fn is not None:
             outputs = activation_fn(outputs)
         return collect_output(outputs_collections, variable_scope.name, outputs)

@@ -50,8 +50,40 @@ class InnerBatchNorms:
     def __init__(self, layer: keras.layers.Layer) -> None:
         self.layer = layer
         self.by_name: dict[str, InnerBatchNorm] = {}
-        self.updates: list[tf.Operation] = []  # of the stand-ins, in the graph that is traced
+        self._updates: list[tf.Operation] = []  # of the stand-ins, in the graph that is traced
+        self._has_branches = False  # whether some are inside of conditionals or loops
+        self._graph: tf.Graph | None = None
         self._settled = False
+
+    def begin(self) -> None:
+        """The graph that is now the default one is traced."""
+        self._updates.clear()
+        self._has_branches = False
+        self._graph = tf.compat.v1.get_default_graph()
+        tf.compat.v1.add_to_collection(BATCH_NORMS, self)
+
+    @property
+    def updates(self) -> list[tf.Operation]:
+        """What is to run for the stand-ins, also where nobody uses the code's outputs.
+
+        Of a conditional TensorFlow runs what its results need, and only if something needs these. An
+        assertion does, which always holds.
+        """
+        assert self._graph is not None
+        made = self._graph.get_operations() if self._has_branches else []
+        results = [y for each in made if each.type in ("If", "While") for y in each.outputs]
+        with self._graph.as_default():
+            for y in results:
+                if y.dtype.is_floating:
+                    total = tf.reduce_sum(y)
+                    holds = tf.logical_or(tf.equal(total, total), tf.math.is_nan(total))
+                    self._updates.append(tf.raw_ops.Assert(condition=holds, data=[total]))
+        return self._updates
+
+    @property
+    def in_branch(self) -> bool:
+        """Whether the code is inside a conditional or a loop, which are graphs of their own."""
+        return tf.compat.v1.get_default_graph() is not self._graph
 
     @property
     def measured(self) -> bool:
@@ -69,7 +101,12 @@ class InnerBatchNorms:
         if y is None:
             return None
         made = graph.get_operations()[before:]
-        self.updates += [operation for operation in made if operation.type.startswith("Assign")]
+        updates = [operation for operation in made if operation.type.startswith("Assign")]
+        if self.in_branch:
+            self._has_branches = True
+            with tf.control_dependencies(updates):
+                return tf.cast(tf.identity(y), x.dtype)
+        self._updates += updates
         return tf.cast(y, x.dtype)
 
     def warn_once_if_never_updated(self) -> None:

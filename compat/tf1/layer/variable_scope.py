@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from .inner_batch_norms import BATCH_NORMS, InnerBatchNorm, InnerBatchNorms
+from .dimensions import sizes_as_dimensions
+from .inner_batch_norms import InnerBatchNorm, InnerBatchNorms
 from .variable_store import VariableStore
 
 tf1 = tf.compat.v1
@@ -46,6 +47,7 @@ class VariableScopeLayer(keras.layers.Layer):
             `keras.saving.register_keras_serializable()`, or load with `custom_objects`.
         scope: name of a variable scope around the code; none unless told.
         arguments: keyword arguments of `function`. If `is_training` is among them, it stays as it is.
+        v1_shapes: whether the code reads sizes of shapes as TensorFlow 1 had them, `x.shape[1].value`.
         name: the layer's name, which is no part of the TF1 names.
         **kwargs: of `keras.layers.Layer`: dtype, trainable. The code is given floating-point inputs in
             the compute dtype; a trainable variable asked for in it is stored in the variable dtype.
@@ -80,6 +82,7 @@ class VariableScopeLayer(keras.layers.Layer):
         *,
         scope: str | None = None,
         arguments: dict[str, Any] | None = None,
+        v1_shapes: bool = False,
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -90,6 +93,7 @@ class VariableScopeLayer(keras.layers.Layer):
             raise TypeError(f"arguments must be a dict of keyword arguments, received {arguments!r}.")
         self.function = function
         self.scope = scope
+        self.v1_shapes = bool(v1_shapes)
         # Out of sight of Keras and SavedModel, which would track what is inside.
         self._made: list[keras.Variable] = []
         self._hidden = types.SimpleNamespace(
@@ -154,13 +158,13 @@ class VariableScopeLayer(keras.layers.Layer):
             arguments = arguments | {accepted[0]: is_training}
 
         inside = self._hidden.batch_norms
-        inside.updates.clear()
 
         def body(*tensors: tf.Tensor) -> list[tf.Tensor]:
-            tf1.add_to_collection(BATCH_NORMS, inside)
+            inside.begin()
             given = {"custom_getter": store.get, "dtype": tf.as_dtype(self.compute_dtype)}
             scope = tf1.variable_scope(self.scope or tf1.get_variable_scope(), **given)
-            with tf.variable_creator_scope(store.create), scope:
+            shapes = sizes_as_dimensions(self.v1_shapes, self.name)
+            with tf.variable_creator_scope(store.create), scope, shapes:
                 outputs = self.function(tf.nest.pack_sequence_as(specs, tensors), **arguments)
             kept.outputs = tf.nest.map_structure(tf.identity, outputs)
             losses = tf1.get_collection(tf1.GraphKeys.REGULARIZATION_LOSSES)
@@ -173,7 +177,7 @@ class VariableScopeLayer(keras.layers.Layer):
         wrapped = tf1.wrap_function(body, tf.nest.flatten(specs))
         fed = wrapped.inputs[: len(tf.nest.flatten(specs))]
         losses = store.take_weight_losses(kept.losses, wrapped, len(fed))
-        updates = kept.updates if is_training else list(inside.updates)
+        updates = kept.updates if is_training else inside.updates
         # Without a signature each call would print its inputs into an error that nobody reads.
         named = [tf.TensorSpec(tensor.shape, tensor.dtype, f"x{n}") for n, tensor in enumerate(fed)]
         fetches = (kept.outputs, losses, updates)
@@ -192,13 +196,15 @@ class VariableScopeLayer(keras.layers.Layer):
         return super().get_config() | {
             "function": keras.saving.serialize_keras_object(self.function),
             "scope": self.scope,
+            "v1_shapes": self.v1_shapes,
             "arguments": keras.saving.serialize_keras_object(self._hidden.arguments),
         }
 
     def live_config(self) -> dict[str, Any]:
         """The configuration with the function and its arguments themselves, to copy the layer by."""
         own = {"function": self.function, "arguments": dict(self._hidden.arguments)}
-        return super().get_config() | own | {"scope": self.scope, "live": True}
+        own |= {"scope": self.scope, "v1_shapes": self.v1_shapes}
+        return super().get_config() | own | {"live": True}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> VariableScopeLayer:

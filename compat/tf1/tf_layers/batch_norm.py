@@ -14,11 +14,12 @@ from ..bn_ops import (
     BatchNormOptions,
     apply_batch_norm,
     check_clipping,
+    place_updates,
     static_training,
 )
 from ..bn_variables import BatchNormVariables, create_batch_norm_variables, parameter_dtype
 from ..keras_tensors import apply_layer, check_supported
-from ..scopes import check_owner, collect, create_variable
+from ..scopes import check_owner, create_variable
 from .layer import Layer
 
 tf1 = tf.compat.v1
@@ -93,9 +94,7 @@ def batch_normalization(
     options = _options(**arguments)
     with tf1.variable_scope(name, "batch_normalization", [inputs], reuse=reuse):
         outputs, updates = apply_batch_norm(inputs, _variables(options, **arguments), options, training)
-        for update in updates:
-            collect(tf1.GraphKeys.UPDATE_OPS, update)
-        return outputs
+        return place_updates(updates, tf1.GraphKeys.UPDATE_OPS, outputs)
 
 
 class BatchNormalization(Layer):

@@ -47,7 +47,8 @@ def folder(tmp_path_factory):
 def test_programs_train_to_the_original_s_numbers(name, folder):
     got, want = np.load(folder / "got.npz"), np.load(folder / "want.npz")
     keys = [key for key in want.files if key.startswith(f"{name}/")]
-    assert keys == [key for key in got.files if key.startswith(f"{name}/")]
+    # The last releases made gamma before beta in one of their paths.
+    assert sorted(keys) == sorted(key for key in got.files if key.startswith(f"{name}/"))
     assert len(want[f"{name}/losses"]) == 3
     for key in keys:
         assert got[key].shape == want[key].shape
@@ -70,9 +71,10 @@ def old(folder, name):
     return with_logits
 
 
+@pytest.mark.filterwarnings("ignore:.(layer.apply|tf.layers.*). is deprecated:UserWarning")
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "pointnet"])
 def test_programs_become_layers_are_restored_recalibrated_and_exported(name, folder, tmp_path):
-    layer = compat.VariableScopeLayer(old(folder, name))
+    layer = compat.VariableScopeLayer(old(folder, name), v1_shapes=True)
     inputs = keras.Input((8, 8, 1), batch_size=16)
     model = keras.Model(inputs, layer(inputs))
     compat.load_checkpoint(folder / "ckpt" / name, layer)
@@ -91,9 +93,16 @@ def test_programs_become_layers_are_restored_recalibrated_and_exported(name, fol
     assert relative_difference(got.numpy(), model(images[:16]).numpy()) < TOLERANCE
 
 
-def test_a_variable_that_get_variable_did_not_make_is_refused_in_a_layer(folder):
-    with pytest.raises(ValueError, match=r"without get_variable.*Replace tf\.Variable"):
-        compat.VariableScopeLayer(old(folder, "pointnet"))(np.zeros((16, 8, 8, 1), "float32"))
+def test_averages_that_tensorflow_makes_by_itself_are_refused_in_a_layer(folder):
+    with pytest.raises(TypeError, match="ExponentialMovingAverage does not support"):
+        compat.VariableScopeLayer(old(folder, "pointnet"), v1_shapes=True)(np.zeros((16, 8, 8, 1), "f"))
+
+
+def test_sizes_as_tensorflow_1_had_them_need_to_be_asked_for(folder):
+    layer = compat.VariableScopeLayer(old(folder, "dcgan"))
+    with pytest.raises(ValueError, match=r"reads sizes .* x\.shape\[1\]\.value\. Pass v1_shapes=True"):
+        layer(np.zeros((16, 8, 8, 1), "float32"))
+    assert isinstance(tf.zeros((2, 3)).shape[1], int)
 
 
 def run(folder, *arguments):

@@ -27,11 +27,11 @@ def deconv2d(input_, output_shape, name):
         w = tf.get_variable("w", [5, 5, output_shape[-1], input_.get_shape()[-1].value])
         deconv = tf.nn.conv2d_transpose(input_, w, output_shape=output_shape, strides=[1, 2, 2, 1])
         biases = tf.get_variable("biases", [output_shape[-1]], initializer=tf.constant_initializer(0.0))
-        return tf.reshape(tf.nn.bias_add(deconv, biases), deconv.get_shape())
+        return tf.reshape(tf.nn.bias_add(deconv, biases), output_shape)
 
 
 def network(images, is_training):
-    batch = images.get_shape()[0].value
+    batch = tf.shape(images)[0]
     h0 = tf.reshape(
         tf.layers.dense(tf.layers.flatten(images), 4 * 4 * 8, name="g_h0_lin"), [-1, 4, 4, 8]
     )
