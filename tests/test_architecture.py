@@ -48,7 +48,7 @@ ORDER = [
 ABOVE_COMPAT = {"public", "commands"}
 # Of the packages of compat, each with its modules and packages in the same way.
 COMPAT_ORDERS = {
-    "compat": ["tf1|keras1", "model_files|predictions", "upgrade"],
+    "compat": ["tf1|keras1", "model_files|predictions", "upgrade|run"],
     "compat/keras1": ["arguments|data_flow|initializers", "layer"],
     "compat/model_files": ["errors|report", "reading", "layers", "building", "load"],
     "compat/model_files/building": [
@@ -73,13 +73,21 @@ COMPAT_ORDERS = {
         "files",
     ],
     "compat/tf1": [
-        "arg_scope|scopes|bn_variables|keras_tensors|layer",
+        "arg_scope|scopes|symbols|bn_variables|keras_tensors|layer",
         "bn_ops",
-        "contrib|tf_layers|checkpoints",
+        "contrib_batch_norm|tf_layers|checkpoints",
         "slim",
+        "namespace",
     ],
     "compat/tf1/checkpoints": ["file|names", "values", "load"],
-    "compat/tf1/layer": ["inner_batch_norms|weight_losses", "variable_store", "variable_scope"],
+    "compat/tf1/layer": [
+        "dimensions|inner_batch_norms|variable_op|weight_losses",
+        "variable_store",
+        "program",
+        "variable_scope",
+    ],
+    "compat/tf1/namespace": ["lookup", "modules|programs|enable", "install"],
+    "compat/tf1/tf_layers": ["layer", "dense|pooling|batch_norm", "convolution"],
 }
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names.split("|")}
 

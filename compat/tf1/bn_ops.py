@@ -18,7 +18,7 @@ from ...moments import Moments, batch_moments, broadcast_along, unbiased_varianc
 from ...renorm import correction
 from .bn_variables import BatchNormVariables, parameter_dtype
 from .layer.inner_batch_norms import of_this_graph
-from .scopes import collect
+from .scopes import collect, names_of
 
 Tensors = tuple[tf.Tensor, ...]
 
@@ -99,6 +99,8 @@ def place_updates(updates: list[Any], collections: Any, outputs: tf.Tensor) -> t
     if collections is None or (inside is not None and inside.in_branch):
         with tf.control_dependencies(updates):
             return tf.identity(outputs)
+    if inside is not None and updates:
+        inside.warn_if_not_run(names_of(collections))
     for update in updates:
         collect(collections, update)
     return outputs

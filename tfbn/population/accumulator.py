@@ -76,8 +76,9 @@ class MomentAccumulator:
             self._add(batch)
         if self.observes:
             return self._inference(inputs, mask)
+        beta, gamma = (_shaped(each, batch.mean) for each in (layer.beta, layer.gamma))
         outputs = functional.normalize(
-            inputs, batch.mean, batch.variance, layer.beta, layer.gamma, layer.epsilon, layer.axis
+            inputs, batch.mean, batch.variance, beta, gamma, layer.epsilon, layer.axis
         )
         return tf.cast(outputs, layer.compute_dtype)
 
@@ -120,6 +121,8 @@ class MomentAccumulator:
     def _add(self, batch: Moments) -> None:
         with tf.init_scope():
             sums = self._moments = self._moments or self._zeros()
+        mean, variance = (_shaped(part, sums.mean) for part in (batch.mean, batch.variance))
+        batch = batch._replace(mean=mean, variance=variance)
         for variable, value in zip(sums, add_moments(sums, batch), strict=True):
             variable.assign(value)
 
@@ -144,6 +147,13 @@ class MomentAccumulator:
         assert self._moments is not None
         variance = unbiased_variance(self._moments).numpy()
         return self._moments.mean.numpy(), variance, self.count
+
+
+def _shaped(value: Any, other: Any) -> Any:
+    """A value per channel in the shape of another one: TF1's variables may keep the rank of inputs."""
+    if value is None or len(value.shape) == len(other.shape):
+        return value
+    return tf.reshape(value, tf.shape(other))
 
 
 @contextmanager

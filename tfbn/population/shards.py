@@ -72,7 +72,7 @@ class Statistics:
         head |= {"paths": [*self.moments], "unused": dict(self.unused)}
         arrays: dict[str, Any] = {HEAD: np.array(json.dumps(head))}
         for number, moments in enumerate(self.moments.values()):
-            arrays |= {f"{part}{number}": array for part, array in moments._asdict().items()}
+            arrays |= {f"{part}{number}": getattr(moments, part) for part in Moments._fields}
         with staged(Path(path), overwrite=True) as new, new.open("wb") as file:
             np.savez(file, **arrays)
 
@@ -88,23 +88,29 @@ class Statistics:
             raise FileNotFoundError(f"There is no file {os.fspath(path)}. {HOW}")
         arrays = npz.read(path, HOW)
         try:
-            return cls._of(json.loads(str(arrays[HEAD])), arrays)
+            head = json.loads(str(arrays[HEAD]))
+            return cls(moments=_read(head.pop("paths"), arrays), **head)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{os.fspath(path)} does not hold statistics, or is damaged: {error}. {HOW}"
             ) from error
 
-    @classmethod
-    def _of(cls, head: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> Statistics:
-        moments = {}
-        for number, path in enumerate(head.pop("paths")):
-            mean, variance, count = parts = [arrays[f"{part}{number}"] for part in Moments._fields]
-            if not all(part.dtype == np.float64 and part.shape == mean.shape for part in parts):
-                raise ValueError(f"the arrays of {path!r} do not fit each other")
-            if not np.isfinite(parts).all() or np.min(variance, initial=0) < 0 or np.min(count) < 0:
-                raise ValueError(f"those of {path!r} are no mean, variance and count")
-            moments[path] = Moments(mean, variance, count)
-        return cls(moments=moments, **head)
+
+def _read(paths: list[str], arrays: Mapping[str, np.ndarray]) -> dict[str, Moments]:
+    """The moments of a file, looked at.
+
+    Raises:
+        KeyError, ValueError: they are none.
+    """
+    found = {}
+    for number, path in enumerate(paths):
+        mean, variance, count = parts = [arrays[f"{part}{number}"] for part in Moments._fields]
+        if not all(part.dtype == np.float64 and part.shape == mean.shape for part in parts):
+            raise ValueError(f"the arrays of {path!r} do not fit each other")
+        if not np.isfinite(parts).all() or np.min(variance, initial=0) < 0 or np.min(count) < 0:
+            raise ValueError(f"those of {path!r} are no mean, variance and count")
+        found[path] = Moments(mean, variance, count)
+    return found
 
 
 def _together(one: Statistics, other: Statistics) -> Statistics:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -79,6 +81,17 @@ class InnerBatchNorms:
                     holds = tf.logical_or(tf.equal(total, total), tf.math.is_nan(total))
                     self._updates.append(tf.raw_ops.Assert(condition=holds, data=[total]))
         return self._updates
+
+    def warn_if_not_run(self, collections: Sequence[str]) -> None:
+        """Warn where updates go to collections that the layer does not run."""
+        run = self.layer.update_collections
+        if not set(collections) & set(run):
+            warnings.warn(
+                f"Updates of a batch norm in {self.layer.name!r} go to {', '.join(collections)}, which "
+                "is never run: its moving statistics stay as they are. Pass VariableScopeLayer(…, "
+                f"update_collections={[*run, *collections]}).",
+                stacklevel=2,
+            )
 
     @property
     def in_branch(self) -> bool:

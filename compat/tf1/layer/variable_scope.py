@@ -1,9 +1,7 @@
 """TF1-style code as a Keras 3 layer: `VariableScopeLayer`.
 
 The code is traced by `tf.compat.v1.wrap_function`, into a graph whose collections and variable scopes
-start empty as in a new `tf.Graph`; `prune` then keeps what a session would have run: the outputs and, in
-training, the ops in UPDATE_OPS. A `tf.function` would run every stateful op, fetched or not, and control
-dependencies of the outputs alone are lost where nobody uses the outputs.
+start empty as in a new `tf.Graph`; `program` says what of it runs.
 """
 
 from __future__ import annotations
@@ -11,14 +9,15 @@ from __future__ import annotations
 import inspect
 import itertools
 import types
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from .dimensions import sizes_as_dimensions
 from .inner_batch_norms import InnerBatchNorm, InnerBatchNorms
+from .program import Program, fetched, updates_of_code
 from .variable_store import VariableStore
 
 tf1 = tf.compat.v1
@@ -35,7 +34,8 @@ class VariableScopeLayer(keras.layers.Layer):
     * Variables are made when the layer is built, where the code runs with `is_training=True`; every
       later call finds them, and numbering of default scopes starts again. They are the layer's weights.
       The TF1 name, `conv1/weights`, is their key in `variables_by_name` and the end of their `path`.
-    * Ops in `UPDATE_OPS` run once in each training call. No other op runs that the outputs do not need.
+    * Ops in `update_collections` run once in each training call. No other op runs that the outputs do
+      not need.
     * Losses in `REGULARIZATION_LOSSES` are the layer's `losses`. Those of weights alone count once
       however often the layer is called, and not while it is frozen, as in Keras; others in each call.
     * With `trainable = False` the layer is frozen like a batch normalisation of Keras: `is_training` is
@@ -47,6 +47,7 @@ class VariableScopeLayer(keras.layers.Layer):
             `keras.saving.register_keras_serializable()`, or load with `custom_objects`.
         scope: name of a variable scope around the code; none unless told.
         arguments: keyword arguments of `function`. If `is_training` is among them, it stays as it is.
+        update_collections: names of the collections whose ops are run in training.
         v1_shapes: whether the code reads sizes of shapes as TensorFlow 1 had them, `x.shape[1].value`.
         name: the layer's name, which is no part of the TF1 names.
         **kwargs: of `keras.layers.Layer`: dtype, trainable. The code is given floating-point inputs in
@@ -58,8 +59,8 @@ class VariableScopeLayer(keras.layers.Layer):
             signature has one of them.
 
     Warns:
-        UserWarning: once, when the layer is used with trained batch norms whose moving statistics were
-            never updated.
+        UserWarning: updates of a batch norm go to a collection that is not run; or once, when the layer
+            is used with trained batch norms whose moving statistics were never updated.
 
     Raises:
         TypeError: `function` is not callable, `arguments` is no dict.
@@ -82,6 +83,7 @@ class VariableScopeLayer(keras.layers.Layer):
         *,
         scope: str | None = None,
         arguments: dict[str, Any] | None = None,
+        update_collections: Sequence[str] = (tf1.GraphKeys.UPDATE_OPS,),
         v1_shapes: bool = False,
         name: str | None = None,
         **kwargs: Any,
@@ -94,6 +96,12 @@ class VariableScopeLayer(keras.layers.Layer):
         self.function = function
         self.scope = scope
         self.v1_shapes = bool(v1_shapes)
+        if isinstance(update_collections, str):
+            raise TypeError(
+                "update_collections must be a sequence of names, received the string "
+                f"{update_collections!r}. Pass [{update_collections!r}]."
+            )
+        self.update_collections = tuple(update_collections)
         # Out of sight of Keras and SavedModel, which would track what is inside.
         self._made: list[keras.Variable] = []
         self._hidden = types.SimpleNamespace(
@@ -141,7 +149,7 @@ class VariableScopeLayer(keras.layers.Layer):
         if key not in programs:
             programs[key] = self._trace(tf.nest.pack_sequence_as(inputs, specs), is_training)
         program = programs[key]
-        outputs, losses, _ = program.run(*tensors)
+        outputs, losses = program.run(*tensors)
         for loss in losses:
             self.add_loss(tf.cast(loss, self.variable_dtype))
         tf.nest.map_structure(
@@ -149,7 +157,7 @@ class VariableScopeLayer(keras.layers.Layer):
         )
         return outputs
 
-    def _trace(self, specs: Any, is_training: bool) -> _Program:
+    def _trace(self, specs: Any, is_training: bool) -> Program:
         """Run the code on placeholders of these `tf.TensorSpec`s, and keep what is to be computed."""
         store, kept = VariableStore(self, self._made), types.SimpleNamespace()
         arguments = self._hidden.arguments
@@ -169,20 +177,15 @@ class VariableScopeLayer(keras.layers.Layer):
             kept.outputs = tf.nest.map_structure(tf.identity, outputs)
             losses = tf1.get_collection(tf1.GraphKeys.REGULARIZATION_LOSSES)
             kept.losses = [tf.convert_to_tensor(loss) for loss in losses]  # get_variable's are lazy
-            updates = tf1.get_collection(tf1.GraphKeys.UPDATE_OPS)  # ops, tensors, results of `assign`
-            kept.updates = list(dict.fromkeys(getattr(update, "op", update) for update in updates))
-            _check_updates(kept.updates)
-            return tf.nest.flatten(kept.outputs)
+            kept.updates = updates_of_code(self.update_collections) if is_training else inside.updates
+            tf1.get_default_graph().control_outputs.extend(kept.updates)
+            return [*tf.nest.flatten(kept.outputs), *kept.losses]
 
         wrapped = tf1.wrap_function(body, tf.nest.flatten(specs))
         fed = wrapped.inputs[: len(tf.nest.flatten(specs))]
         losses = store.take_weight_losses(kept.losses, wrapped, len(fed))
-        updates = kept.updates if is_training else inside.updates
-        # Without a signature each call would print its inputs into an error that nobody reads.
-        named = [tf.TensorSpec(tensor.shape, tensor.dtype, f"x{n}") for n, tensor in enumerate(fed)]
-        fetches = (kept.outputs, losses, updates)
-        run = wrapped.prune(fed, fetches, input_signature=(tuple(named), {}))
-        return _Program(run, kept.outputs, store)
+        wanted = [*tf.nest.flatten(kept.outputs), *losses]
+        return Program(fetched(wrapped, fed, wanted, kept.updates), kept.outputs, store)
 
     def get_build_config(self) -> dict[str, Any] | None:
         config = super().get_build_config()
@@ -197,6 +200,7 @@ class VariableScopeLayer(keras.layers.Layer):
             "function": keras.saving.serialize_keras_object(self.function),
             "scope": self.scope,
             "v1_shapes": self.v1_shapes,
+            "update_collections": list(self.update_collections),
             "arguments": keras.saving.serialize_keras_object(self._hidden.arguments),
         }
 
@@ -204,6 +208,7 @@ class VariableScopeLayer(keras.layers.Layer):
         """The configuration with the function and its arguments themselves, to copy the layer by."""
         own = {"function": self.function, "arguments": dict(self._hidden.arguments)}
         own |= {"scope": self.scope, "v1_shapes": self.v1_shapes}
+        own["update_collections"] = self.update_collections
         return super().get_config() | own | {"live": True}
 
     @classmethod
@@ -211,29 +216,6 @@ class VariableScopeLayer(keras.layers.Layer):
         live = config.pop("live", False)
         load = (lambda value: value) if live else keras.saving.deserialize_keras_object
         return cls(**config | {key: load(config[key]) for key in ("function", "arguments")})
-
-
-class _Program(NamedTuple):
-    """One trace of the code.
-
-    Attributes:
-        run: tensors → (outputs, losses that depend on them, `None` for each update, which it runs).
-        outputs: the outputs within the graph, in the code's structure.
-        variables: those that the graph refers to, weakly.
-    """
-
-    run: Callable[..., Any]
-    outputs: Any
-    variables: VariableStore
-
-
-def _check_updates(updates: list[Any]) -> None:
-    inner = [update.name for update in updates if update.graph is not tf1.get_default_graph()]
-    if inner:
-        raise ValueError(
-            f"UPDATE_OPS has {', '.join(inner)} from inside a conditional or a loop, where nobody "
-            "outside can run it. Pass updates_collections=None there."
-        )
 
 
 def _parameters(function: Callable[..., Any]) -> Any:

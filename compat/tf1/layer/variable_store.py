@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from .variable_op import with_op
 from .weight_losses import WeightLoss, reads_of
 
 tf1 = tf.compat.v1
@@ -113,7 +114,7 @@ class VariableStore:
         if isinstance(value, tf.Variable):
             # Outside replicas (where a layer is built) a distributed variable has no handle.
             outside = tf.distribute.in_cross_replica_context()
-            return _local(value)[0] if outside else value
+            return with_op(_local(value)[0] if outside else value, name)
         if value is weight.value:
             raise NotImplementedError(
                 f"{self.layer.name!r} does not support stateless_call: its code needs variables that it "

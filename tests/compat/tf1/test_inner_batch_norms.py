@@ -147,3 +147,45 @@ def test_export_warns_of_them_too(tmp_path):
     layer.beta.assign([1.0, 2.0, 3.0])
     with pytest.warns(UserWarning, match="^The batch norms bn were trained"):
         tfbn.export(ours, tmp_path / "ours")
+
+
+def in_a_conditional(x, is_training):
+    def call(reuse):
+        return lambda: compat.batch_norm(
+            x, is_training=is_training, reuse=reuse, scope="bn", updates_collections=None
+        )
+
+    return tf.cond(tf.constant(is_training), call(None), call(True))
+
+
+def test_recalibrate_reaches_batch_norms_inside_conditionals():
+    """Also where nobody uses what the conditional gives, as in the pass that measures."""
+    model, weights = network(in_a_conditional)
+    measured = tfbn.recalibrate(model, X, verbose=0)["tf1/bn"]
+    mean, variance = reference.moments(X)
+    assert measured.count == 100
+    np.testing.assert_allclose(measured.mean, mean, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(measured.variance, reference.unbiased(variance, 100), rtol=1e-6)
+    np.testing.assert_allclose(weights["bn/moving_mean"], mean, rtol=1e-6, atol=1e-7)
+
+
+def test_recalibrate_reaches_batch_norms_with_several_axes_and_virtual_batches():
+    def code(x, is_training):
+        x = compat.batch_normalization(x, virtual_batch_size=4, training=is_training, name="virtual")
+        x = tf.reshape(x, (-1, 2, 3))
+        return compat.batch_normalization(x, axis=[1, 2], training=is_training, name="axes")
+
+    inputs = keras.Input((6,))
+    layer = compat.VariableScopeLayer(code, name="tf1")
+    model, x = keras.Model(inputs, layer(inputs)), reference.data((64, 6), seed=5)
+    measured = tfbn.recalibrate(model, [(x,)], verbose=0)
+    mean, variance = reference.moments(x)
+    first, second = measured["tf1/virtual"], measured["tf1/axes"]
+    np.testing.assert_allclose(first.mean.ravel(), mean, rtol=1e-6, atol=1e-7)
+    # The first one has made each of the second one's channels a mean of 0 and a variance of nearly 1.
+    assert second.count == 64
+    want = variance / (variance + 1e-3) * 64 / 63
+    np.testing.assert_allclose(second.variance.ravel(), want, rtol=1e-5)
+    np.testing.assert_allclose(
+        layer.variables_by_name["axes/moving_variance"].numpy().ravel(), want, rtol=1e-5
+    )

@@ -114,10 +114,55 @@ def test_frozen():
     assert len(layer.losses) == 2
 
 
-def test_updates_inside_a_conditional_are_refused():
-    def code(x):
-        call = lambda: compat.batch_norm(x, scope="bn")  # noqa: E731
+@pytest.mark.parametrize("kind", ["contrib", "layers"])
+def test_updates_inside_a_conditional_are_run_where_it_is_taken(kind):
+    def code(x, is_training):
+        def call():
+            if kind == "contrib":
+                return compat.batch_norm(x, scope="bn", decay=0.9, is_training=is_training)
+            return compat.batch_normalization(x, name="bn", momentum=0.9, training=is_training)
+
         return tf.cond(tf.reduce_sum(x) > 0, call, lambda: x)
 
-    with pytest.raises(ValueError, match=r"^UPDATE_OPS has .* Pass updates_collections=None there\.$"):
+    layer, x = VariableScopeLayer(code), np.abs(X)
+    layer(x, training=True)
+    mean = layer.variables_by_name["bn/moving_mean"]
+    np.testing.assert_allclose(mean, 0.1 * x.mean(0), rtol=1e-5)
+    layer(-x, training=True)
+    layer(x, training=False)
+    np.testing.assert_allclose(mean, 0.1 * x.mean(0), rtol=1e-5)
+
+
+def test_operations_of_one_s_own_inside_a_conditional_are_refused():
+    def code(x):
+        count = tf1.get_variable("count", (), initializer=tf1.zeros_initializer(), trainable=False)
+
+        def call():
+            tf1.add_to_collection(tf1.GraphKeys.UPDATE_OPS, count.assign_add(1.0).op)
+            return x
+
+        return tf.cond(tf.reduce_sum(x) > 0, call, lambda: x)
+
+    with pytest.raises(ValueError, match=r"^update_ops has .* from inside a conditional or a loop"):
         VariableScopeLayer(code)(X, training=True)
+
+
+def in_own_collection(x, is_training):
+    return compat.batch_norm(x, is_training=is_training, decay=0.9, updates_collections="mine")
+
+
+def test_updates_in_a_collection_of_one_s_own():
+    layer = VariableScopeLayer(in_own_collection)
+    with pytest.warns(UserWarning, match=r"go to mine, which is never run.*\['update_ops', 'mine'\]"):
+        layer(X, training=True)
+    mean = layer.variables_by_name["BatchNorm/moving_mean"]
+    np.testing.assert_array_equal(mean, 0 * mean)
+    layer = VariableScopeLayer(in_own_collection, update_collections=["mine"])
+    layer(X, training=True)
+    mean = layer.variables_by_name["BatchNorm/moving_mean"]
+    np.testing.assert_allclose(mean, 0.1 * X.mean(0), rtol=1e-5)
+    layer(X, training=False)
+    np.testing.assert_allclose(mean, 0.1 * X.mean(0), rtol=1e-5)
+    assert layer.get_config()["update_collections"] == ["mine"]
+    with pytest.raises(TypeError, match=r"a sequence of names, received the string 'mine'\. Pass \['mi"):
+        VariableScopeLayer(in_own_collection, update_collections="mine")

@@ -1,0 +1,102 @@
+"""What TF1 code does besides variables and updates: names of operations, averages, custom gradients."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import reference
+from tfbn import compat
+from tfbn.compat import VariableScopeLayer
+
+tf1 = tf.compat.v1
+X = reference.data((16, 4))
+
+
+def weights():
+    return tf1.get_variable("fc/w", [4, 4], initializer=tf1.glorot_uniform_initializer(seed=1))
+
+
+def test_variables_have_operations_with_their_names():
+    seen = {}
+
+    def code(x):
+        kernel = weights()
+        seen.update(name=kernel.op.name, full=kernel.name, type=kernel.op.type, graph=kernel.op.graph)
+        with tf1.name_scope("a", "b", values=[kernel]), tf1.variable_scope("c", "d", values=[x, kernel]):
+            return x @ kernel
+
+    layer = VariableScopeLayer(code)
+    want = layer(X)
+    assert seen.pop("graph") is not None
+    assert seen == {"name": "fc/w", "full": "fc/w:0", "type": "VarHandleOp"}
+    np.testing.assert_allclose(want, X @ layer.variables_by_name["fc/w"].numpy(), rtol=1e-5)
+    assert isinstance(layer.weights[0].value, tf.Variable)
+
+
+@pytest.mark.parametrize("zero_debias", [True, False])
+def test_assign_moving_average(zero_debias):
+    """TensorFlow's own function, by hand in old code, with its default and without."""
+    from tensorflow.python.training import moving_averages  # noqa: PLC0415  (as old code has it)
+
+    def code(x):
+        mean = tf1.get_variable("mean", [4], initializer=tf1.zeros_initializer(), trainable=False)
+        update = moving_averages.assign_moving_average(
+            mean, tf.reduce_mean(x, 0), 0.9, zero_debias=zero_debias
+        )
+        tf1.add_to_collection(tf1.GraphKeys.UPDATE_OPS, update)
+        return x - mean
+
+    layer = VariableScopeLayer(code)
+    for _ in range(2):
+        layer(X, training=True)
+    # Without its bias the average of a constant is that constant.
+    want = X.mean(0) if zero_debias else X.mean(0) * (1 - 0.9**2)
+    np.testing.assert_allclose(layer.variables_by_name["mean"], want, rtol=1e-5)
+
+
+@tf.custom_gradient
+def swish_by_hand(x):
+    gate = tf.sigmoid(x)
+    return x * gate, lambda slope: slope * gate * (1 + x * (1 - gate))
+
+
+SWISHES = {
+    "tf.nn.swish": (tf.nn.swish, lambda x: x * tf.sigmoid(x)),
+    "with a beta": (lambda x: tf.nn.swish(x, beta=2.0), lambda x: x * tf.sigmoid(2 * x)),
+    "by hand": (swish_by_hand, lambda x: x * tf.sigmoid(x)),
+}
+
+
+@pytest.mark.parametrize("kind", SWISHES)
+@pytest.mark.parametrize("eagerly", [False, True])
+def test_custom_gradients_that_close_over_tensors_train(kind, eagerly):
+    function, plain = SWISHES[kind]
+
+    def code(x, is_training):
+        return compat.batch_norm(function(x @ weights()), is_training=is_training, decay=0.9)
+
+    layer = VariableScopeLayer(code)
+    layer(X)
+    kernel = layer.variables_by_name["fc/w"]
+
+    def gradient(call):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.sin(call()))
+        return tape.gradient(loss, kernel.value)
+
+    def without_layer():
+        y = plain(X @ kernel.value)
+        mean, variance = tf.nn.moments(y, 0)
+        return tf.nn.batch_normalization(y, mean, variance, None, None, 1e-3)
+
+    run = (lambda call: gradient(call)) if eagerly else tf.function(gradient)  # noqa: PLW0108
+    got, want = run(lambda: layer(X, training=True)), gradient(without_layer)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5 * np.abs(want).max())
+    assert np.abs(layer.variables_by_name["BatchNorm/moving_mean"].numpy()).min() > 0
+
+
+def test_numpy_s_bool_is_a_bool():
+    layer = VariableScopeLayer(
+        lambda x, is_training: compat.batch_norm(x, is_training=np.bool_(is_training))
+    )
+    np.testing.assert_allclose(np.mean(layer(X, training=True), 0), 0, atol=1e-6)
