@@ -9,33 +9,28 @@ from typing import Any
 import tensorflow as tf
 
 
-def with_op(variable: tf.Variable, name: str) -> tf.Variable:
+def with_op(variable: Any, name: str) -> Any:
     """The variable, with an `op` that has its TF1 name, type and graph in graphs.
 
     A variable that was made eagerly has none, and TF1 code asks it for `variable.op.name`. Nothing can
     be colocated with this one.
     """
     variable._tf1_name = name
-    if not isinstance(variable, _Named):
-        variable.__class__ = _named(type(variable))
+    kind: Any = type(variable)
+    if not getattr(variable, "_has_tf1_op", False):
+        variable.__class__ = _with_op(kind)
     return variable
 
 
-class _Named:
-    @property
-    def op(self) -> Any:
+@functools.cache
+def _with_op(kind: Any) -> Any:
+    """A subclass of a class of variables, of the same name."""
+
+    def operation(self: Any) -> Any:
         if tf.executing_eagerly():
-            return super().op
+            return kind.op.__get__(self)
         graph = tf.compat.v1.get_default_graph()
         return SimpleNamespace(name=self._tf1_name, type="VarHandleOp", graph=graph)
 
-    def __reduce_ex__(self, protocol: int) -> Any:
-        """Copied and pickled as what it is without the `op`."""
-        kind = next(base for base in type(self).__mro__ if not issubclass(base, _Named))
-        return kind.__reduce_ex__(self, protocol)
-
-
-@functools.cache
-def _named(kind: type) -> type:
-    """A subclass of a class of variables with that `op`."""
-    return type(kind)(kind.__name__, (_Named, kind), {"__module__": kind.__module__})
+    members = {"__module__": kind.__module__, "op": property(operation), "_has_tf1_op": True}
+    return type(kind)(kind.__name__, (kind,), members)

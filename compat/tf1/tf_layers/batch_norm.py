@@ -101,21 +101,19 @@ class BatchNormalization(Layer):
     """`tf.layers.BatchNormalization`: `batch_normalization` whose variables later calls share."""
 
     base_name = "batch_normalization"
+    call_arguments = ("training",)
     parameters = {  # noqa: RUF012
         name: parameter.default
         for name, parameter in inspect.signature(batch_normalization).parameters.items()
         if name not in ("inputs", "training", "reuse")
     }
 
-    def __call__(self, inputs: Any, training: Any = False) -> Any:
-        if isinstance(inputs, keras.KerasTensor):
-            return batch_normalization(inputs, training=training, **self.arguments)
-        check_owner("batch_normalization")
-        with self._in_scope(inputs) as scope:
-            given = self.arguments | {"name": scope}
-            return batch_normalization(inputs, training=training, **given)
+    def keras_layer(self, inputs: keras.KerasTensor, **call: Any) -> keras.KerasTensor:
+        return batch_normalization(inputs, **call, **self.arguments)
 
-    apply = __call__
+    def compute(self, x: tf.Tensor, **call: Any) -> tf.Tensor:
+        given = self.arguments | {"name": tf1.get_variable_scope()}
+        return batch_normalization(x, **call, **given)
 
 
 def _options(inputs: tf.Tensor, axis: Any, training: Any, **arguments: Any) -> BatchNormOptions:

@@ -56,6 +56,7 @@ class Dropout(Layer):
 
     parameters = {"rate": 0.5, "noise_shape": None, "seed": None, "name": None}  # noqa: RUF012
     base_name = "dropout"
+    call_arguments = ("training",)
     keras_class = keras.layers.Dropout
 
     def compute(self, x: tf.Tensor, training: Any = False) -> tf.Tensor:
@@ -68,8 +69,9 @@ class Dropout(Layer):
             return tf.cond(tf.convert_to_tensor(training), dropped, lambda: tf.identity(x))
         return dropped() if constant else tf.identity(x)
 
-    def keras_layer(self, inputs: keras.KerasTensor, training: Any = False) -> keras.KerasTensor:
-        """`False` leaves it out; `True` and `None` follow the model."""
+    def keras_layer(self, inputs: keras.KerasTensor, **call: Any) -> keras.KerasTensor:
+        """With `training=False` it is left out; with `True` and `None` it follows the model."""
+        training = call.get("training", False)
         if tf.is_tensor(training):
             raise ValueError(
                 "tf.layers.dropout on a Keras tensor cannot take a tensor as training. Pass True: the "

@@ -40,12 +40,14 @@ class Layer:
         parameters: the arguments, in TensorFlow 1's order, with their defaults.
         base_name: the scope's name without a `name`, made unique.
         keras_class: what it is on a Keras tensor.
+        call_arguments: those of a call, behind the inputs.
         arguments: those given, and the other defaults.
     """
 
     parameters: ClassVar[Mapping[str, Any]] = {"name": None}
     base_name: ClassVar[str] = "layer"
     keras_class: ClassVar[type | None] = None
+    call_arguments: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._reuse = kwargs.pop("_reuse", None)
@@ -57,7 +59,8 @@ class Layer:
         self._keras: Any = None
         self.variables: list[Any] = []
 
-    def __call__(self, inputs: Any, **call: Any) -> Any:
+    def __call__(self, inputs: Any, *positional: Any, **call: Any) -> Any:
+        call |= dict(zip(self.call_arguments, positional, strict=False))
         if isinstance(inputs, keras.KerasTensor):
             return self.keras_layer(inputs, **call)
         check_owner(self.base_name)

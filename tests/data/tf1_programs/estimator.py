@@ -14,7 +14,7 @@ class Model(object):
 
     def __call__(self, images, training):
         for conv, norm in zip(self.convs, self.norms):
-            images = tf.nn.relu(norm(conv(images), training=training))
+            images = tf.nn.relu(norm(conv(images), training))
         return self.fc(tf.layers.Flatten()(images))
 
 
