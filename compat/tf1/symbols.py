@@ -74,7 +74,7 @@ MODULES: dict[str, Module] = {
     "contrib.losses": Module(("tf_slim.losses",)),
     "contrib.metrics": Module(("tf_slim.metrics",)),
     "contrib.training": _TRAINING,
-    "contrib.eager": Module((V1,), {"Variable": f"{V1}:Variable"}),
+    "contrib.eager": Module((), {name: f"{V1}:{name}" for name in ("Variable", "py_func")}),
     "contrib.lookup": Module((f"{V1}.lookup",)),
     "contrib.data": Module((f"{V1}.data", f"{V1}.data.experimental")),
     "contrib.distributions": Module((f"{V1}.distributions",)),

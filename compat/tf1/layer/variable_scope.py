@@ -63,6 +63,7 @@ class VariableScopeLayer(keras.layers.Layer):
             is used with trained batch norms whose moving statistics were never updated.
 
     Raises:
+        RuntimeError: eager execution is switched off, without which Keras 3 has no layers.
         TypeError: `function` is not callable, `arguments` is no dict.
         ValueError: a variable that was not made in `build`, has another shape, or is made without
             `get_variable`; what `get_variable` itself raises.
@@ -88,6 +89,13 @@ class VariableScopeLayer(keras.layers.Layer):
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
+        with tf.init_scope():
+            if not tf.executing_eagerly():
+                raise RuntimeError(
+                    "Keras 3 layers need eager execution, which is switched off here "
+                    "(tf.compat.v1.disable_v2_behavior, tf1.enable, tf.Graph().as_default()). Use the "
+                    "layer where it is not; here the code runs in a graph as it is."
+                )
         super().__init__(name=name, **kwargs)
         if not callable(function):
             raise TypeError(f"function must be callable as function(inputs), received {function!r}.")

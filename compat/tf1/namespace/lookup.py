@@ -26,9 +26,9 @@ def find(path: str, name: str) -> Any:
     if f"{path}.{name}" not in symbols.GONE:
         known = symbols.module_of(path)
         for source in () if known is None else known.sources:
-            found = getattr(_imported(source), name, None)
-            if found is not None:
-                return found
+            module = _imported(source)
+            if hasattr(module, name):
+                return getattr(module, name)
     raise AttributeError(absent(f"{path}.{name}"))
 
 

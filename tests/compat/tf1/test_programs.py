@@ -118,11 +118,18 @@ def test_run_is_as_python_runs_a_program(tmp_path):
         "import tensorflow.compat.v1 as v1\n"
         "print(__name__, sys.argv, tf.placeholder(tf.float32, [None, 3]).shape[1].value)\n"
         "print(package.slim is tf.contrib.slim, v1 is tf, tf.compat.v1 is tf)\n"
+        "from tfbn import compat\n"
+        "try:\n"
+        "    compat.VariableScopeLayer(print)\n"
+        "except RuntimeError as error:\n"
+        "    print(error)\n"
         "sys.exit(7)\n"
     )
     done = run(tmp_path, "program.py", "--flag", "x")
     assert done.returncode == 7, done.stderr
-    assert done.stdout.splitlines() == ["__main__ ['program.py', '--flag', 'x'] 3", "True True True"]
+    *lines, error = done.stdout.splitlines()
+    assert lines == ["__main__ ['program.py', '--flag', 'x'] 3", "True True True"]
+    assert error.startswith("Keras 3 layers need eager execution, which is switched off here")
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,10 @@ from .read import read, tied
 from .tables import FOLD_TARGETS
 from .targets import cannot_be_made_anew, named_weights, own_configuration
 
-HIDDEN = "it is inside a layer whose graph Keras does not show"
+HIDDEN = (
+    "it is inside a layer whose graph Keras does not show; tfbn.export(model, path) folds it in "
+    "TensorFlow's graph"
+)
 NEVER_CALLED = "nothing calls it at inference"
 STEPS_WHOLE = (
     "is given a mask, more than one tensor or one of another type, so that it is not entered; call its "
