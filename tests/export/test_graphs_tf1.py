@@ -44,8 +44,17 @@ def convolved(x, channels, name):
     return tf.nn.conv2d(x, kernel, 1, "SAME")
 
 
+@pytest.fixture(params=["resource", "reference"])
+def variables(request):
+    """The kind of variables: those of TensorFlow 2, or as TensorFlow 1 made them."""
+    if request.param == "reference":
+        v1.disable_resource_variables()
+    yield request.param
+    v1.enable_resource_variables()
+
+
 @pytest.fixture
-def classifier(tmp_path):
+def classifier(tmp_path, variables):
     """A SavedModel with a vocabulary in a file, two signatures and two graphs, and what it answers."""
     (tmp_path / "labels.txt").write_text("cat\ndog\nbird\nfish\n")
     given = tmp_path / "given"
@@ -130,7 +139,9 @@ def test_a_saved_model_with_a_table_a_file_and_method_names(classifier, freeze, 
 
 
 @pytest.mark.parametrize("control_flow", ["v1", "v2"])
-def test_is_training_with_a_default_that_the_signature_does_not_name(control_flow, tmp_path, serve):
+def test_is_training_with_a_default_that_the_signature_does_not_name(
+    control_flow, variables, tmp_path, serve
+):
     given = str(tmp_path / "given")
     if control_flow == "v1":
         v1.disable_control_flow_v2()
@@ -138,8 +149,23 @@ def test_is_training_with_a_default_that_the_signature_does_not_name(control_flo
         want = save_with_placeholder(given)
     finally:
         v1.enable_control_flow_v2()
-    tfbn.export(given, tmp_path / "out")
+    report = tfbn.export(given, tmp_path / "out")
+    assert len(report.fold.folded) == 1
     assert relative_difference(serve(tmp_path / "out", images=X)["y"], want) < 1e-5
+
+
+def test_variables_that_are_written_to_are_refused(variables, tmp_path):
+    given = str(tmp_path / "given")
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder("float32", (None, 2))
+        count = v1.get_variable("count", (), initializer=v1.zeros_initializer())
+        with tf.control_dependencies([v1.assign_add(count, 1.0)]):
+            y = tf.tanh(x) + count
+        session.run(v1.global_variables_initializer())
+        v1.saved_model.simple_save(session, given, {"x": x}, {"y": y})
+    with pytest.raises(ValueError, match="'serving_default' writes to variables when it is called"):
+        tfbn.export(given, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_names_that_are_none_for_python(tmp_path):

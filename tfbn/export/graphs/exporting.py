@@ -22,7 +22,7 @@ from ..report import ExportReport
 from ..servable import Batch, check_finite, output_variation
 from ..signature import specs_by_name
 from ..tolerance import allowed, sensitivity_of
-from .graph import Frozen, frozen
+from .graph import Frozen, check_operations, frozen
 from .signatures import Signatures, inputs_of
 from .writing import write
 
@@ -44,12 +44,14 @@ def export_graph(
             f"samples= has {join_some(sorted(map(str, unknown)))}, and the signatures of "
             f"{signatures.name} are {join_some(sorted(signatures.functions))}."
         )
+    for name, function in signatures.functions.items():
+        check_operations(function, f"The signature {name!r}")
     examined = {
         name: _Examined(name, function, _of_signature(samples, name, first), signatures.name)
         for name, function in signatures.functions.items()
     }
     functions = {
-        name: frozen(function, fold, f"the signature {name!r}")
+        name: frozen(function, signatures.holder, fold, f"the signature {name!r}")
         for name, function in signatures.functions.items()
     }
     reason = why_variables(functions, file_format, signatures.name)

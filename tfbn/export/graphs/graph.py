@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from ...folding import FoldReport
 from ...folding.graphdef import fold_graph, settle
 from ...messages import join_some, one_line
 from ...runtime import freeze
+from .reference_variables import without_reference_variables
 from .signatures import inputs_of, of_named
 
 # They run code that is not in the graph.
@@ -63,18 +65,20 @@ class Frozen:
         return of_named(serve, self.specs)
 
 
-def frozen(function: Any, fold: bool, what: str) -> Frozen:
+def frozen(function: Any, holder: Any, fold: bool, what: str) -> Frozen:
     """Make a function's weights constants, and fold its batch norms.
 
     Args:
         function: a concrete function of named tensors.
+        holder: of a SavedModel of TensorFlow 1, what was loaded.
         what: it is, for messages.
 
     Raises:
         ValueError: its weights cannot be constants.
     """
     specs, outputs = inputs_of(function), sorted(function.structured_outputs)
-    found, calls = _frozen(function, specs, outputs, what), True
+    read_only = without_reference_variables(function, holder)
+    found, calls = _frozen(read_only, specs, outputs, what), True
     while calls:  # what they call may have conditionals, too
         definition, calls = settle(found.definition, found.inputs, found.outputs.values())
         found = replace(found, definition=definition)
@@ -94,7 +98,6 @@ def _frozen(function: Any, specs: dict[str, tf.TensorSpec], outputs: list[str], 
         return function(**named)
 
     whole = of_named(noted, specs)  # without what a graph of TensorFlow 1 has beside its nodes
-    _check_operations(whole.graph, what)
     try:
         made = freeze(whole)
     except Exception as error:  # of TensorFlow's, of any kind
@@ -128,8 +131,9 @@ def _name_results(definition: Any) -> None:
                 wrong = True
     if not wrong:
         return
-    # TensorFlow has functions of these names by now, and would take those.
-    names = {function.signature.name: f"{function.signature.name}_mended" for function in functions}
+    # TensorFlow has functions of these names by now, of this model or of another, and would take those.
+    mark = hashlib.sha256(definition.SerializeToString(deterministic=True)).hexdigest()[:16]
+    names = {function.signature.name: f"{function.signature.name}_{mark}" for function in functions}
     for function in functions:
         function.signature.name = names[function.signature.name]
     for node in (*definition.node, *(node for function in functions for node in function.node_def)):
@@ -139,8 +143,13 @@ def _name_results(definition: Any) -> None:
                     called.name = names[called.name]
 
 
-def _check_operations(graph: tf.Graph, what: str) -> None:
-    definition = graph.as_graph_def()
+def check_operations(function: Any, what: str) -> None:
+    """Refuse a function that no graph of constants is.
+
+    Raises:
+        ValueError: it calls Python code, or writes to variables.
+    """
+    definition = function.graph.as_graph_def()
     inside = (node for function in definition.library.function for node in function.node_def)
     kinds = {node.op for node in (*definition.node, *inside)}
     if found := sorted(kinds & NOT_IN_THE_GRAPH):
