@@ -124,7 +124,7 @@ def _name_results(definition: Any) -> None:
     functions, wrong = definition.library.function, False
     for function in functions:
         made_by = {node.name: node.op for node in function.node_def}
-        for key, text in function.ret.items():
+        for key, text in list(function.ret.items()):  # what is changed below
             node, _, result = text.partition(":")
             if made_by.get(node) == "Identity" and result == "value:0":
                 function.ret[key] = f"{node}:output:0"
