@@ -55,8 +55,9 @@ def _show(results: list[Result], write: bool, check: bool) -> None:
     failed = sum(bool(result.failed) for result in results)
     said = sum(len(result.findings) for result in results)
     would = "changed" if write else "to change"
+    files = f"{len(results)} file" + "s" * (len(results) != 1)
     click.echo(
-        f"{len(results)} file{'s' * (len(results) != 1)}: {len(changed) - failed} {would}, {skipped} skipped"
+        f"{files}: {len(changed) - failed} {would}, {skipped} skipped"
         + (f", {failed} not written" if failed else "")
         + f"; {said} things to look at."
         + ("" if write or check or not changed else " Write them with --write."),

@@ -173,7 +173,8 @@ def _variables(names: Names) -> Iterator[Finding]:
 
 def _private(names: Names) -> Iterator[Finding]:
     for use in names.uses:
-        if use.path == "python" or use.path.startswith("python."):
+        written_out = isinstance(use.node, ast.Pass) or use.local in names.roots
+        if written_out and f"{use.path}.".startswith("python."):
             yield Finding(use.line, PRIVATE)
 
 
@@ -189,9 +190,11 @@ def _gone(names: Names) -> Iterator[Finding]:
         if known is not None:
             yield Finding(use.line, f"tf.{use.path}: {known}")
         elif use.path.startswith("contrib.") and use.local not in names.slim:
-            package = ".".join(use.path.split(".")[:2])
-            if not stands(use.path) and symbols.module_of(package) is None:
-                yield Finding(use.line, UNKNOWN.format(package))
+            # Of an import the whole path is known; in an expression attributes of objects are behind it.
+            imported = isinstance(use.node, ast.Pass)
+            path = use.path if imported else ".".join(use.path.split(".")[:2])
+            if not (stands(path) if imported else symbols.module_of(path)):
+                yield Finding(use.line, UNKNOWN.format(path))
 
 
 def _keras(names: Names) -> Iterator[Finding]:
