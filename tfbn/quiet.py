@@ -1,5 +1,6 @@
 """The command `tfbn`: whether this is it, and how TensorFlow starts without burying its answer."""
 
+import functools
 import os
 import sys
 import tempfile
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 WORKER = "_TFBN_WORKER"  # set in the environment of processes that the command starts
 
 
+@functools.cache  # for once `python -m tfbn` runs, its arguments are those of a file
 def is_command() -> bool:
     """Whether this is the command `tfbn`, or started by it, and no program that imports the package."""
     if os.environ.get(WORKER):

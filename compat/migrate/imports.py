@@ -181,7 +181,7 @@ def _import_from(statement: str, node: ast.ImportFrom, module: str, rules: Rules
         target = None if local in rules.left else rules.target(f"{module}.{alias.name}")
         new_module, _, name = (target or f"{module}.{alias.name}").rpartition(".")
         groups.setdefault(new_module, []).append((alias.name, name, local))
-    if list(groups) == [module]:
+    if list(groups) == [module] and all(old == new for old, new, _ in groups[module]):
         return None
     if len(groups) == 1:
         ((new_module, names),) = groups.items()

@@ -33,7 +33,7 @@ def batch_normalization(names: Names) -> str:
 
 def keras_advice(names: Names) -> list[Finding]:
     """What is to be looked at in a file that imports Keras."""
-    if not names.keras:
+    if all(dotted.partition(".")[0] != "keras" for dotted, _ in names.modules):
         return []
     found = [*_imports(names), *_arguments(names), *_calls_of_gone(names)]
     return sorted(set(found))
