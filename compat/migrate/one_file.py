@@ -12,7 +12,7 @@ from .findings import Finding, Result
 from .imports import Change, Rules, Text, applied, changed
 from .keras_advice import batch_normalization, keras_advice
 from .names import Names
-from .programs import is_program, left_roots, outside_functions, runs_a_graph
+from .programs import is_program, left_roots, outside_functions, runs, runs_a_graph
 from .sources import Source, UnreadableError, decoded, mentions, unified, write
 from .targets import TENSORFLOW, keras_target, star_target, tf1_target
 
@@ -24,6 +24,10 @@ PYTHON2 = re.compile(
 STAYS = (
     "the line stays: its names go to different modules, or it binds a package that is gone. Import each "
     "name from its new place by hand."
+)
+SWITCH = (
+    "sessions and placeholders need TensorFlow 1's behaviour, which is not switched on here: the "
+    "program that imports this file calls tf1.enable() before, or is run by python -m tfbn.compat.run."
 )
 
 
@@ -75,6 +79,8 @@ def rewritten(source: Source, tree: ast.Module) -> tuple[str, list[Finding]]:
     changes = changed(text, names.imports, rules)
     enable = _enabling(changes, tree) if runs_a_graph(names, tree) else None
     findings = [*advice(names, program), *keras_advice(names)]
+    if program and enable is None and (running := runs(names)):
+        findings.append(Finding(min(use.line for use in running), SWITCH))
     findings += _stuck(names, changes, rules)
     findings += _left(names, program, left)
     return applied(text, changes, enable), sorted(set(findings))
@@ -105,7 +111,7 @@ def _stuck(names: Names, changes: list[Change], rules: Rules) -> list[Finding]:
 def _left(names: Names, program: bool, left: frozenset[str]) -> list[Finding]:
     """Why a file, or one name in it, goes on importing TensorFlow 2."""
     lines = [line for dotted, line in names.modules if dotted.partition(".")[0] == TENSORFLOW]
-    if not program and lines and names.roots:
+    if not program and lines:
         return [Finding(min(lines), _reason(names))]
     return [
         Finding(line, f"left as it is: {', '.join(sorted(left))} is TensorFlow 2 in this file.")

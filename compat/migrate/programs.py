@@ -48,24 +48,29 @@ def left_roots(names: Names) -> set[str]:
     return plain - {use.local for use in names.uses if is_sign(use)}
 
 
+def runs(names: Names) -> list[Use]:
+    """Where a file runs a graph, unless it decides itself how TensorFlow behaves.
+
+    Where Keras is used nothing is to be switched, for Keras 3 does not run in graph mode.
+    """
+    paths = {use.path for use in names.uses}
+    keras = names.keras or any(path.partition(".")[0] == "keras" for path in paths)
+    decided = any(path in DECIDES or path.startswith("contrib.eager") for path in paths)
+    if keras or decided:
+        return []
+    return [use for use in names.uses if use.path in RUNS]
+
+
 def runs_a_graph(names: Names, tree: ast.Module) -> bool:
     """Whether a file is to be run, opens sessions or makes placeholders, and decides nothing else.
 
     To be run is a file that does so outside of functions, or asks for `__name__`, or calls `tf.app.run`.
-    Where Keras is used nothing is switched, for Keras 3 does not run in graph mode.
     """
-    paths = {use.path for use in names.uses}
-    if names.keras or any(path.partition(".")[0] == "keras" for path in paths):
-        return False
-    decided = any(path in DECIDES or path.startswith("contrib.eager") for path in paths)
-    running = [use for use in names.uses if use.path in RUNS]
-    if decided or not running:
-        return False
+    running = runs(names)
     outside = {id(node) for node in outside_functions(tree)}
-    return (
-        "app.run" in paths
+    return bool(running) and (
+        any(use.path == "app.run" or id(use.node) in outside for use in running)
         or any(isinstance(node, ast.Name) and node.id == "__name__" for node in names.nodes)
-        or any(id(use.node) in outside for use in running)
     )
 
 

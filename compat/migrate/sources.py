@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import shutil
@@ -51,7 +50,8 @@ def decoded(data: bytes) -> Source:
     """
     mark = BOM if data.startswith(BOM) else b""
     try:
-        encoding = tokenize.detect_encoding(io.BytesIO(data).readline)[0].replace("utf-8-sig", "utf-8")
+        first = iter(data.splitlines(keepends=True)[:2])  # ended by carriage returns alone, too
+        encoding = tokenize.detect_encoding(first.__next__)[0].replace("utf-8-sig", "utf-8")
         source = Source(data[len(mark) :].decode(encoding), encoding, mark)
     except (SyntaxError, UnicodeDecodeError, LookupError) as error:
         raise UnreadableError(f"it cannot be decoded: {error}") from error

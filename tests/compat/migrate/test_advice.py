@@ -174,6 +174,19 @@ def test_layers_that_tensorflow_2_has_no_longer():
     assert lines("import tf_slim as slim\nslim.layers.conv2d(x, 3, 3)", advice.V1_LAYERS, head) == []
 
 
+@pytest.mark.parametrize(
+    ("program", "where"),
+    [
+        ("def net():\n  return tf.placeholder(tf.float32)", [3]),
+        ("def f():\n  return 1\ntf.Session()", []),  # switched
+        ("def net():\n  tf.disable_v2_behavior()\n  return tf.placeholder(tf.float32)", []),
+        ("def net(x):\n  return tf.layers.dense(x, 3)", []),
+    ],
+)
+def test_graphs_that_are_run_elsewhere(program, where):
+    assert lines(program, "sessions and placeholders need TensorFlow 1's behaviour") == where
+
+
 def test_migrated_programs_are_told_the_same():
     program = f"{NORM}(x, is_training=True)\ntf.contrib.rnn.LSTMCell(3)\n{TRAIN}"
     head = HEAD.replace("import tensorflow as tf", "from tfbn.compat import tf1 as tf")
@@ -182,7 +195,6 @@ def test_migrated_programs_are_told_the_same():
 
 PYTHON_2 = [
     "print x",
-    "print >>f, x",
     "exec code",
     "raise E, 'm'",
     "a = 0777",
