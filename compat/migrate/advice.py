@@ -16,8 +16,8 @@ FETCHES = ("create_train_op", "optimize_loss")
 LAYERS = ("layers.", "contrib.layers.", "contrib.slim.", "get_variable", "variable_scope")
 
 NEVER_FETCHED = (
-    "batch_norm's moving statistics are never updated: nothing here runs tf.GraphKeys.UPDATE_OPS. "
-    "Put the train op under `with "
+    "the moving statistics of batch norms are never updated: nothing here runs "
+    "tf.GraphKeys.UPDATE_OPS. Put the train op under `with "
     "tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):`{}."
 )
 OWN_COLLECTION = (
@@ -30,12 +30,11 @@ VARIABLE = (
 )
 POSITIONAL = (
     "more than six positional arguments of batch_norm: the seventh was updates_collections in the "
-    "first releases, and is param_initializers in contrib 1.4 to 1.15, as it is here. Write "
-    "names."
+    "first releases, and is param_initializers in contrib 1.4 to 1.15, as it is here. Write names."
 )
 ALWAYS_TRAINING = (
-    "batch_norm always uses the batch's own statistics, at inference, too: pass a placeholder, or "
-    "an argument of the function, in place of True."
+    "the batch norm always uses the batch's own statistics, at inference, too: pass a placeholder, "
+    "or an argument of the function, in place of True."
 )
 PRIVATE = (
     f"{TENSORFLOW}.python is private, and changes with each release: it stays. Use the public name, "
