@@ -3,11 +3,13 @@
 import builtins
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
+from paths import ROOT
 from tfbn.compat.migrate import run as running
 from tfbn.compat.migrate.run import migrate_files
 
@@ -133,6 +135,16 @@ def test_several_processes_do_the_same(folder):
     assert alone == shared
     assert [result.path for result in shared] == [str(path) for path in paths]
     assert running.WORKER not in os.environ
+
+
+@pytest.mark.checkout
+def test_the_documentation_shows_what_the_command_says(run, tmp_path):
+    section = (ROOT / "docs" / "migrating.md").read_text().partition("## TensorFlow 1 programs")[2]
+    program, diff, report = re.findall(r"^```\w*\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)[1:4]
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "train.py").write_text(program)
+    result = run("migrate", "old/")
+    assert (result.stdout, result.stderr) == (diff, report)
 
 
 # Each process, also those that it starts, tells at its exit what it has imported.
