@@ -77,6 +77,6 @@ def runs_a_graph(names: Names, tree: ast.Module) -> bool:
 def outside_functions(node: ast.AST) -> Iterator[ast.AST]:
     """What is run when a file is imported, or run."""
     for child in ast.iter_child_nodes(node):
-        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             yield child
             yield from outside_functions(child)

@@ -187,6 +187,7 @@ HEAD, NEW = "import tensorflow as tf  # TF\n", "from tfbn.compat import tf1 as t
     [
         ("x = tf.placeholder(tf.float32)\n", True),
         ("with tf.Session() as s:\n    pass\n", True),
+        ("class Net:\n    x = tf.placeholder(tf.float32)\n", True),
         ("def main(_):\n    tf.Session()\ntf.app.run()\n", True),
         ("def main():\n    tf.Session()\nif __name__ == '__main__':\n    main()\n", True),
         ("def f():\n    return tf.placeholder(tf.float32)\n", False),  # for others to import
