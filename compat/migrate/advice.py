@@ -179,7 +179,7 @@ def _private(names: Names) -> Iterator[Finding]:
 
 def _v1_layers(names: Names) -> Iterator[Finding]:
     for use in names.uses:
-        if use.today and use.path.startswith("layers.") and use.local not in names.slim:
+        if use.today and use.path.startswith("layers."):
             yield Finding(use.line, V1_LAYERS)
 
 

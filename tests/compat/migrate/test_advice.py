@@ -150,6 +150,7 @@ def test_private_modules(program, where):
         ("tf.contrib.nothing.name()", "tf.contrib.nothing of TensorFlow 1 is not in tfbn", [2]),
         ("from tensorflow.contrib.slim.nothing import x", "tf.contrib.slim.nothing.x of Tens", [2]),
         ("tf.contrib.layers.xavier_initializer().dtype", "tf.contrib", []),
+        ("tf.contrib.layers.conv2d.__name__.upper", "tf.contrib", []),
         ("from tensorflow.contrib.layers import *", "tf.contrib", []),
         ("other.contrib.rnn", "tf.contrib", []),
         ("tf.keras.layers.Dense(3)", "Keras 3 does not run in graph mode", [2]),
