@@ -190,9 +190,9 @@ def _gone(names: Names) -> Iterator[Finding]:
             yield Finding(use.line, f"tf.{use.path}: {known}")
         elif use.path.startswith("contrib.") and use.local not in names.slim:
             # Of an import the whole path is known; in an expression attributes of objects are behind it.
-            imported = isinstance(use.node, ast.Pass)
-            path = use.path if imported else ".".join(use.path.split(".")[:2])
-            if not (stands(path) if imported else symbols.module_of(path)):
+            whole = isinstance(use.node, ast.Pass)
+            path = use.path if whole else ".".join(use.path.split(".")[:2])
+            if not stands(path):
                 yield Finding(use.line, UNKNOWN.format(path))
 
 
