@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import click
@@ -21,16 +22,21 @@ def migrate(paths: tuple[Path, ...], write: bool, check: bool) -> None:
         named = ", ".join(str(path) for path in paths)
         raise click.ClickException(f"There is no *.py file in {named}. Name a file, or another folder.")
     console = Console(stderr=True)
-    results = []
-    for result in track(
+    work = track(
         migrate_files(files, writing=write),
         "Migrating",
         total=len(files),
         console=console,
         transient=True,
         disable=not console.is_terminal,
-    ):
-        results.append(result)
+    )
+    try:
+        results = list(work)
+    except BrokenProcessPool as error:
+        raise click.ClickException(
+            "A process that rewrites files was ended from outside, for lack of memory, say. Each file is "
+            "the old one or the new one: run the command again."
+        ) from error
     _show(results, write, check)
     changed = [result for result in results if result.diff]
     if any(result.failed for result in results) or (check and changed):

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
@@ -127,6 +128,17 @@ def test_what_cannot_be_read_is_named(run, folder, monkeypatch):
     result = run("migrate", "old")
     assert (result.exit_code, result.stdout) == (0, "")
     assert "tf1.py:1: skipped: it cannot be read: Permission denied." in result.stderr
+
+
+def test_a_process_that_is_killed_is_named(run, folder, monkeypatch):
+    def killed(paths, writing):
+        yield from migrate_files(paths[:1], writing)
+        raise BrokenProcessPool
+
+    monkeypatch.setattr("tfbn.migrate_command.migrate_files", killed)
+    result = run("migrate", "old", "--write")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("Error: A process that rewrites files was ended from outside")
 
 
 def test_several_processes_do_the_same(folder):
