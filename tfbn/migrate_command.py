@@ -34,8 +34,8 @@ def migrate(paths: tuple[Path, ...], write: bool, check: bool) -> None:
         results = list(work)
     except BrokenProcessPool as error:
         raise click.ClickException(
-            "A process that rewrites files was ended from outside, for lack of memory, say. Each file is "
-            "the old one or the new one: run the command again."
+            "A process that rewrites files was ended from outside, for lack of memory, say. Each file "
+            "is the old one or the new one: run the command again."
         ) from error
     _show(results, write, check)
     changed = [result for result in results if result.diff]

@@ -110,7 +110,12 @@ def _stuck(names: Names, changes: list[Change], rules: Rules) -> list[Finding]:
 
 def _left(names: Names, program: bool, left: frozenset[str]) -> list[Finding]:
     """Why a file, or one name in it, goes on importing TensorFlow 2."""
-    lines = [line for dotted, line in names.modules if dotted.partition(".")[0] == TENSORFLOW]
+    lines = [
+        line
+        for dotted, line in names.modules
+        # What is private is told by itself.
+        if dotted.partition(".")[0] == TENSORFLOW and not dotted.startswith(f"{TENSORFLOW}.python")
+    ]
     if not program and lines:
         return [Finding(min(lines), _reason(names))]
     return [

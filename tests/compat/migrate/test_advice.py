@@ -188,6 +188,24 @@ def test_graphs_that_are_run_elsewhere(program, where):
     assert lines(program, "sessions and placeholders need TensorFlow 1's behaviour") == where
 
 
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("import tensorflow as tf", "left as it is: a program of TensorFlow 2"),
+        ("from tensorflow import keras", "left as it is: a program of TensorFlow 2"),
+        (
+            "import tensorflow as tf\n\ntf.compat.v1.Session()",
+            "left as it is: what it has of TensorFlow 1 it reaches by tf.compat.v1 (line 3)",
+        ),
+        ("from tensorflow.python.framework import ops", "tensorflow.python is private"),
+        ("import tf_slim", ""),
+    ],
+)
+def test_why_a_file_is_left(program, said):
+    findings = rewritten(decoded(program.encode()), ast.parse(program))[1]
+    assert [found.text[: len(said)] for found in findings] == [said] * bool(said)
+
+
 def test_migrated_programs_are_told_the_same():
     program = f"{NORM}(x, is_training=True)\ntf.contrib.rnn.LSTMCell(3)\n{TRAIN}"
     head = HEAD.replace("import tensorflow as tf", "from tfbn.compat import tf1 as tf")
