@@ -58,8 +58,8 @@ def advice(names: Names, program: bool) -> list[Finding]:
         program: whether it is a program of TensorFlow 1; of others only what is private is told, and
             what TensorFlow no longer has under compat.v1.
     """
-    found = [*_private(names), *_v1_layers(names)]
-    if program:
+    found = [*_private(names), *(() if program else _v1_layers(names))]
+    if program:  # where tf.compat.v1 is the namespace, too
         for looked in (_updates, _batch_norm_calls, _variables, _gone, _keras, _differs):
             found += looked(names)
     return sorted(set(found))

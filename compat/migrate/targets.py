@@ -17,16 +17,6 @@ V1_MODULES = frozenset(_V1_MODULES.split())
 LEFT = ("python", "keras", "examples", "core")
 
 
-def tf_path(dotted: str) -> str | None:
-    """The path within TensorFlow of a module or name, without `compat.v1`; `None` of something else."""
-    for root in (TENSORFLOW, symbols.HERE):
-        if dotted == root:
-            return ""
-        if dotted.startswith(f"{root}."):
-            return without_v1(dotted.removeprefix(f"{root}."))
-    return None
-
-
 def without_v1(path: str) -> str:
     """A path within TensorFlow without `compat.v1` before it."""
     return path.removeprefix(V1_PREFIX).removeprefix(".") if _is_v1(path) else path

@@ -172,6 +172,7 @@ def test_layers_that_tensorflow_2_has_no_longer():
     head = "import tensorflow as tf\n"
     assert lines("tf.compat.v1.layers.dense(x, 3)", advice.V1_LAYERS, head) == [2]
     assert lines("tf.compat.v1.nn.relu(x)", advice.V1_LAYERS, head) == []
+    assert lines("tf.compat.v1.layers.dense(x, 3)\ntf.Session()", advice.V1_LAYERS, head) == []
     assert lines("import tf_slim as slim\nslim.layers.conv2d(x, 3, 3)", advice.V1_LAYERS, head) == []
 
 
