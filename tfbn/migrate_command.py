@@ -44,16 +44,14 @@ def migrate(paths: tuple[Path, ...], write: bool, check: bool) -> None:
 
 
 def _show(results: list[Result], write: bool, check: bool) -> None:
-    out = click.get_binary_stream("stdout")
     changed = [result for result in results if result.diff]
     for result in changed:
         if check:
             click.echo(f"would change: {result.path}")
         elif not write:
-            out.write(result.diff)
+            click.echo(result.diff, nl=False)  # bytes, in the file's own encoding
         elif not result.failed:
             click.echo(f"changed: {result.path}")
-    out.flush()
     for result in results:
         for line in result.lines():
             click.echo(line, err=True)

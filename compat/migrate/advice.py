@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from ..tf1 import symbols
 from .findings import Finding
 from .names import Names, Use
-from .targets import TENSORFLOW, stands
+from .targets import TENSORFLOW, is_imported_from, stands
 
 UPDATE_OPS = "update_ops"  # what tf.GraphKeys.UPDATE_OPS is
 TRAINING = ("minimize", "apply_gradients")
@@ -194,6 +194,8 @@ def _gone(names: Names) -> Iterator[Finding]:
             path = use.path if whole else ".".join(use.path.split(".")[:2])
             if not stands(path):
                 yield Finding(use.line, UNKNOWN.format(path))
+        elif isinstance(use.node, ast.Pass) and not use.today and not is_imported_from(use.path):
+            yield Finding(use.line, UNKNOWN.format(use.path))
 
 
 def _keras(names: Names) -> Iterator[Finding]:

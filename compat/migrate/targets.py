@@ -9,7 +9,7 @@ TENSORFLOW = "tensorflow"
 V1_PREFIX = "compat.v1"
 # Beside contrib, the modules that are imported from, and TensorFlow 2 has under compat.v1.
 _V1_MODULES = (
-    "app data distributions errors flags gfile graph_util image initializers io linalg logging lookup "
+    "app data distributions errors gfile graph_util image initializers io linalg logging lookup "
     "losses math metrics nest nn python_io random saved_model summary test train"
 )
 V1_MODULES = frozenset(_V1_MODULES.split())
@@ -41,6 +41,12 @@ def tf1_target(dotted: str) -> str | None:
         return ".".join(filter(None, (symbols.HERE, path)))
     # In a module that TensorFlow 2 has, under compat.v1 alone as it was.
     return f"{TENSORFLOW}.{V1_PREFIX}.{path}" if first in V1_MODULES and not _is_v1(raw) else None
+
+
+def is_imported_from(path: str) -> bool:
+    """Whether a name, with the module that it is imported from, is of those that are known here."""
+    first, _, rest = path.partition(".")
+    return not rest or first in V1_MODULES or first in LEFT or first in ("layers", "contrib", "compat")
 
 
 def stands(path: str) -> bool:

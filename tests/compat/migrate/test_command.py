@@ -1,8 +1,8 @@
 """`tfbn migrate` as a user types it."""
 
-import builtins
 import importlib.util
 import os
+import pathlib
 import re
 import subprocess
 import sys
@@ -114,20 +114,19 @@ def test_what_cannot_be_written_is_named(run, folder, monkeypatch):
 
 
 def test_what_cannot_be_read_is_named(run, folder, monkeypatch):
-    (folder / "gone.py").symlink_to("nowhere")
-    path = folder / "tf1.py"
-    opened = builtins.open  # root may read everything, so the system cannot refuse here
-    monkeypatch.setattr(
-        "pathlib.Path.read_bytes",
-        lambda self: (
-            (_ for _ in ()).throw(PermissionError(13, "Permission denied"))
-            if self.name == path.name
-            else opened(self, "rb").read()
-        ),
-    )
-    result = run("migrate", "old")
+    read = pathlib.Path.read_bytes
+
+    def refuse(path):  # as the system would, but root may read everything
+        if path.name == "tf1.py":
+            raise PermissionError(13, "Permission denied")
+        return read(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pathlib.Path, "read_bytes", refuse)
+        result = run("migrate", "old")
     assert (result.exit_code, result.stdout) == (0, "")
     assert "tf1.py:1: skipped: it cannot be read: Permission denied." in result.stderr
+    assert "5 files: 0 to change, 3 skipped" in result.stderr
 
 
 def test_a_process_that_is_killed_is_named(run, folder, monkeypatch):
