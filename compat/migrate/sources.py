@@ -112,14 +112,9 @@ def write(path: Path, data: bytes) -> None:
 
 def unified(path: Path, before: bytes, after: bytes) -> bytes:
     """A unified diff, as `patch -p1` and `git apply` take it where the path is relative."""
-    name = path.as_posix()
-    names = [name, name] if path.is_absolute() else [f"a/{name}", f"b/{name}"]
-    lines = diff_bytes(
-        unified_diff,
-        _LINE.findall(before),
-        _LINE.findall(after),
-        *(os.fsencode(name) for name in names),
-    )
+    name = os.fsencode(path.as_posix())
+    old, new = (name, name) if path.is_absolute() else (b"a/" + name, b"b/" + name)
+    lines = diff_bytes(unified_diff, _LINE.findall(before), _LINE.findall(after), old, new)
     ended = (
         line if line.endswith(b"\n") else line + b"\n\\ No newline at end of file\n" for line in lines
     )

@@ -171,7 +171,8 @@ def test_tensorflow_is_never_started(command, folder, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(LIST_MODULES)
     for number in range(2 * running.FEW):
         (folder / f"p{number}.py").write_text(OLD)
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    environment = os.environ | {"PYTHONPATH": path}
     if command[0] == "-c":  # as the script does, which Windows and macOS name differently
         command[1] = f"import sys; sys.argv[0] = 'tfbn'; {command[1]}"
     done = subprocess.run(
