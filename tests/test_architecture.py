@@ -38,18 +38,26 @@ ORDER = [
     "public",
     "printing",
     "commands",
-    "diagnosis_commands",
+    "diagnosis_commands|migrate_command",
     "cli_arguments",
-    "cli_diagnosis",
+    "cli_diagnosis|cli_migrate",
     "cli",
     "__main__",
 ]
 # What may import compat, which imports tfbn.
-ABOVE_COMPAT = {"public", "commands"}
+ABOVE_COMPAT = {"public", "commands", "migrate_command"}
 # Of the packages of compat, each with its modules and packages in the same way.
 COMPAT_ORDERS = {
-    "compat": ["tf1|keras1", "model_files|predictions", "upgrade|run"],
+    "compat": ["tf1|keras1", "model_files|predictions|migrate", "upgrade|public|run"],
     "compat/keras1": ["arguments|data_flow|initializers", "layer"],
+    "compat/migrate": [
+        "signs|moved|findings|sources",
+        "targets",
+        "names|imports",
+        "programs|advice|keras_advice",
+        "one_file",
+        "run",
+    ],
     "compat/model_files": ["errors|report", "reading", "layers", "building", "load"],
     "compat/model_files/building": [
         "inputs|order|weight_shapes|assignment|custom",
@@ -315,7 +323,7 @@ def test_the_changelog_knows_the_version():
 # test_functional and in test_layer.
 TESTED_ELSEWHERE = {"axes", "sums", "arguments", "moving_statistics"}
 TESTED_ELSEWHERE |= {"quiet", "printing", "options", "format_names", "commands", "__main__"}
-TESTED_ELSEWHERE |= {"cli_arguments", "cli_diagnosis"}
+TESTED_ELSEWHERE |= {"cli_arguments", "cli_diagnosis", "cli_migrate", "migrate_command"}
 
 
 def files_of_tests(folder):

@@ -26,8 +26,9 @@ SIGNATURES = {
         "moving_variance_initializer='ones', beta_regularizer=None, gamma_regularizer=None, "
         "beta_constraint=None, gamma_constraint=None, **kwargs"
     ),
-    "population_statistics": "model, data, steps=None, verbose='auto'",
-    "recalibrate": "model, data, steps=None, verbose='auto'",
+    "population_statistics": "model, data, steps=None, verbose='auto', checkpoint=None",
+    "recalibrate": "model, data, steps=None, verbose='auto', checkpoint=None",
+    "measure": "model, data, steps=None, verbose='auto', checkpoint=None",
     "convert": "model, to=None, data_format=None, in_place=False",
     "fold": "model, dtype=None",
     "inspect": "model",
@@ -55,8 +56,10 @@ COMPAT_SIGNATURES = {
     ),
     "load_checkpoint": "path, layer_or_model, name_map=None, *, exclude=(), moving_averages=False",
     "VariableScopeLayer": (
-        "function, *, scope=None, arguments=None, v1_shapes=False, name=None, **kwargs"
+        "function, *, scope=None, arguments=None, update_collections=('update_ops',), "
+        "v1_shapes=False, name=None, **kwargs"
     ),
+    "install_contrib": "programs=None",
     "add_arg_scope": "function",
     "arg_scope": "list_ops_or_scope, **kwargs",
 }
@@ -103,6 +106,7 @@ def test_public_names():
         "Inspection",
         "Measurement",
         "PopulationStatistics",
+        "Statistics",
         "functional",
     }
     assert set(tfbn.__all__) == public | {
@@ -114,6 +118,7 @@ def test_public_names():
         "export",
         "fold",
         "inspect",
+        "measure",
         "population_statistics",
         "recalibrate",
     }

@@ -10,6 +10,7 @@ import click
 from . import __version__
 from .cli_arguments import FILE, IMPORT, MODEL, OUT, check_keras_file, check_model, module
 from .cli_diagnosis import COMMANDS
+from .cli_migrate import COMMANDS as MIGRATE_COMMANDS
 from .format_names import FORMATS, format_of
 from .messages import is_graph
 from .options import as_options
@@ -31,7 +32,7 @@ _SAMPLES = click.option(
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tfbn")
 def main() -> None:
-    """Diagnose batch norms, fold them away, export models verified, and bring old models to Keras 3."""
+    """Diagnose batch norms, fold them away, export models verified, and bring old ones up to date."""
 
 
 @main.command("export")
@@ -144,5 +145,5 @@ def upgrade_command(old: Path, new: Path, rtol: float | None, **arguments: Any) 
     module("commands").upgrade_file(old, new, rtol=DEFAULT_RTOL if rtol is None else rtol, **arguments)
 
 
-for command in COMMANDS:
+for command in (*COMMANDS, *MIGRATE_COMMANDS):
     main.add_command(command)

@@ -19,6 +19,9 @@ if keras.backend.backend() != "tensorflow":
 # As type checkers find it in a checkout, too, where compat lies beside tfbn.
 import tfbn.compat as compat  # noqa: PLR0402
 
+# Its classes are registered in the command, too, where compat waits for the first name.
+import tfbn.compat.public  # noqa: F401
+
 from . import callbacks, functional
 from .batch_norms import batch_norm_at_inference
 from .convert import convert

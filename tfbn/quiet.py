@@ -1,14 +1,20 @@
 """The command `tfbn`: whether this is it, and how TensorFlow starts without burying its answer."""
 
+import functools
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+WORKER = "_TFBN_WORKER"  # set in the environment of processes that the command starts
 
+
+@functools.cache  # for once `python -m tfbn` runs, its arguments are those of a file
 def is_command() -> bool:
-    """Whether this process is the command `tfbn`, not a program that imports the package."""
+    """Whether this is the command `tfbn`, or started by it, and no program that imports the package."""
+    if os.environ.get(WORKER):
+        return True
     if sys.argv[0] == "-m":  # as it is while Python looks for the module to run, whose arguments follow
         return sys.orig_argv[-len(sys.argv)] == "tfbn"
     return os.path.basename(sys.argv[0]) in ("tfbn", "tfbn.exe")

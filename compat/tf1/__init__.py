@@ -15,6 +15,8 @@ _MODULES = {"contrib": f"{__name__}.contrib", "layers": f"{__name__}.tf_layers"}
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__all__":  # of `from tensorflow import *`
+        return [name for name in __dir__() if name not in symbols.GONE]
     if name.startswith("__") and name != "__version__":
         raise AttributeError(name)
     namespace = import_module(f"{__name__}.namespace.install")  # which lets contrib be imported
