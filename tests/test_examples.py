@@ -95,3 +95,17 @@ def test_the_example_of_a_legacy_file_fails_when_a_comparison_does(tmp_path):
     done = run_main("upgrade_emotion_model", tmp_path, settings="example.CLOSE = -1.0; ")
     assert done.returncode == 1
     assert "A comparison failed." in done.stdout
+
+
+@pytest.mark.once
+def test_the_beam_example_equals_one_process(tmp_path):
+    done = run(ROOT / "examples" / "beam_statistics.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "1797 images in 57 batches, measured in 8 shards" in done.stdout
+    assert re.search(r"Differs from one process by at most [\de-]+ of a mean or variance", done.stdout)
+
+
+@pytest.mark.once
+def test_the_beam_example_fails_when_the_comparison_does(tmp_path):
+    done = run_main("beam_statistics", tmp_path, "[]", "example.ROUNDING = 0.0; ")
+    assert done.returncode == 1, done.stderr

@@ -146,6 +146,23 @@ def test_functional_loops_and_conditionals_stay():
     assert {"StatelessWhile", "StatelessIf"} <= set(kinds(new).values())
 
 
+def test_fused_ones_in_functional_loops_and_conditionals_are_named():
+    parts = Parts("float32")
+
+    def function(x):
+        normal = lambda y: parts.fused(parts.linear(y))  # noqa: E731
+        nested = lambda y: tf.cond(tf.reduce_sum(y) > 1e9, lambda: normal(y), lambda: 2 * y)  # noqa: E731
+        step = lambda i, y: (i + 1, tf.tanh(normal(nested(y))))  # noqa: E731
+        return tf.while_loop(lambda i, y: i < 3, step, [0, normal(x)])[1]
+
+    images = parts.data(2, *IMAGE)
+    _, report = check(function, images, folded=1, reason="a loop or conditional, which stays as it is")
+    inside = [entry for entry in report.kept if "(StatelessWhile)" in entry.reason]
+    assert len(inside) == len(report.kept) == 2
+    assert {entry.kind for entry in inside} == {"FusedBatchNormV3"}
+    assert all(entry.path.startswith("while/") for entry in inside)
+
+
 @pytest.mark.parametrize("kind", ["fused", "chain"])
 @pytest.mark.parametrize("merged", [False, True])
 def test_what_a_batch_norm_waits_for_still_comes_first(kind, merged):

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ..core.graph import Call, Op
 from ..core.plan import Plan, make_plan
 from ..fused_wrongly import fused_wrongly
 from ..report import FoldEntry, FoldReport
 from .facts import Facts
-from .nodes import GraphDef, Nodes, Source, attribute
+from .nodes import GraphDef, Nodes, Source, attribute, called_by
 from .read import read
-from .units import LinearUnit
+from .units import FUSED, LinearUnit
 from .write import write
 
 CALLS = re.compile(r"^(?:(?:Stateful)?PartitionedCall(?:_\d+)?/)+")
@@ -52,7 +52,9 @@ def fold_graph(
         excluded |= wrong
         plan = make_plan(graph, excluded)
     write(nodes, facts, plan)
-    return nodes.definition(feeds), _report(plan)
+    folded = nodes.definition(feeds)
+    report = _report(plan)
+    return folded, FoldReport((*report.entries, *_inside_functions(folded)))
 
 
 def _has_bias(op: Op) -> bool | None:
@@ -67,8 +69,34 @@ def _slope(call: Call) -> float | None:
 
 
 def _path(op: Op) -> str:
+    return _plain(op.name)
+
+
+def _inside_functions(definition: GraphDef) -> Iterator[FoldEntry]:
+    """The fused batch norms inside the loops and conditionals that are left, which stay as they are."""
+    library = {function.signature.name: function for function in definition.library.function}
+    for node in definition.node:
+        seen: set[str] = set()
+        todo = called_by(node)
+        while todo:
+            name = todo.pop()
+            if name in seen or name not in library:
+                continue
+            seen.add(name)
+            for inner in library[name].node_def:
+                todo += called_by(inner)
+                if inner.op in FUSED:
+                    reason = (
+                        f"it is inside {node.name!r} ({node.op}), a loop or conditional, which stays as "
+                        "it is: take the batch norm out of it"
+                    )
+                    path = f"{_plain(node.name)}/{_plain(inner.name)}"
+                    yield FoldEntry(path, inner.op, reason=reason)
+
+
+def _plain(name: str) -> str:
     """The name without those of the calls around it, and of functions that were inlined."""
-    return CALLS.sub("", op.name.partition("_tfg_inlined_")[0])
+    return CALLS.sub("", name.partition("_tfg_inlined_")[0])
 
 
 def _report(plan: Plan) -> FoldReport:

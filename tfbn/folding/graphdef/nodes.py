@@ -41,6 +41,16 @@ def attribute(node: Any, name: str) -> Any:
     return node.attr[name] if name in node.attr else _DEFAULTS.get(name, tf.compat.v1.AttrValue())
 
 
+def called_by(node: Any) -> list[str]:
+    """The names of the functions that a node calls: branches, bodies and conditions."""
+    return [
+        called.name
+        for value in node.attr.values()
+        for called in (value.func, *value.list.func)
+        if called.name
+    ]
+
+
 class Nodes:
     """The nodes of a graph.
 
