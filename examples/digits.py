@@ -23,7 +23,6 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import tfbn
-from tfbn.batch_norms import batch_norms
 
 CLOSE = 1e-5  # relative to the largest probability: float32 rounding over some ten layers
 
@@ -119,7 +118,7 @@ def main(epochs: int = 8) -> int:
     for column in ("", "accuracy", "batch norms", "difference", "ms / 64 images"):
         table.add_column(column, justify="left" if not column else "right")
     count = str(len(report.entries))
-    left = str(len(batch_norms(folded_network)))
+    left = str(len(tfbn.batch_norms(folded_network)))
     table.add_row("moving averages", accuracy(moving), count)
     table.add_row("population statistics", accuracy(population), count, "", f"{before:.2f}")
     table.add_row(

@@ -20,7 +20,7 @@ if keras.backend.backend() != "tensorflow":
 import tfbn.compat as compat  # noqa: PLR0402
 
 from . import callbacks, functional
-from .batch_norms import batch_norm_at_inference
+from .batch_norms import batch_norm_at_inference, batch_norms
 from .convert import convert
 from .diagnosis import Diagnosis, Inspection, diagnose, inspect
 from .export import ExportError, ExportReport, export
@@ -48,6 +48,7 @@ __all__ = [
     "PopulationStatistics",
     "Statistics",
     "batch_norm_at_inference",
+    "batch_norms",
     "callbacks",
     "compat",
     "convert",
