@@ -10,7 +10,7 @@ import numpy as np
 
 
 class LayerArguments(TypedDict, total=False):
-    """What every Keras layer takes, for type checkers: they then refuse `momentum=` where it is written."""
+    """What every Keras layer takes, for type checkers, which then refuse `momentum=`."""
 
     name: str | None
     trainable: bool

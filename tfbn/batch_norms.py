@@ -114,14 +114,14 @@ def layer_paths(model: keras.layers.Layer) -> dict[str, keras.layers.Layer]:
 def batch_norms(model: keras.layers.Layer, inside: bool = True) -> dict[str, AnyBatchNorm]:
     """The batch norms of a model by their paths, ours and Keras' own, in the order of its layers.
 
-    A path joins the names of the layers around a batch norm and its own name: `"block/bn"`. All functions
-    here name batch norms so. Those inside nested models, wrappers and custom layers are found, too; `model`
+    A path joins the names of the layers around a batch norm and its own name, `"block/bn"`: so all
+    reports name them. Those inside nested models, wrappers and custom layers are found, too; `model`
     itself if it is one.
 
     Args:
         model: a layer or model.
-        inside: whether to include those that a layer around TF1 code (`compat.VariableScopeLayer`) lists,
-            by name: objects with the statistics and parameters of batch norms.
+        inside: whether to include those that a layer around TF1 code (`compat.VariableScopeLayer`)
+            lists: objects with the statistics and parameters of batch norms.
 
     >>> import keras, tfbn
     >>> block = keras.Sequential([keras.Input((4,)), tfbn.BatchNorm(name="bn")], name="block")
