@@ -1,9 +1,9 @@
 """A training run that evaluates badly, mended, folded, exported and served, on real images.
 
 Trains a small network on scikit-learn's handwritten digits at decay 0.999, as much legacy code does,
-once with Keras' batch norms and once with ours: both evaluate like guessing. Replaces the moving averages
-by population statistics, folds the batch norms away, exports, and serves the result from a second process
-that knows nothing of tfbn. Exit status 1 if a comparison fails.
+once with Keras' batch norms and once with ours: both evaluate like guessing. Replaces the moving
+averages by population statistics, folds the batch norms away, exports, and serves the result from a
+second process that knows nothing of tfbn. Exit status 1 if a comparison fails.
 
     python examples/digits.py
 """
