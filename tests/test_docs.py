@@ -74,9 +74,8 @@ def anchors(page):
 @pytest.mark.checkout
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md", *DOCS.glob("reference/*.md")])
 def test_links_lead_somewhere(page):
-    for link in re.findall(
-        r"\]\(([^)\s]+)\)", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
-    ):
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
         if not link.startswith("https://"):
             path, _, anchor = link.partition("#")
             target = page.parent.joinpath(path) if path else page
@@ -114,9 +113,8 @@ def test_the_reference_has_every_public_name_once():
 
 
 def test_every_public_name_has_an_example_that_runs():
-    lacking = [
-        name for name, each in public_names().items() if ">>> " not in (inspect.getdoc(each) or "")
-    ]
+    documented = {name: inspect.getdoc(each) or "" for name, each in public_names().items()}
+    lacking = [name for name, text in documented.items() if ">>> " not in text]
     assert not lacking, f"no example in the docstrings of {', '.join(lacking)}"
 
 
