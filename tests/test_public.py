@@ -251,7 +251,7 @@ def test_the_examples_in_docstrings_of_compat():
     "name", [name for name in compat.__all__ if not inspect.isclass(getattr(compat, name))]
 )
 def test_the_examples_of_what_arg_scope_wraps(name):
-    """doctest looks for functions and classes, and misses the functions that `add_arg_scope` made."""
+    """Doctest looks for functions and classes, and misses the functions that `add_arg_scope` made."""
     public = getattr(compat, name)
     globs = vars(importlib.import_module(public.__module__))
     for example in doctest.DocTestFinder(recurse=False).find(public, name, globs=dict(globs)):
