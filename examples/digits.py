@@ -155,12 +155,12 @@ def main(epochs: int = 8) -> int:
         before, after = milliseconds([Path(folder) / "stock", exported.path], images.test[:64])
 
     table = Table(title=f"{len(images.test)} test images")
-    for column in ("", "accuracy", "batch norms", "difference", "served, ms / 64 images"):
+    for column in ("", "accuracy", "batch norms", "difference", "ms / 64 images"):
         table.add_column(column, justify="left" if not column else "right")
     count, left = str(len(report.entries)), str(len(tfbn.batch_norms(folded_network)))
-    table.add_row("Keras' layer, in training", f"{seen:.2%}", count)
-    table.add_row("Keras' layer, evaluated", accuracy(stock), count, "", f"{before:.2f}")
-    table.add_row("tfbn.BatchNorm, evaluated", moving, count)
+    table.add_row("Keras, in training", f"{seen:.2%}", count)
+    table.add_row("Keras, evaluated", accuracy(stock), count, "", f"{before:.2f}")
+    table.add_row("tfbn, evaluated", moving, count)
     table.add_row("recalibrated", correct(population), count)
     table.add_row("folded", correct(folded), left, f"{difference(folded, population):.1e}")
     table.add_row(
@@ -170,10 +170,11 @@ def main(epochs: int = 8) -> int:
     steps = epochs * -(-len(images.train) // BATCH)
     console.print(
         f"After {steps} steps at decay {DECAY} a moving average still holds {DECAY**steps:.0%} of its "
-        "initial value, whoever computes it, and evaluation uses it. What to do: tfbn.recalibrate after "
-        "training, as here, or callbacks=[tfbn.callbacks.Recalibrate(images)] in fit. Differences are "
-        "from the recalibrated network, the largest of any probability. The export answers "
-        f"{before / after:.1f} times as fast as Keras' own export of the first network."
+        "initial value, whoever computes it, and evaluation uses it. What to do: tfbn.recalibrate(model, "
+        "images) after training, as here, or callbacks=[tfbn.callbacks.Recalibrate(images)] in fit. "
+        "Differences are from the recalibrated network, the largest of any probability. The served model "
+        f"answers {before / after:.1f} times as fast as Keras' own export of the network.",
+        markup=False,
     )
     close = max(difference(folded, population), difference(served, population)) <= CLOSE
     console.print("[green]All comparisons hold.[/]" if close else "[red]A comparison failed.[/]")
