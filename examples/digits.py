@@ -62,12 +62,12 @@ def build_network(batch_norm: Callable[..., keras.layers.Layer]) -> keras.Model:
     x = layers.UpSampling2D(4, interpolation="bilinear")(x)
     x = layers.Conv2D(32, 3, strides=2, padding="same", use_bias=False, name="conv")(x)
     x = layers.ReLU()(batch_norm(name="conv_bn")(x))
-    for number, (filters, strides) in enumerate([(64, 1), (128, 2), (128, 1)], 1):
+    for number, (filters, strides) in enumerate([(64, 1), (64, 2), (64, 1)], 1):
         x = layers.DepthwiseConv2D(3, strides, "same", use_bias=False, name=f"depthwise_{number}")(x)
         x = layers.ReLU()(batch_norm(name=f"depthwise_{number}_bn")(x))
         x = layers.Conv2D(filters, 1, use_bias=False, name=f"pointwise_{number}")(x)
         x = layers.ReLU()(batch_norm(name=f"pointwise_{number}_bn")(x))
-    x = layers.Conv2D(64, 3, strides=2, activation="relu", name="conv_relu")(x)
+    x = layers.Conv2D(32, 3, strides=2, activation="relu", name="conv_relu")(x)
     x = batch_norm(name="after_relu_bn")(x)  # after a ReLU: folds forwards, into `dense`
     x = layers.Dropout(0.3)(layers.Flatten()(x))
     x = layers.Dense(64, use_bias=False, name="dense")(x)

@@ -211,7 +211,7 @@ def test_type_checkers_know_what_is_public(tmp_path):
     command = [sys.executable, "-m", "mypy", "--strict", "--ignore-missing-imports"]
     command += ["--follow-imports=silent", "client.py"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    found = [line.split(":", 1)[1] for line in done.stdout.splitlines()[:-1]]
+    found = [line.split(":", 1)[1] for line in done.stdout.splitlines()[:-1] if " note: " not in line]
     assert [line.split(":")[0] for line in found] == ["6", "7", "9", "10", "11", "12"], done.stdout
     assert '"decay"' in found[0]
     assert 'Argument 2 to "export"' in found[1]
