@@ -170,9 +170,10 @@ def main(epochs: int = 8) -> int:
     steps = epochs * -(-len(images.train) // BATCH)
     console.print(
         f"After {steps} steps at decay {DECAY} a moving average still holds {DECAY**steps:.0%} of its "
-        "initial value, whoever computes it, and evaluation uses it. What to do: tfbn.recalibrate(model, "
-        "images) after training, as here, or callbacks=[tfbn.callbacks.Recalibrate(images)] in fit. "
-        "Differences are from the recalibrated network, the largest of any probability. The served model "
+        "initial value, whoever computes it, and evaluation uses it. What to do: "
+        "tfbn.recalibrate(model, images) after training, as here, or "
+        "callbacks=[tfbn.callbacks.Recalibrate(images)] in fit. Differences are from the recalibrated "
+        "network, the largest of any probability. The served model "
         f"answers {before / after:.1f} times as fast as Keras' own export of the network.",
         markup=False,
     )
