@@ -31,10 +31,11 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 
 # The pages of docs/ and the reference, from the docstrings, into site/. What mkdocs warns of is an error. It
-# reads the sources and imports nothing. (The variable has mkdocs-material not tell its own news.)
+# reads the sources and imports nothing. With --quiet it would not count warnings. (The variable has
+# mkdocs-material not tell its own news.)
 docs: export NO_MKDOCS_2_WARNING = 1
 docs: $(VENV)/.docs
-	$(BIN)/python -m mkdocs build --quiet --strict
+	$(BIN)/python -m mkdocs build --strict
 
 # TensorFlow has two sets of kernels, oneDNN's and its own, and takes its own on older processors unless this
 # variable says otherwise. The tests pass with either on any machine; the checkout runs with one, the wheel

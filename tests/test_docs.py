@@ -179,3 +179,11 @@ def test_the_drawing_shows_the_model_of_the_page(drawing):
         assert type(other) is type(layer)
         for weight, value in zip(layer.get_weights(), other.get_weights(), strict=True):
             np.testing.assert_array_equal(weight, value)
+
+
+@pytest.mark.checkout
+def test_make_docs_fails_on_warnings():
+    """Which mkdocs does not count if it is told to be quiet."""
+    makefile = (ROOT / "Makefile").read_text()
+    assert "mkdocs build --strict\n" in makefile
+    assert "\ntest: lint docs " in makefile
