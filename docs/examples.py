@@ -1,4 +1,4 @@
-"""What the reference makes of the examples in docstrings: sections of their own, laid out as code."""
+"""What the reference makes of docstrings: examples as code, the arguments of calls as a list."""
 
 import re
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import griffe
 
 EXAMPLE = re.compile(r"^>>> .*(?:\n.+)*", re.MULTILINE)
+CALL_ARGUMENTS = re.compile(r"^Call arguments:\n((?: {4}.*\n)+)", re.MULTILINE)
 
 
 class Examples(griffe.Extension):
@@ -13,7 +14,13 @@ class Examples(griffe.Extension):
 
     def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
         if obj.docstring is not None:
-            obj.docstring.value = EXAMPLE.sub(_section, obj.docstring.value)
+            text = CALL_ARGUMENTS.sub(_list, obj.docstring.value)
+            obj.docstring.value = EXAMPLE.sub(_section, text)
+
+
+def _list(arguments: re.Match[str]) -> str:
+    items = re.sub(r"^ {4}(\w+):", r"- **`\1`**:", arguments[1], flags=re.MULTILINE)
+    return f"**Call arguments:**\n\n{items}"
 
 
 def _section(example: re.Match[str]) -> str:
