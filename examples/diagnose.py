@@ -10,13 +10,17 @@ recalibrates it, and diagnoses it again. Exit status 1 if that does not mend it.
 import sys
 from pathlib import Path
 
-import keras
+from quiet_start import starting_tensorflow
+
+with starting_tensorflow():
+    import keras
+
+    import tfbn
+
 import numpy as np
 from rich.console import Console
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-
-import tfbn
 
 
 def build_network(decay: float) -> keras.Model:

@@ -1,6 +1,7 @@
 """Finding batch norms, and reading ours and Keras' the same way."""
 
 import re
+import sys
 import weakref
 
 import keras
@@ -118,7 +119,8 @@ def test_a_subclass_with_a_call_of_its_own_is_named_everywhere():
 
 @pytest.fixture
 def declared(monkeypatch):
-    monkeypatch.setattr("tfbn.batch_norms._DECLARED", weakref.WeakSet())
+    # `tfbn.batch_norms` is the function.
+    monkeypatch.setattr(sys.modules["tfbn.batch_norms"], "_DECLARED", weakref.WeakSet())
     assert tfbn.batch_norm_at_inference(Frozen) is Frozen
     tfbn.batch_norm_at_inference(Never)
 

@@ -1,4 +1,4 @@
-"""The examples run, and so does the first one of the README."""
+"""The examples run."""
 
 import re
 import subprocess
@@ -24,12 +24,19 @@ def run_main(name, cwd, arguments="", settings=""):
 def test_the_digits_example(tmp_path):
     done = run(ROOT / "examples" / "digits.py", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for text in ("4 of 4 batch norms folded", "after_relu_bn -> dense", "All comparisons hold."):
-        assert text in done.stdout
-    rows = ("population statistics", "folded", "served")
-    accuracy = {row: float(re.search(rf"│ {row}\W+([\d.]+)%", done.stdout)[1]) for row in rows}
-    assert accuracy["population statistics"] > 95
-    assert len(set(accuracy.values())) == 1
+    assert not done.stderr  # TensorFlow's lines
+    words = " ".join(done.stdout.split())  # whatever the width of the terminal
+    for text in ("9 of 9 batch norms folded", "All comparisons hold.", "What to do: tfbn.recalibrate"):
+        assert text in words
+    assert re.search(r"after_relu_bn +-> dense", done.stdout)
+    # The README has the rows of this table, rounded; how badly a network evaluates differs by processor.
+    shown = (ROOT / "README.md").read_text()
+    rows = re.findall(r"^│ (.*?) +│ +([\d.]+)% │", done.stdout, re.MULTILINE)
+    assert len(rows) == 6
+    for row, accuracy in rows:
+        in_readme = float(re.search(rf"^\| {row} \| ([\d.]+) %", shown, re.MULTILINE)[1])
+        assert abs(float(accuracy) - in_readme) < (20 if "evaluated" in row else 3), row
+    assert len({accuracy for _, accuracy in rows[3:]}) == 1  # recalibrated, folded, served
 
 
 @pytest.mark.once
@@ -75,12 +82,6 @@ def test_the_example_of_a_diagnosis_fails_when_nothing_is_mended(tmp_path):
     done = run_main("diagnose", tmp_path, "epochs=1", settings)
     assert done.returncode == 1
     assert "Not mended." in done.stdout
-
-
-def test_the_readme_example(tmp_path):
-    examples = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    done = run("-c", examples[0], cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
 
 
 def test_the_example_of_a_legacy_file(tmp_path):

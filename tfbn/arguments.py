@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
+
+
+class LayerArguments(TypedDict, total=False):
+    """What every Keras layer takes, for type checkers, which then refuse `momentum=`."""
+
+    name: str | None
+    trainable: bool
+    dtype: Any
+    autocast: bool
+    activity_regularizer: Any
+    input_shape: Sequence[int | None]
+    input_dim: int
+
 
 # Arguments of Keras' layer that have another name here or belong to another layer, and the remedy.
 KERAS_ARGUMENTS = {

@@ -112,12 +112,21 @@ def layer_paths(model: keras.layers.Layer) -> dict[str, keras.layers.Layer]:
 
 
 def batch_norms(model: keras.layers.Layer, inside: bool = True) -> dict[str, AnyBatchNorm]:
-    """The batch norms among `layer_paths(model)`; `model` itself if it is one.
+    """The batch norms of a model by their paths, ours and Keras' own, in the order of its layers.
+
+    A path joins the names of the layers around a batch norm and its own name, `"block/bn"`: so all
+    reports name them. Those inside nested models, wrappers and custom layers are found, too; `model`
+    itself if it is one.
 
     Args:
         model: a layer or model.
-        inside: whether to include those in a layer's `batch_norms_inside`. There a layer around TF1 code
-            lists, by name, objects with the statistics and parameters of batch norms.
+        inside: whether to include those that a layer around TF1 code (`compat.VariableScopeLayer`)
+            lists: objects with the statistics and parameters of batch norms.
+
+    >>> import keras, tfbn
+    >>> block = keras.Sequential([keras.Input((4,)), tfbn.BatchNorm(name="bn")], name="block")
+    >>> list(tfbn.batch_norms(keras.Sequential([keras.Input((4,)), block])))
+    ['block/bn']
     """
     if is_batch_norm(model):
         return {model.name: model}

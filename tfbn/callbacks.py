@@ -33,6 +33,13 @@ class Recalibrate(keras.callbacks.Callback):
 
     Raises:
         ValueError: another `when`, endless data without `steps`, or an iterator with `"validation"`.
+
+    >>> import numpy as np, tfbn
+    >>> x, model = np.arange(64.0)[:, None], keras.Sequential([tfbn.BatchNorm()])
+    >>> model.compile("sgd", "mse")
+    >>> _ = model.fit(x, x, callbacks=[tfbn.callbacks.Recalibrate(x)], verbose=0)
+    >>> print(model.layers[0].moving_mean.numpy())
+    [31.5]
     """
 
     def __init__(self, data: Any, steps: int | None = None, when: str = "end") -> None:
@@ -81,6 +88,13 @@ class Monitor(keras.callbacks.Callback):
 
     Raises:
         ValueError: endless data without `steps`, an iterator, or `every` below 1.
+
+    >>> import numpy as np, tfbn
+    >>> x, model = np.arange(64.0)[:, None], keras.Sequential([tfbn.BatchNorm(name="bn")])
+    >>> model.compile("sgd", "mse")
+    >>> history = model.fit(x, x, callbacks=[tfbn.callbacks.Monitor(x)], verbose=0)
+    >>> sorted(history.history)
+    ['drift', 'drift/bn', 'loss']
     """
 
     def __init__(self, data: Any, steps: int | None = None, every: int = 1) -> None:

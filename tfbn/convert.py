@@ -107,6 +107,11 @@ def convert(
             layer cannot be copied; a batch norm is inside a layer whose graph cannot be read, or
             the other class cannot express it (`unbiased=True`; several axes; in Keras before 3.14
             `BatchRenorm`); `data_format` is another; a layer cannot be made channels last.
+
+    >>> import tfbn
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.BatchNormalization()])
+    >>> type(tfbn.convert(model).layers[0]).__name__
+    'BatchNorm'
     """
     in_place = valid_flag("in_place", in_place)
     _check_arguments(model, to, data_format, in_place)

@@ -63,6 +63,9 @@ def normalize(
 
     Returns:
         A tensor of `x`'s shape, in its type if that is floating-point and float32 otherwise.
+
+    >>> print(normalize([[1.0], [3.0]], mean=[2.0], variance=[1.0], epsilon=0.0).numpy().ravel())
+    [-1.  1.]
     """
     x = tf.convert_to_tensor(x)
     with tf.name_scope("batchnorm"):  # the name that TensorFlow's own function gives its operations
@@ -83,6 +86,9 @@ def update_moving_average(moving: TensorLike, value: TensorLike, decay: float) -
     Computed as a step from whichever of the two weighs more towards the other. So the moving average of
     a constant is that constant exactly, a decay of 0 gives exactly the value, and a decay of 1 exactly
     the old value.
+
+    >>> float(update_moving_average(4.0, 8.0, decay=0.75))
+    5.0
     """
     moving = widen(moving)
     value = tf.cast(value, moving.dtype)
@@ -109,6 +115,10 @@ def scale_and_offset(
 
     Returns:
         scale = gamma / sqrt(variance + epsilon) and offset = beta − scale · mean, per channel.
+
+    >>> scale, offset = scale_and_offset(mean=[3.0], variance=[4.0], epsilon=0.0)
+    >>> print(scale.numpy(), offset.numpy())
+    [0.5] [-1.5]
     """
     scale = _scale(variance, gamma, epsilon, dtype)
     offset = -scale * tf.cast(mean, dtype)
@@ -136,6 +146,10 @@ def fold_into_kernel(
     Returns:
         The new kernel, of `kernel`'s shape and type, and the new bias, `[channels]`, of the same
         type. Computed in float64 and rounded once.
+
+    >>> kernel, bias = fold_into_kernel([[2.0]], None, scale=[0.5], offset=[-1.5])
+    >>> print(kernel.numpy(), bias.numpy())
+    [[1.]] [-1.5]
     """
     kernel = tf.convert_to_tensor(kernel)
     scale, offset = tf.cast(scale, tf.float64), tf.cast(offset, tf.float64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
 import tensorflow as tf
@@ -20,6 +20,11 @@ from .moments import (
     unbiased_variance,
     weighted_moments,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # typing's from Python 3.11 on
+
+    from .arguments import LayerArguments
 
 
 @keras.saving.register_keras_serializable(package="tfbn")
@@ -106,7 +111,7 @@ class BatchNorm(keras.layers.Layer):
         gamma_regularizer: Any = None,
         beta_constraint: Any = None,
         gamma_constraint: Any = None,
-        **kwargs: Any,
+        **kwargs: Unpack[LayerArguments],
     ) -> None:
         refuse_keras_arguments(type(self).__name__, kwargs)
         super().__init__(**kwargs)

@@ -26,6 +26,9 @@ class Moments(NamedTuple):
         variance: per channel, biased; 0 where `count` is 0.
         count: number of values behind each channel (for weighted moments the sum of their
             weights), a scalar or per channel, of the mean's type.
+
+    >>> Moments(mean=[2.0], variance=[1.0], count=2.0).mean
+    [2.0]
     """
 
     mean: tf.Tensor
@@ -46,6 +49,10 @@ def batch_moments(x: TensorLike, axis: Axis = -1) -> Moments:
 
     Returns:
         Moments, of `x`'s type or float32 if that is wider; the count is a scalar.
+
+    >>> mean, variance, count = batch_moments([[1.0, 20.0], [3.0, 40.0]])
+    >>> print(mean.numpy(), variance.numpy(), count.numpy())
+    [ 2. 30.] [  1. 100.] 2.0
     """
     with tf.name_scope("moments"):
         x = widen(x)
@@ -109,6 +116,10 @@ def weighted_moments(x: TensorLike, weights: TensorLike, axis: Axis = -1) -> Mom
 
     Raises:
         ValueError: the shape of `weights` does not fit that of `x`.
+
+    >>> mean, variance, count = weighted_moments([[1.0], [3.0], [99.0]], weights=[True, True, False])
+    >>> print(mean.numpy(), variance.numpy(), count.numpy())
+    [2.] [1.] [2.]
     """
     x = widen(x)
     weights = tf.cast(weights, x.dtype)
@@ -156,6 +167,10 @@ def combine_moments(parts: Moments) -> Moments:
 
     Returns:
         Moments; the count is per channel.
+
+    >>> parts = Moments(mean=[[1.0], [4.0]], variance=[[0.0], [0.0]], count=[2.0, 1.0])
+    >>> print(combine_moments(parts).mean.numpy())  # of 1, 1 and 4
+    [2.]
     """
     mean, variance = widen(parts.mean), widen(parts.variance)
     count = tf.cast(parts.count, mean.dtype)
@@ -192,7 +207,11 @@ def add_moments(sums: Moments, batch: Moments) -> Moments:
 
 
 def unbiased_variance(moments: Moments) -> tf.Tensor:
-    """The variance times m/(m−1), m being the count (Algorithm 2, line 10); unchanged where m ≤ 1."""
+    """The variance times m/(m−1), m being the count (Algorithm 2, line 10); unchanged where m ≤ 1.
+
+    >>> print(unbiased_variance(batch_moments([[1.0], [3.0]])).numpy())
+    [2.]
+    """
     count = tf.cast(moments.count, moments.variance.dtype)
     freedom = tf.where(count > 1, count - 1, 1)
     return moments.variance * tf.where(count > 1, count / freedom, 1)

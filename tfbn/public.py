@@ -23,7 +23,7 @@ import tfbn.compat as compat  # noqa: PLR0402
 import tfbn.compat.public  # noqa: F401
 
 from . import callbacks, functional
-from .batch_norms import batch_norm_at_inference
+from .batch_norms import batch_norm_at_inference, batch_norms
 from .convert import convert
 from .diagnosis import Diagnosis, Inspection, diagnose, inspect
 from .export import ExportError, ExportReport, export
@@ -51,6 +51,7 @@ __all__ = [
     "PopulationStatistics",
     "Statistics",
     "batch_norm_at_inference",
+    "batch_norms",
     "callbacks",
     "compat",
     "convert",

@@ -36,6 +36,11 @@ class BatchRenorm(BatchNorm):
 
     Raises:
         TypeError, ValueError: as `BatchNorm`; a bound out of range, or rmax below rmin.
+
+    >>> layer = BatchRenorm(rmin=1 / 3, rmax=3, dmax=5)
+    >>> y = layer(tf.constant([[1.0], [3.0]]), training=True)  # the moving mean is 0, the deviation 1
+    >>> print(y.numpy().ravel().round(3))
+    [1. 3.]
     """
 
     def __init__(

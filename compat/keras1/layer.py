@@ -87,6 +87,11 @@ class BatchNormalization(BatchNorm):
             unknown size there; weights that do not fit; mode 0 on a second data flow.
 
     Source: `keras.layers.normalization.BatchNormalization` of Keras 1.0.8.
+
+    >>> from tfbn import compat
+    >>> layer = compat.BatchNormalization(mode=1, epsilon=0.0)
+    >>> print(layer(tf.constant([[1.0, 3.0]])).numpy())
+    [[-1.  1.]]
     """
 
     statistics_names: ClassVar[tuple[str, str]] = ("running_mean", "running_std")

@@ -13,6 +13,13 @@ class LegacyModelError(ValueError):
         path: the file, as it was passed.
         part: the part of it: an attribute, a group, a layer.
         problem: what is wrong, and what to do.
+
+    >>> from tfbn import compat
+    >>> try:
+    ...     compat.load_model("missing.h5")
+    ... except compat.LegacyModelError as error:
+    ...     print(error.path)
+    missing.h5
     """
 
     def __init__(self, problem: str, part: str = "") -> None:
@@ -24,7 +31,11 @@ class LegacyModelError(ValueError):
 
 
 class UnsupportedLayerError(LegacyModelError):
-    """A layer, or a setting of one, that Keras 3 has nothing for."""
+    """A layer, or a setting of one, that Keras 3 has nothing for.
+
+    >>> issubclass(UnsupportedLayerError, LegacyModelError)
+    True
+    """
 
 
 @contextmanager

@@ -72,6 +72,15 @@ def load_model(
 
     Warns:
         UserWarning: the model stays channels first; why, and what to do.
+
+    >>> import json, pathlib, tempfile, numpy
+    >>> config = {"name": "relu", "activation": "relu", "batch_input_shape": [None, 2]}
+    >>> layers = [{"class_name": "Activation", "config": config}]
+    >>> old = {"class_name": "Sequential", "config": {"name": "old", "layers": layers}}
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "model.json")  # as TensorFlow.js writes it
+    >>> _ = path.write_text(json.dumps({"modelTopology": old, "weightsManifest": []}))
+    >>> print(load_model(path)(numpy.array([[-1.0, 2.0]])).numpy())
+    [[0. 2.]]
     """
     return load(
         path,

@@ -21,7 +21,7 @@ def inputs_at(far, shape, deviation):
 def calibrated(model, far, deviation):
     """The statistics of such inputs in the first batch norm, and modest ones in the others."""
     rng = np.random.default_rng(5)
-    for number, layer in enumerate(tfbn.batch_norms.batch_norms(model).values()):
+    for number, layer in enumerate(tfbn.batch_norms(model).values()):
         shape = layer.moving_mean.shape
         layer.gamma.assign(rng.uniform(0.5, 1.5, shape) * rng.choice([-1, 1], shape))
         layer.beta.assign(rng.normal(size=shape))

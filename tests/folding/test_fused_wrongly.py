@@ -19,7 +19,7 @@ def residual(activation, use_bias=False, offset=True):
     x = L.BatchNormalization()(L.Conv2D(4, 3, padding="same", use_bias=use_bias)(inputs))
     model = let_through(keras.Model(inputs, activation(x + inputs)))
     if not offset:
-        for layer in tfbn.batch_norms.batch_norms(model).values():
+        for layer in tfbn.batch_norms(model).values():
             layer.beta.assign(tf.zeros(4))
             layer.moving_mean.assign(tf.zeros(4))
     return model

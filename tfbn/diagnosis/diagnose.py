@@ -63,6 +63,12 @@ def diagnose(
         ValueError: no batch norm; data as in `tfbn.population_statistics`.
 
         The variables of the model are as they were, whether this succeeds or fails.
+
+    >>> import numpy as np, tfbn
+    >>> model = keras.Sequential([keras.Input((2,)), tfbn.BatchNorm(name="bn")])
+    >>> report = tfbn.diagnose(model, np.arange(512.0).reshape(256, 2), verbose=0)
+    >>> report.layers["bn"].verdict
+    'never updated'
     """
     seen, left = examine(model, data, steps, verbose)
     found = {path: LayerDiagnosis.of(each, judge(each)) for path, each in seen.items()}

@@ -97,6 +97,12 @@ class Diagnosis:
         left: batch norms that training does not use, or the data does not reach, and why, by path.
         effect: what recalibration would do to outputs, loss and metrics; `None` where the data can be
             read once only.
+
+    >>> import keras, tfbn
+    >>> model = keras.Sequential([keras.Input((2,)), tfbn.BatchNorm(name="bn")], name="small")
+    >>> report = tfbn.diagnose(model, np.arange(512.0).reshape(256, 2), verbose=0)
+    >>> report.fine, report.summary
+    (False, 'small: of its 1 batch norm, 1 was never updated.')
     """
 
     model: str

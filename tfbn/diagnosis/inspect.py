@@ -34,6 +34,11 @@ def inspect(model: keras.Model | str | os.PathLike[str]) -> Inspection:
     Raises:
         TypeError: no model.
         ValueError: a model that is not built, or a file that cannot be loaded.
+
+    >>> import tfbn
+    >>> model = keras.Sequential([keras.Input((2,)), tfbn.BatchNorm(name="bn")], name="small")
+    >>> tfbn.inspect(model).summary
+    'small: 1 batch norm, something remarkable in 1 by the weights.'
     """
     model = loaded(model, "inspect")
     places = _places(model)

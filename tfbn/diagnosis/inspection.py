@@ -42,6 +42,13 @@ class Inspection:
         model: the model's name.
         layers: by path, in the model's order.
         left: layers of subclasses that are not known to compute batch normalisation, and why, by path.
+
+    >>> import keras, tfbn
+    >>> layers = [keras.Input((2,)), tfbn.BatchNorm(name="bn"), keras.layers.Dense(1, name="dense")]
+    >>> model = keras.Sequential(layers)
+    >>> layer = tfbn.inspect(model).layers["bn"]
+    >>> layer.fold, layer.findings
+    ('into dense', ('moving statistics at their initial values 0 and 1',))
     """
 
     model: str

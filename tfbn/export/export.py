@@ -101,6 +101,13 @@ def export(
     Warns:
         UserWarning: a batch norm was trained whose moving statistics were never updated; or they are
             far from those of the `samples`.
+
+    >>> import tempfile, tfbn
+    >>> model = keras.Sequential([keras.Input((4,), name="x"), tfbn.BatchNorm(), keras.layers.Dense(2)])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     report = tfbn.export(model, f"{folder}/1")  # for TensorFlow Serving
+    >>> report.inputs, report.outputs
+    ({'x': ((None, 4), 'float32')}, {'output_0': ((None, 2), 'float32')})
     """
     file_format = formats.chosen(path, format, freeze)
     target = file_format.check_target(path, overwrite)

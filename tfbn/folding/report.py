@@ -35,6 +35,12 @@ class FoldReport:
     Attributes:
         entries: one for each batch norm.
         shared: paths of the layers that cannot be copied, and are used as they are in both models.
+
+    >>> import keras, tfbn
+    >>> layers = [keras.Input((4,)), tfbn.BatchNorm(name="bn"), keras.layers.Softmax()]
+    >>> _, report = tfbn.fold(keras.Sequential(layers))
+    >>> report.folded, report.kept[0].path
+    ((), 'bn')
     """
 
     entries: tuple[FoldEntry, ...]

@@ -76,6 +76,13 @@ def fold(model: keras.Model, dtype: str | None = None) -> tuple[keras.Model, Fol
         ValueError: not built yet; a layer that is called with an argument that has no configuration; a
             dtype that is no floating-point policy, or too narrow for a weight;
             with a dtype, a layer without a configuration to copy it by.
+
+    >>> import tfbn
+    >>> layers = [keras.Input((4,)), keras.layers.Dense(2, name="dense"), tfbn.BatchNorm(name="bn")]
+    >>> folded, report = tfbn.fold(keras.Sequential(layers))
+    >>> print(report)
+    1 of 1 batch norms folded
+      bn -> dense
     """
     check_built(model, "fold", "fold")
     policy = None if dtype is None else floating_policy(dtype)
