@@ -107,8 +107,7 @@ def load_checkpoint(
 
     >>> import tempfile
     >>> with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-    ...     bias = tf.compat.v1.get_variable("dense/bias", initializer=[5.0])
-    ...     saver = tf.compat.v1.train.Saver([bias])
+    ...     saver = tf.compat.v1.train.Saver([tf.compat.v1.get_variable("dense/bias", initializer=[5.])])
     ...     session.run(tf.compat.v1.global_variables_initializer())
     ...     path = saver.save(session, tempfile.mkdtemp() + "/model")
     >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, name="dense")])
