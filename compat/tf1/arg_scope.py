@@ -95,6 +95,13 @@ def add_arg_scope(function: Callable[..., Any]) -> ScopedFunction:
     """Decorator: the function's defaults can be set by `arg_scope`, this one and tf_slim's.
 
     An argument given in the call wins over the scope, the inner scope over the outer.
+
+    >>> @add_arg_scope
+    ... def times(x, factor=2):
+    ...     return factor * x
+    >>> with arg_scope([times], factor=3):
+    ...     print(times(5), times(5, factor=4))
+    15 20
     """
     return function if isinstance(function, ScopedFunction) else ScopedFunction(function)
 
@@ -133,6 +140,14 @@ def arg_scope(list_ops_or_scope: Sequence[Any] | Scope, **kwargs: Any) -> Iterat
     Raises:
         TypeError: neither a list (or tuple) nor a scope; an argument that a function does not have.
         ValueError: a function that is not decorated; arguments together with a scope.
+
+    >>> import keras
+    >>> from tfbn import compat
+    >>> x = keras.Input((4,))
+    >>> with compat.arg_scope([compat.batch_norm], decay=0.9):
+    ...     model = keras.Model(x, compat.batch_norm(x))
+    >>> model.layers[1].decay
+    0.9
     """
     if not isinstance(list_ops_or_scope, dict):
         _check(list_ops_or_scope, kwargs)

@@ -107,6 +107,12 @@ def batch_norm(
         ValueError: a data format, rank, number of channels or combination of arguments that it cannot
             take; an eager tensor outside any layer, whose variables nobody would own.
         TypeError: `is_training` is no truth value.
+
+    >>> from tfbn import compat
+    >>> x = keras.Input((4,))
+    >>> model = keras.Model(x, compat.batch_norm(x, scope="conv1/BatchNorm"))
+    >>> [weight.name for weight in model.weights]
+    ['beta', 'moving_mean', 'moving_variance']
     """
     arguments = dict(locals())
     if isinstance(inputs, keras.KerasTensor):

@@ -32,6 +32,11 @@ class slim:  # noqa: N801 (called like the function it was asked to be)
 
     Raises:
         ImportError: tf_slim is not installed.
+
+    >>> from tfbn import compat
+    >>> with compat.slim() as slim:
+    ...     slim.batch_norm is compat.batch_norm
+    True
     """
 
     def __init__(self, last_release: bool = False) -> None:

@@ -44,6 +44,12 @@ def measure(
 
     Returns:
         The `Statistics` of all of `data`.
+
+    >>> import tfbn
+    >>> x, model = np.arange(64.0)[:, None], keras.Sequential([keras.Input((1,)), tfbn.BatchNorm()])
+    >>> parts = [tfbn.measure(model, part, verbose=0) for part in (x[:32], x[32:])]
+    >>> parts[0].merge(parts[1]).samples
+    64
     """
     layers, _ = _measurable(model)
     check_kernels(model)

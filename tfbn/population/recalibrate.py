@@ -30,6 +30,12 @@ def recalibrate(
     Returns:
         What was assigned, as `population_statistics` returns it: `print` shows each batch norm before
         and after, or why it was left.
+
+    >>> import tfbn
+    >>> model = keras.Sequential([keras.Input((1,)), tfbn.BatchNorm(name="bn")])
+    >>> _ = tfbn.recalibrate(model, np.arange(64.0)[:, None], verbose=0)
+    >>> print(model.get_layer("bn").moving_mean.numpy())
+    [31.5]
     """
     measured = measurement(model, data, steps, verbose, checkpoint)
     assign(model, measured)

@@ -17,6 +17,12 @@ class PopulationStatistics:
         variance: float64, per channel, unbiased: m/(m−1) times the mean squared deviation.
         count: m, the number of values behind a channel (samples times positions, without masked
             ones); the smallest, should channels differ.
+
+    >>> import keras, tfbn
+    >>> model = keras.Sequential([keras.Input((1,)), tfbn.BatchNorm(name="bn")])
+    >>> statistics = tfbn.population_statistics(model, np.arange(64.0)[:, None], verbose=0)["bn"]
+    >>> print(statistics.mean, statistics.variance.round(2), statistics.count)
+    [31.5] [346.67] 64
     """
 
     mean: np.ndarray
@@ -34,6 +40,12 @@ class Measurement(dict[str, PopulationStatistics]):
         left: why a batch norm was not measured, by path.
         before: the moving mean and moving variance of each measured batch norm when it was measured,
             float64, by path.
+
+    >>> import keras, tfbn
+    >>> model = keras.Sequential([keras.Input((1,)), tfbn.BatchNorm(name="bn")])
+    >>> measurement = tfbn.recalibrate(model, np.arange(64.0)[:, None], verbose=0)
+    >>> list(measurement), measurement.left
+    (['bn'], {})
     """
 
     def __init__(

@@ -69,5 +69,11 @@ def population_statistics(
         Exception: whatever the data or the model raises.
 
         The variables of the model are as they were, whether this succeeds or fails.
+
+    >>> import numpy as np, tfbn
+    >>> model = keras.Sequential([keras.Input((1,)), tfbn.BatchNorm(name="bn")])
+    >>> measured = tfbn.population_statistics(model, np.arange(64.0)[:, None], verbose=0)
+    >>> print(measured["bn"].mean, model.get_layer("bn").moving_mean.numpy())
+    [31.5] [0.]
     """
     return measurement(model, data, steps, verbose, checkpoint)

@@ -29,6 +29,11 @@ class CheckpointReport:
         missing: names in the model that the checkpoint does not have, and those it was asked for.
         wrong: names in the model, and why the value under that name does not fit.
         unused: names in the checkpoint that nothing asked for.
+
+    >>> from tfbn import compat
+    >>> print(compat.CheckpointReport(loaded={"bn/beta": "bn/beta"}, unused=["global_step"]))
+    1 variables loaded.
+    Unused in the checkpoint: global_step.
     """
 
     loaded: dict[str, str] = field(default_factory=dict)
@@ -51,7 +56,13 @@ class CheckpointReport:
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that does not fit; `report` says where."""
+    """A checkpoint that does not fit; `report` says where.
+
+    >>> from tfbn import compat
+    >>> report = compat.CheckpointReport(unused=["global_step"])
+    >>> compat.CheckpointError("It does not fit.", report).report.unused
+    ['global_step']
+    """
 
     def __init__(self, message: str, report: CheckpointReport) -> None:
         super().__init__(message)
@@ -93,6 +104,15 @@ def load_checkpoint(
         CheckpointError: a ValueError: something is missing or has another shape or type, two variables
             would get one value. Nothing was changed.
         ValueError: the layer is not built, `exclude` has a name that the model has not.
+
+    >>> import tempfile
+    >>> with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+    ...     saver = tf.compat.v1.train.Saver([tf.compat.v1.get_variable("dense/bias", initializer=[5.])])
+    ...     session.run(tf.compat.v1.global_variables_initializer())
+    ...     path = saver.save(session, tempfile.mkdtemp() + "/model")
+    >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, name="dense")])
+    >>> print(load_checkpoint(path, model, exclude="dense/kernel"))
+    1 variables loaded.
     """
     if not tf.executing_eagerly():
         raise RuntimeError(

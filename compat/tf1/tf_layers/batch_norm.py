@@ -85,6 +85,12 @@ def batch_normalization(
         ValueError: an axis, rank, number of channels or combination of arguments that it cannot take; an
             eager tensor outside any layer.
         TypeError: `training` is no truth value.
+
+    >>> from tfbn import compat
+    >>> x = keras.Input((4,))
+    >>> model = keras.Model(x, compat.batch_normalization(x))
+    >>> [weight.name for weight in model.weights]
+    ['gamma', 'beta', 'moving_mean', 'moving_variance']
     """
     arguments = dict(locals())
     if isinstance(inputs, keras.KerasTensor):
