@@ -31,9 +31,8 @@ class Program(NamedTuple):
     outputs: Any
     variables: VariableStore
 
-    def run(self, *tensors: tf.Tensor) -> tuple[Any, list[tf.Tensor]]:
+    def packed(self, results: list[tf.Tensor]) -> tuple[Any, list[tf.Tensor]]:
         """Outputs in the code's structure, and losses that depend on more than weights."""
-        results = self.function(*tensors)
         count = len(tf.nest.flatten(self.outputs))
         return tf.nest.pack_sequence_as(self.outputs, results[:count]), results[count:]
 

@@ -18,6 +18,7 @@ import tensorflow as tf
 from .dimensions import sizes_as_dimensions
 from .inner_batch_norms import InnerBatchNorm, InnerBatchNorms
 from .program import Program, fetched, updates_of_code
+from .stateless import with_values
 from .variable_store import VariableStore
 
 tf1 = tf.compat.v1
@@ -67,7 +68,6 @@ class VariableScopeLayer(keras.layers.Layer):
         TypeError: `function` is not callable, `arguments` is no dict.
         ValueError: a variable that was not made in `build`, has another shape, or is made without
             `get_variable`; what `get_variable` itself raises.
-        NotImplementedError: `stateless_call`, where there is no variable to update.
 
     >>> def dense(x):
     ...     with tf.compat.v1.variable_scope("fc"):
@@ -113,7 +113,11 @@ class VariableScopeLayer(keras.layers.Layer):
         # Out of sight of Keras and SavedModel, which would track what is inside.
         self._made: list[keras.Variable] = []
         self._hidden = types.SimpleNamespace(
-            arguments=dict(arguments or {}), dtypes=[], programs={}, batch_norms=InnerBatchNorms(self)
+            arguments=dict(arguments or {}),
+            dtypes=[],
+            programs={},
+            variables={},
+            batch_norms=InnerBatchNorms(self),
         )
 
     @property
@@ -157,7 +161,11 @@ class VariableScopeLayer(keras.layers.Layer):
         if key not in programs:
             programs[key] = self._trace(tf.nest.pack_sequence_as(inputs, specs), is_training)
         program = programs[key]
-        outputs, losses = program.run(*tensors)
+        if self._is_stateless():
+            results = self._with_values(program, tensors)
+        else:
+            results = program.function(*tensors)
+        outputs, losses = program.packed(results)
         for loss in losses:
             self.add_loss(tf.cast(loss, self.variable_dtype))
         tf.nest.map_structure(
@@ -165,9 +173,26 @@ class VariableScopeLayer(keras.layers.Layer):
         )
         return outputs
 
+    def _is_stateless(self) -> bool:
+        """Whether the weights have other values than their variables, in a `stateless_call`."""
+        values = [(weight.value, weight.value) for weight in self._made[:1] if self._hidden.variables]
+        # A weight that Keras will initialize later has a new value each time.
+        return any(one is other and not isinstance(one, tf.Variable) for one, other in values)
+
+    def _with_values(self, program: Program, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
+        """The results for the values that the weights have in a `stateless_call`, which it updates."""
+        weights = self.variables_by_name
+        variables = [self._hidden.variables[name] for name in weights]
+        values = [weight.value for weight in weights.values()]
+        results, after = with_values(program.function, tensors, variables, values)
+        for weight, value in zip(weights.values(), after, strict=True):
+            if not weight.trainable:
+                weight.assign(value)
+        return results
+
     def _trace(self, specs: Any, is_training: bool) -> Program:
         """Run the code on placeholders of these `tf.TensorSpec`s, and keep what is to be computed."""
-        store, kept = VariableStore(self, self._made), types.SimpleNamespace()
+        store, kept = VariableStore(self, self._made, self._hidden.variables), types.SimpleNamespace()
         arguments = self._hidden.arguments
         accepted = [key for key in ("is_training", "training") if key in _parameters(self.function)]
         if accepted and accepted[0] not in arguments:

@@ -22,8 +22,13 @@ class VariableStore:
     to TensorFlow's own `get_variable`; what that would create, `create`, a variable creator, provides.
     """
 
-    def __init__(self, layer: keras.layers.Layer, made: list[keras.Variable]) -> None:
-        self.layer, self.made = layer, made
+    def __init__(
+        self,
+        layer: keras.layers.Layer,
+        made: list[keras.Variable],
+        variables: dict[str, tf.Variable],
+    ) -> None:
+        self.layer, self.made, self.variables = layer, made, variables
         self.weights = layer.variables_by_name  # with those of an attempt to build that failed
         self.given: dict[str, tf.Variable] = {}
         self.asked: str | None = None
@@ -105,6 +110,8 @@ class VariableStore:
         if constraint is not None:
             weight.constraint = _Constraint(constraint)
         self.made.append(weight)
+        if isinstance(weight.value, tf.Variable):
+            self.variables[name] = weight.value
         weight.trainable = weight.trainable and self.layer.trainable  # tracked as what it was made as
         return weight
 
@@ -115,11 +122,8 @@ class VariableStore:
             # Outside replicas (where a layer is built) a distributed variable has no handle.
             outside = tf.distribute.in_cross_replica_context()
             return with_op(_local(value)[0] if outside else value, name)
-        if value is weight.value:
-            raise NotImplementedError(
-                f"{self.layer.name!r} does not support stateless_call: its code needs variables that it "
-                "can assign to. Call the model itself."
-            )
+        if name in self.variables and value is weight.value:
+            return with_op(self.variables[name], name)  # in a stateless_call, see `stateless`
         # A weight that Keras will initialize later: it infers shapes, and never runs this graph.
         with self._bypass(), tf1.name_scope(None):
             return tf.Variable(tf.zeros(weight.shape, weight.dtype), trainable=trainable, name=name)

@@ -100,3 +100,46 @@ def test_numpy_s_bool_is_a_bool():
         lambda x, is_training: compat.batch_norm(x, is_training=np.bool_(is_training))
     )
     np.testing.assert_allclose(np.mean(layer(X, training=True), 0), 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("eagerly", [False, True])
+def test_stateless_call(eagerly):
+    """With other values it computes what a layer with such weights does, and changes nothing."""
+
+    def code(x, is_training):
+        return compat.batch_norm(x @ weights(), is_training=is_training, decay=0.9, scale=True)
+
+    layer, other = VariableScopeLayer(code), VariableScopeLayer(code)
+    layer(X), other(X)
+    for weight in other.weights:
+        weight.assign(np.abs(reference.data(weight.shape, seed=4)) + 0.1)
+    before = layer.get_weights()
+    trainable, rest = (
+        [tf.constant(each.numpy()) for each in group]
+        for group in (other.trainable_variables, other.non_trainable_variables)
+    )
+
+    def run(trainable, rest):
+        with tf.GradientTape() as tape:
+            tape.watch(trainable)
+            y, updated = layer.stateless_call(trainable, rest, X, training=True)
+            loss = tf.reduce_sum(tf.sin(y))
+        return y, updated, tape.gradient(loss, trainable)
+
+    y, updated, slopes = (run if eagerly else tf.function(run))(trainable, rest)
+    with tf.GradientTape() as tape:
+        want = other(X, training=True)
+        loss = tf.reduce_sum(tf.sin(want))
+    wanted = tape.gradient(loss, [each.value for each in other.trainable_variables])
+    np.testing.assert_allclose(y, want, rtol=1e-5, atol=1e-6)
+    for one, value in zip(updated, other.non_trainable_variables, strict=True):
+        np.testing.assert_allclose(one, value, rtol=1e-6)
+    for slope, expected in zip(slopes, wanted, strict=True):
+        np.testing.assert_allclose(slope, expected, rtol=1e-4, atol=1e-5)
+    for weight, value in zip(layer.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, value)
+    # As at inference, in which nothing is updated.
+    y, updated = layer.stateless_call(trainable, [each.numpy() for each in updated], X, training=False)
+    np.testing.assert_allclose(y, other(X, training=False), rtol=1e-5, atol=1e-6)
+    for one, value in zip(updated, other.non_trainable_variables, strict=True):
+        np.testing.assert_allclose(one, value, rtol=1e-6)

@@ -59,5 +59,3 @@ def test_errors():
         VariableScopeLayer(3)
     with pytest.raises(TypeError, match="arguments must be a dict"):
         VariableScopeLayer(network, arguments=[3])
-    with pytest.raises(NotImplementedError, match="does not support stateless_call"):
-        layer.stateless_call([variable.numpy() for variable in layer.trainable_variables], [], X)
