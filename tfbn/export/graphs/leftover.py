@@ -13,7 +13,7 @@ from ..formats.format import SIGNATURE, Format
 from ..servable import Servable
 from ..signature import outputs_by_name
 from .exporting import why_variables
-from .graph import Frozen, frozen
+from .graph import Frozen, check_operations, frozen
 from .signatures import Signatures, of_named
 from .writing import write
 
@@ -37,6 +37,7 @@ def in_its_graph(servable: Servable, fold_report: FoldReport) -> InItsGraph | No
 
     try:
         function = of_named(serve, specs)
+        check_operations(function, f"The model {servable.name!r}")
         found = frozen(function, None, True, f"the model {servable.name!r}")
     except (
         Exception
