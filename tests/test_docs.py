@@ -35,6 +35,7 @@ def test_the_readme_prints_what_it_shows_wherever_it_is_installed(tmp_path):
         ("accuracy 0.98", "accuracy 0.98\n"),
         ("accuracy 0.98", "accuracy 0.93"),
         ("off by 2e-07", "off by 1.2e-08"),
+        ("10 deviations off, 3", "9.7 deviations off, 3"),
         ("in … ms", "in 3.5 ms"),
         ("first\n…\nlast", "first\na\nb\nlast"),
         ("a  b", "a b  \n"),
