@@ -1,6 +1,7 @@
 """Fixtures shared by the tests; TensorFlow is imported once for each test process."""
 
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -31,6 +32,16 @@ def _reproducible():
     draws.reset()
     yield
     keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture(autouse=True)
+def _tf_slim_as_it_was():
+    """The names of TensorFlow 1 put our batch norm into tf_slim, once and for the whole process."""
+    yield
+    lookup = sys.modules.get("tfbn.compat.tf1.namespace.lookup")
+    if lookup is not None and lookup._with_our_batch_norm.cache_info().currsize:
+        lookup._with_our_batch_norm().__exit__(None, None, None)
+        lookup._with_our_batch_norm.cache_clear()
 
 
 @pytest.fixture
