@@ -246,12 +246,15 @@ def _stores_unbiased(inputs: Any, **arguments: Any) -> bool:
 def _variables(axis: int, inputs: tf.Tensor, **arguments: Any) -> BatchNormVariables:
     regularizers = arguments["param_regularizers"] or {}
     dtype = parameter_dtype(inputs.dtype)
+    # The last releases' fused path left those without bias, "scope/moving_mean/biased", out.
+    all_of_model = not _stores_unbiased(inputs, **arguments)
 
     def make(name: str, statistic: bool, **more: Any) -> Any:
         return create_variable(
             name,
             **{"shape": [inputs.shape.as_list()[axis]], "dtype": dtype} | more,
             collections=arguments["variables_collections"],
+            model=all_of_model or "/" not in name,
             statistic=statistic,
             trainable=arguments["trainable"] and not statistic,
             regularizer=regularizers.get(name),
