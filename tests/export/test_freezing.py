@@ -205,7 +205,7 @@ NEEDY = {
     "handle": (Handle, "object has no attribute 'read_value'"),
     "raw": (Raw, "a layer reads variables that are not Keras' own: raw"),
     "traced": (Traced, "a layer calls a tf.function"),
-    "tf1": (lambda: VariableScopeLayer(network), "does not support stateless_call"),
+    "tf1": (lambda: VariableScopeLayer(network), "a layer reads variables that are not Keras' own: w"),
 }
 
 

@@ -150,7 +150,7 @@ def test_several_processes_do_the_same(folder):
 
 @pytest.mark.checkout
 def test_the_documentation_shows_what_the_command_says(run, tmp_path):
-    section = (ROOT / "docs" / "migrating.md").read_text().partition("## TensorFlow 1 programs")[2]
+    section = (ROOT / "docs" / "migrating.md").read_text().partition("## One minute")[2]
     program, diff, report = re.findall(r"^```\w*\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)[1:4]
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "train.py").write_text(program)

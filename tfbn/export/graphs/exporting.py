@@ -51,7 +51,7 @@ def export_graph(
         for name, function in signatures.functions.items()
     }
     functions = {
-        name: frozen(function, signatures.holder, fold, f"the signature {name!r}")
+        name: frozen(function, fold, f"the signature {name!r}", signatures.holder)
         for name, function in signatures.functions.items()
     }
     reason = why_variables(functions, file_format, signatures.name)

@@ -65,13 +65,13 @@ class Frozen:
         return of_named(serve, self.specs)
 
 
-def frozen(function: Any, holder: Any, fold: bool, what: str) -> Frozen:
+def frozen(function: Any, fold: bool, what: str, holder: Any = None) -> Frozen:
     """Make a function's weights constants, and fold its batch norms.
 
     Args:
         function: a concrete function of named tensors.
-        holder: of a SavedModel of TensorFlow 1, what was loaded.
         what: it is, for messages.
+        holder: of a SavedModel of TensorFlow 1, what was loaded.
 
     Raises:
         ValueError: its weights cannot be constants.

@@ -38,7 +38,7 @@ def in_its_graph(servable: Servable, fold_report: FoldReport) -> InItsGraph | No
     try:
         function = of_named(serve, specs)
         check_operations(function, f"The model {servable.name!r}")
-        found = frozen(function, None, True, f"the model {servable.name!r}")
+        found = frozen(function, True, f"the model {servable.name!r}")
     except (
         Exception
     ):  # Whatever the model's own code raises: the usual way will say it, if it is so there.
