@@ -338,3 +338,31 @@ def test_wrong_folding_is_noticed(monkeypatch, tmp_path):
     with pytest.raises(tfbn.ExportError, match="differs from the model's"):
         tfbn.export(Net(), tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+class Bags(tf.Module):
+    """Of each row of words the mean of their embeddings, through a product and a batch norm."""
+
+    def __init__(self):
+        super().__init__()
+        draw = np.random.default_rng(0).normal
+        self.table, self.kernel = tf.Variable(draw(size=(10, 4))), tf.Variable(draw(size=(4, 3)))
+        self.scale, self.offset = tf.Variable(draw(size=3)), tf.Variable(draw(size=3))
+
+    @tf.function(input_signature=[tf.RaggedTensorSpec((None, None), tf.int64)])
+    def __call__(self, words):
+        found = tf.ragged.map_flat_values(tf.nn.embedding_lookup, self.table, words)
+        means = tf.reduce_mean(found, 1)
+        return {"y": tf.matmul(means, self.kernel) * self.scale + self.offset, "n": words.row_lengths()}
+
+
+def test_ragged_inputs_are_their_parts(tmp_path, serve):
+    module, words = Bags(), tf.ragged.constant([[1, 2], [3], [4, 5, 6]], dtype=tf.int64)
+    parts = {"inputs_0": words.values.numpy(), "inputs_1": words.row_splits.numpy()}
+    report = tfbn.export(module, tmp_path / "out", samples=parts)
+    assert len(report.fold.folded) == 1
+    got, want = serve(tmp_path / "out", **parts), module(words)
+    np.testing.assert_allclose(got["y"], want["y"], rtol=1e-11)
+    np.testing.assert_array_equal(got["n"], [2, 1, 3])
+    with pytest.raises(ValueError, match="does not run on the sample inputs. Pass samples="):
+        tfbn.export(module, tmp_path / "drawn")

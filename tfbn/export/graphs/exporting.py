@@ -93,7 +93,9 @@ class _Examined:
         self.specs = inputs_of(function)
         arrays = sampling.draw(self.specs) if samples is None else self._given(samples)
         parts = [arrays]
-        if all(spec.shape.rank and spec.shape[0] is None for spec in self.specs.values()):
+        free = all(spec.shape.rank and spec.shape[0] is None for spec in self.specs.values())
+        # The parts of a ragged input, its values and its rows, have lengths of their own.
+        if free and len({len(array) for array in arrays.values()}) == 1:
             parts.append(sampling.first(arrays))
         self.batches = []
         for part in parts:
