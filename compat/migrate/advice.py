@@ -22,7 +22,7 @@ NEVER_FETCHED = (
 )
 OWN_COLLECTION = (
     "the updates go into a collection of your own: fetch it in each training step; "
-    "compat.VariableScopeLayer runs those of tf.GraphKeys.UPDATE_OPS only."
+    "compat.VariableScopeLayer runs it if it is told to, update_collections=[…]."
 )
 VARIABLE = (
     "tf.Variable in a function that builds layers is made anew in each call, whatever the scope's "

@@ -64,9 +64,8 @@ class InnerBatchNorms:
         self._graph = tf.compat.v1.get_default_graph()
         tf.compat.v1.add_to_collection(BATCH_NORMS, self)
 
-    @property
-    def updates(self) -> list[tf.Operation]:
-        """What is to run for the stand-ins, also where nobody uses the code's outputs.
+    def finish(self) -> list[tf.Operation]:
+        """What is to run for the stand-ins of traced code, also where nobody uses its outputs.
 
         Of a conditional TensorFlow runs what its results need, and only if something needs these. An
         assertion does, which always holds.
@@ -74,13 +73,12 @@ class InnerBatchNorms:
         assert self._graph is not None
         made = self._graph.get_operations() if self._has_branches else []
         results = [y for each in made if each.type in ("If", "While") for y in each.outputs]
-        with self._graph.as_default():
-            for y in results:
-                if y.dtype.is_floating:
-                    total = tf.reduce_sum(y)
-                    holds = tf.logical_or(tf.equal(total, total), tf.math.is_nan(total))
-                    self._updates.append(tf.raw_ops.Assert(condition=holds, data=[total]))
-        return self._updates
+        for y in results:
+            if y.dtype.is_floating:
+                total = tf.reduce_sum(y)
+                holds = tf.logical_or(tf.equal(total, total), tf.math.is_nan(total))
+                self._updates.append(tf.raw_ops.Assert(condition=holds, data=[total]))
+        return list(self._updates)
 
     def warn_if_not_run(self, collections: Sequence[str]) -> None:
         """Warn where updates go to collections that the layer does not run."""

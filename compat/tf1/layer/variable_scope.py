@@ -210,7 +210,7 @@ class VariableScopeLayer(keras.layers.Layer):
             kept.outputs = tf.nest.map_structure(tf.identity, outputs)
             losses = tf1.get_collection(tf1.GraphKeys.REGULARIZATION_LOSSES)
             kept.losses = [tf.convert_to_tensor(loss) for loss in losses]  # get_variable's are lazy
-            kept.updates = updates_of_code(self.update_collections) if is_training else inside.updates
+            kept.updates = updates_of_code(self.update_collections) if is_training else inside.finish()
             tf1.get_default_graph().control_outputs.extend(kept.updates)
             return [*tf.nest.flatten(kept.outputs), *kept.losses]
 
