@@ -47,21 +47,40 @@ MODEL_XLA = ("MobileNetV2", 96)
 def training_step(layer: Any, x: tf.Tensor, xla: bool = False) -> Run:
     """A training step of one layer in a tf.function: forward, moving statistics and backward.
 
-    Its graph is for batches of any size, as that of `fit`. The layer is Keras' or tf_keras', whose
-    variables are TensorFlow's own.
+    As in a network, the result is written, too, and the slope is another tensor than the input. The
+    graph is for batches of any size, as that of `fit`. The layer is Keras' or tf_keras', whose variables
+    are TensorFlow's own.
     """
     layer.build(x.shape)
     trained = layer.trainable_variables
     variables = [each if isinstance(each, tf.Variable) else each.value for each in trained]
 
-    @tf.function(jit_compile=xla, input_signature=[tf.TensorSpec((None, *x.shape[1:]), x.dtype)])
-    def step(x: tf.Tensor) -> list[tf.Tensor]:
+    @tf.function(jit_compile=xla, input_signature=[tf.TensorSpec((None, *x.shape[1:]), x.dtype)] * 2)
+    def step(x: tf.Tensor, slope: tf.Tensor) -> list[tf.Tensor]:
         with tf.GradientTape() as tape:
             tape.watch(x)
             y = layer(x, training=True)
-        return tape.gradient(y, [x, *variables], output_gradients=x)
+        return [y, *tape.gradient(y, [x, *variables], output_gradients=slope)]
 
-    return lambda: step(x)
+    slope = x + 1
+    return lambda: step(x, slope)
+
+
+def eight_passes(x: tf.Tensor) -> Run:
+    """As many passes over memory as a step must make, with next to no arithmetic, compiled by XLA.
+
+    Forward, x is read for its moments and for y, which is written; backward, x and the slope are read
+    for the sums, and again for the gradient, which is written.
+    """
+
+    @tf.function(jit_compile=True)
+    def passes(x: tf.Tensor, slope: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        axes = [*range(len(x.shape) - 1)]
+        y = x + tf.reduce_sum(x, axes)
+        return y, slope * tf.reduce_sum(slope, axes) + x * tf.reduce_max(x, axes)
+
+    slope = x + 1
+    return lambda: passes(x, slope)
 
 
 def bare_step(x: tf.Tensor) -> Run:
@@ -70,15 +89,16 @@ def bare_step(x: tf.Tensor) -> Run:
     ones, zeros, empty = tf.ones(x.shape[-1]), tf.zeros(x.shape[-1]), tf.zeros(0)
 
     @tf.function
-    def step() -> list[tf.Tensor]:
+    def step(images: tf.Tensor, slope: tf.Tensor) -> list[tf.Tensor]:
         with tf.GradientTape() as tape:
             tape.watch([images, ones, zeros])
             y = tf.raw_ops.FusedBatchNormV3(
                 x=images, scale=ones, offset=zeros, mean=empty, variance=empty, epsilon=1e-3
             )[0]
-        return tape.gradient(y, [images, ones, zeros], output_gradients=images)
+        return [y, *tape.gradient(y, [images, ones, zeros], output_gradients=slope)]
 
-    return step
+    slope = images + 1
+    return lambda: step(images, slope)
 
 
 def tf_keras_step(x: tf.Tensor) -> Run | None:
@@ -99,7 +119,7 @@ def torch_step(shape: tuple[int, ...]) -> Run | None:
     images = torch.randn(*(shape if len(shape) == 4 else (shape[0], 1, 1, shape[1])))
     x = images.permute(0, 3, 1, 2).requires_grad_()  # channels last in memory, as ours
     layer = torch.nn.BatchNorm2d(shape[-1])
-    slope = x.detach()
+    slope = x.detach() + 1
 
     def step() -> None:
         x.grad = None
@@ -132,6 +152,7 @@ def steps(rounds: int) -> Iterator[Row]:
             for layer in (tfbn.BatchNorm, keras.layers.BatchNormalization)
         )
         yield compare(kinds.LAYER_XLA, name, compiled, peer, rounds)
+        yield compare(kinds.LAYER_XLA_PASSES, name, compiled, eight_passes(x), rounds)
         yield compare(kinds.LAYER_KERNEL, name, ours, bare_step(x), rounds)
         if (tf_keras_run := tf_keras_step(x)) is not None:
             yield compare(kinds.LAYER_TF_KERAS, name, ours, tf_keras_run, rounds)

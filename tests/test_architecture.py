@@ -19,7 +19,7 @@ ORDER = [
     "moments",
     "functional",
     "flat",
-    "compiled",
+    "compiled|traced_once",
     "kernels",
     "layer",
     "renorm",

@@ -13,8 +13,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from .flat import Flat
+from .flat import Flat, Plain
+from .moments import widen
 
+LEAST_VALUES = 2**18  # of a batch of small samples; with fewer, XLA leaves sums in one loop
 STEPS = 8  # numbers of samples from one power of two to the next
 
 
@@ -35,6 +37,44 @@ class Compiled:
         (filled, samples), (above, _) = _filled(x), _filled(dy)
         dx, *others = self._backward(filled, gamma, above, *upstream_and_known, samples=samples)
         return _emptied(dx, x), *others
+
+
+class BySize:
+    """A `flat.Kind`: `Plain`, or `Compiled` for a batch that turns out to be large."""
+
+    def __init__(self, epsilon: float, channel: int) -> None:
+        self._large, self._small = Compiled(epsilon, channel), Plain(epsilon, channel)
+
+    def forward(self, x: tf.Tensor, beta: tf.Tensor, gamma: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        unknown = tf.zeros_like(beta), tf.zeros_like(beta)
+
+        def large() -> tuple[tf.Tensor, ...]:
+            *results, shift, mean = self._large.forward(x, beta, gamma)
+            return *results, shift, mean, tf.zeros_like(widen(x[:0]))
+
+        def small() -> tuple[tf.Tensor, ...]:
+            *results, deviations = self._small.forward(x, beta, gamma)
+            return *results, *unknown, deviations
+
+        y, *others = tf.cond(_is_large(x), large, small)
+        y.set_shape(x.shape)
+        return y, *others
+
+    def backward(
+        self, x: tf.Tensor, gamma: tf.Tensor, dy: tf.Tensor, *upstream_and_known: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
+        *others, shift, mean, deviations = upstream_and_known
+        dx, *slopes = tf.cond(
+            _is_large(x),
+            lambda: self._large.backward(x, gamma, dy, *others, shift, mean),
+            lambda: self._small.backward(x, gamma, dy, *others, deviations),
+        )
+        dx.set_shape(x.shape)
+        return dx, *slopes
+
+
+def _is_large(x: tf.Tensor) -> tf.Tensor:
+    return tf.size(x, tf.int64) >= LEAST_VALUES
 
 
 @cache

@@ -207,10 +207,13 @@ class Flat:
         axes = reduction_axes(self.channel, values.shape.rank)
         if samples is None:
             return exact_sum(values, axes)
-        # Of samples that do not count there are few; they are left out of the last sum.
-        parts = sum_each(values, axes[1:])
-        counts = tf.range(tf.shape(parts)[0]) < samples
-        return tf.cast(tf.reduce_sum(tf.where(counts[:, tf.newaxis], parts, 0), 0), values.dtype)
+        first, *others = axes
+        counts = (tf.range(tf.shape(values)[0]) < samples)[:, tf.newaxis]
+        if others:  # of samples that do not count there are few; they are left out of the last sum
+            total = tf.reduce_sum(tf.where(counts, sum_each(values, others), 0), 0)
+        else:
+            total = sum_each(tf.where(counts, values, 0), [first])
+        return tf.cast(total, values.dtype)
 
     def _sum_of_slopes(self, values: tf.Tensor, samples: tf.Tensor | None) -> tf.Tensor:
         return self._sum(values, samples)

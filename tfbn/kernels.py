@@ -12,9 +12,10 @@ oneDNN it is several times as fast as the formulas of `functional`, without oneD
 Where XLA compiles, `flat` is: XLA's version of the kernel computes E[x²] − E[x]², which is off by a
 factor of 3.4 at a mean of 1e3 and a deviation of 1 (tensorflow #118701), and its code for `flat` is
 faster. (A tf.function that was first traced outside XLA and is then called from inside keeps the
-kernel.) On a CPU it is faster than the kernel, too, for large samples: 1.1 to 2.6 times without oneDNN,
+kernel.) On a CPU it is faster than the kernel, too, for large samples: 1.6 to 2.6 times without oneDNN,
 and with it where there are more values than the kernel may sum. There `flat` is compiled on its own.
-For small samples it is 1.0 to 1.7 times as fast uncompiled: to start, the kernel takes up to 0.3 ms.
+For small samples it is 1.0 to 1.7 times as fast uncompiled, for the kernel takes up to 0.3 ms to start;
+where they make a batch of 2**18 values and more, compiled is 1.2 to 1.9 times as fast again.
 
 On a CPU, inputs whose mean is large beside their deviation are centred before the kernel sees them. With
 N values of mean μ and deviation σ a channel, the variance that the kernel computes has no correct digit
@@ -31,15 +32,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import tensorflow as tf
 
 from . import flat, functional, runtime
 from .axes import Axis, channel_axes
-from .compiled import Compiled
+from .compiled import BySize, Compiled
 from .functional import TensorLike
 from .moments import Moments, batch_moments, broadcast_along, count_values
+from .traced_once import TracedOnce
 
 FUSED_TYPES = (tf.float32, tf.float16, tf.bfloat16)
 MOST_FUSED_VALUES = 2**17  # in a channel
@@ -53,8 +56,12 @@ LEAST_COMPILED_PLANE = 2**9, 2**14  # positions and values: of large planes the 
 LEAST_COMPILED_OF_FEW = 2**6, 2**13  # channels, of which networks have few numbers, and values
 LEAST_COMPILED_CHANNELS_FIRST = 2**12  # values, which would be transposed for the kernel, and back
 LEAST_COMPILED_BESIDE_ONEDNN = 2**13  # positions: many of them, and 131 072 values are a small batch
+LEAST_OF_LARGE_BATCH = 2**8  # values of a sample; the question takes 0.05 ms
 MOST_PLAIN_VALUES = 2**16
 MOST_PLAIN_SAMPLE, MOST_PLAIN_SAMPLE_BESIDE_ONEDNN = 2**12, 2**11  # values, of batches of any size
+# Where TensorFlow inlines a conditional into a graph, it optimises its branches each time. That of 52
+# layers takes 5 s, in the first step.
+NOT_INLINED = {"_noinline": True}
 SAMPLE = 32  # values of a channel
 LEAST_FUSED_EPSILON = 1.001e-5  # CUDNN_BN_MIN_EPSILON, with room for rounding
 
@@ -84,7 +91,8 @@ def normalize_batch(
     known = tf.get_static_value(count)
     kind = None if copied else _kind_of_flat(x, axis)
     if kind is not None:
-        return flat.normalize_batch(x, beta, gamma, epsilon, axis, kind)
+        make_kind = kind if runtime.inside_xla() else partial(TracedOnce, kind)
+        return flat.normalize_batch(x, beta, gamma, epsilon, axis, make_kind)
     most = math.inf if runtime.has_gpu() else MOST_FUSED_VALUES
     if not _fused_can(x, epsilon, axis) or (known is not None and not 0 < known <= most):
         moments = batch_moments(x, axis)
@@ -92,7 +100,7 @@ def normalize_batch(
         return functional.normalize(x, mean, variance, beta, gamma, epsilon, axis), moments
     exact = None
     if not runtime.has_gpu() and (known is None or known > CANCELLATION_FREE_COUNT):
-        x, centred, exact = _centre(x, count, axis)
+        x, centred, exact = _centre(x, axis, copied)
     if known is None and gamma is not None:
         # So that the second derivative at an empty batch, which is NaN, reaches no gamma.
         gamma = tf.where(count > 0, gamma, 1)
@@ -108,7 +116,7 @@ def normalize_batch(
     return y, Moments(mean, biased, count)
 
 
-def _kind_of_flat(x: tf.Tensor, axis: Axis) -> type[flat.Flat | flat.Plain | Compiled] | None:
+def _kind_of_flat(x: tf.Tensor, axis: Axis) -> type[flat.Kind] | None:
     """What of `flat` beats the kernel, if anything does: where XLA compiles everything, its code."""
     channel, *others = channel_axes(axis, x.shape.rank)
     if others or x.shape.rank == 1:
@@ -120,7 +128,8 @@ def _kind_of_flat(x: tf.Tensor, axis: Axis) -> type[flat.Flat | flat.Plain | Com
     if not can or None in sizes or channel == 0:
         return None
     if _is_small(x.shape[0], sizes, channel):
-        return flat.Plain
+        may_be_large = x.shape[0] is None and math.prod(sizes) >= LEAST_OF_LARGE_BATCH
+        return BySize if may_be_large else flat.Plain
     return Compiled if len(sizes) > 1 and _is_worth_compiling(sizes, channel) else None
 
 
@@ -212,46 +221,58 @@ def _fused(
     return y, *moments
 
 
-def _centre(x: tf.Tensor, count: tf.Tensor, axis: Axis) -> tuple[tf.Tensor, tf.Tensor, Moments]:
+def _centre(x: tf.Tensor, axis: Axis, copied: bool) -> tuple[tf.Tensor, tf.Tensor, Moments]:
     """`x` without its mean if the kernel would lose digits, `x` itself otherwise.
 
     Returns:
         That tensor; whether the mean was subtracted; the moments of `x` if it was, zeros if not.
     """
-    channels = [x.shape.as_list()[number] for number in channel_axes(axis, x.shape.rank)]
-    if tf.get_static_value(count) is None:
-        losing = tf.cond(
-            count > CANCELLATION_FREE_COUNT, lambda: _loses_digits(x, count, axis), lambda: False
-        )
-    else:
-        losing = _loses_digits(x, count, axis)
-    # Shorter types would round the deviations, for no gain where the mean is near 0.
-    centred = losing | (count > MOST_FUSED_VALUES) if x.dtype == tf.float32 else losing
-
-    def less_mean(x: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        moments = batch_moments(x, axis)
-        mean = tf.cast(tf.cast(moments.mean, x.dtype), tf.float32)
-        deviations = tf.cast(x, tf.float32) - broadcast_along(mean, axis, x.shape.rank)
-        deviations = tf.clip_by_value(deviations, x.dtype.min, x.dtype.max)
-        return tf.cast(deviations, x.dtype), moments.mean, moments.variance
+    (channel,) = channel_axes(axis, x.shape.rank)
+    function = _centring(channel, x.shape.rank, x.dtype)
+    centre = function.python_function if copied else function
+    deviations, centred, *exact = centre(tf.stop_gradient(x))
+    deviations.set_shape(x.shape)
 
     @tf.custom_gradient
-    def chosen(x: tf.Tensor) -> tuple[tuple[tf.Tensor, ...], Callable[..., tf.Tensor]]:
-        zeros = tf.zeros(channels)
-        return (
-            tf.cond(centred, lambda: less_mean(x), lambda: (x, zeros, zeros)),
-            lambda slope, *_: slope,
-        )
+    def chosen(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        del x
+        return tf.identity(deviations), lambda slope: slope
 
-    x, mean, variance = chosen(x)
-    return x, centred, Moments(mean, variance, count)
+    return chosen(x), centred, Moments(*exact)
 
 
-def _loses_digits(x: tf.Tensor, count: tf.Tensor, axis: Axis) -> tf.Tensor:
+@cache
+def _centring(channel: int, rank: int, dtype: tf.DType) -> Any:
+    """A function for all layers, which is traced once."""
+
+    def centring(x: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        count = count_values(x, channel)
+        losing = (count > CANCELLATION_FREE_COUNT) & _loses_digits(x, count, channel)
+        # Shorter types would round the deviations, for no gain where the mean is near 0.
+        centred = losing | (count > MOST_FUSED_VALUES) if dtype == tf.float32 else losing
+        zeros = tf.zeros([tf.shape(x)[channel]])
+        less_mean = tf.cond(centred, lambda: _less_mean(x, channel), lambda: (x, zeros, zeros))
+        return less_mean[0], centred, *less_mean[1:], count
+
+    spec = tf.TensorSpec([None] * rank, dtype)
+    return tf.function(
+        centring, input_signature=[spec], autograph=False, experimental_attributes=NOT_INLINED
+    )
+
+
+def _less_mean(x: tf.Tensor, channel: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The deviations of `x` from its mean, the mean and the variance."""
+    moments = batch_moments(x, channel)
+    mean = tf.cast(tf.cast(moments.mean, x.dtype), tf.float32)
+    deviations = tf.cast(x, tf.float32) - broadcast_along(mean, channel, x.shape.rank)
+    deviations = tf.clip_by_value(deviations, x.dtype.min, x.dtype.max)
+    return tf.cast(deviations, x.dtype), moments.mean, moments.variance
+
+
+def _loses_digits(x: tf.Tensor, count: tf.Tensor, channel: int) -> tf.Tensor:
     """Whether N·μ/σ of any channel is too large for the kernel, judged by a sample of the batch."""
-    (channel,) = channel_axes(axis, x.shape.rank)
-    after = tf.reduce_prod(tf.shape(x)[channel + 1 :])
-    sample = tf.reshape(tf.stop_gradient(x), [-1, x.shape.as_list()[channel], after])
+    shape = tf.shape(x)
+    sample = tf.reshape(x, [-1, shape[channel], tf.reduce_prod(shape[channel + 1 :])])
     # Gathering a few rows is ten times as fast as a strided slice.
     last = channel == x.shape.rank - 1
     sizes = {0: SAMPLE} if last else {0: SAMPLE // 4, 2: SAMPLE // 4}
