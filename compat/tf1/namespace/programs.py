@@ -49,7 +49,7 @@ def _standing_for(path: str) -> ModuleType | None:
         return import_module(f"{symbols.HERE}.{path}")
     if symbols.gone(path) is not None:
         raise ModuleNotFoundError(absent(path), name=f"{TENSORFLOW}.{path}")
-    found: Any = None if path.split(".")[0] == KERAS else import_module(symbols.HERE)
+    found: Any = None if path.split(".", maxsplit=1)[0] == KERAS else import_module(symbols.HERE)
     for name in path.split("."):
         found = getattr(found, name, None)
     return found if isinstance(found, ModuleType) else None
