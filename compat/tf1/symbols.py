@@ -46,20 +46,23 @@ _LAYERS = Module(
 _SLIM = Module(("tf_slim",), OURS | SCOPES, STATISTICS)
 _VARIABLES = Module(("tf_slim.ops.variables",))
 _ARG_SCOPE = Module(("tf_slim.ops.arg_scope",), SCOPES)
+_OF_TENSORFLOW = (
+    "nest sort argsort is_tensor placeholder py_func convert_to_tensor_or_sparse_tensor CriticalSection "
+    "TensorSpec"
+)
 _FRAMEWORK = Module(
     ("tf_slim.ops.variables", "tf_slim.ops.framework_ops"),
     SCOPES
     | {
-        "nest": f"{V1}:nest",
         "get_or_create_global_step": f"{V1}.train:get_or_create_global_step",
         "get_global_step": f"{V1}.train:get_global_step",
         "init_from_checkpoint": f"{V1}.train:init_from_checkpoint",
         "load_checkpoint": f"{V1}.train:load_checkpoint",
         "load_variable": f"{V1}.train:load_variable",
         "list_variables": f"{V1}.train:list_variables",
-        "sort": f"{V1}:sort",
-        "argsort": f"{V1}:argsort",
-        "is_tensor": f"{V1}:is_tensor",
+        "assert_same_float_dtype": f"{V1}.debugging:assert_same_float_dtype",
+        "assert_scalar": f"{V1}.debugging:assert_scalar",
+        **{name: f"{V1}:{name}" for name in _OF_TENSORFLOW.split()},
     },
 )
 _UTILS = Module(("tf_slim.layers.utils",))
@@ -83,7 +86,10 @@ MODULES: dict[str, Module] = {
     "contrib.keras": Module(("keras",)),
 }
 # The files in which contrib kept its packages, which programs import from, too.
-for _package, _inside in (("layers", "layers"), ("framework", "ops"), ("slim", "slim")):
+for _package, _inside in (
+    *(("layers", "layers"), ("framework", "ops"), ("slim", "slim")),
+    *(("losses", "losses"), ("metrics", "ops"), ("training", "training")),
+):
     for _path in ("python", f"python.{_inside}"):
         MODULES[f"contrib.{_package}.{_path}"] = MODULES[f"contrib.{_package}"]
 MODULES |= {
@@ -95,6 +101,9 @@ MODULES |= {
     "contrib.layers.python.layers.optimizers": Module(("tf_slim.layers.optimizers",)),
     "contrib.framework.python.ops.arg_scope": _ARG_SCOPE,
     "contrib.framework.python.ops.variables": _VARIABLES,
+    "contrib.losses.python.losses.loss_ops": MODULES["contrib.losses"],
+    "contrib.metrics.python.ops.metric_ops": MODULES["contrib.metrics"],
+    "contrib.training.python.training.training": _TRAINING,
     "contrib.slim.python.slim.learning": Module(("tf_slim.learning",)),
     "contrib.slim.python.slim.evaluation": Module(("tf_slim.evaluation",)),
     "contrib.slim.python.slim.nets": Module(("tf_slim.nets",)),

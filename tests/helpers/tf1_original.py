@@ -28,7 +28,10 @@ PLACES = {
     "slim": "tf_slim",
     "slim.nets": "tf_slim.nets",
     "slim.nets.resnet_v1": "tf_slim.nets.resnet_v1",
+    "layers.python.layers.initializers": "tf_slim.layers.initializers",
 }
+# What TensorFlow 1 had as modules beside contrib.
+MODULES = ("layers", "nn")
 
 
 def stand_in(name, module):
@@ -54,6 +57,7 @@ def main(program, *arguments):
     tensorflow.__path__, tensorflow.contrib = tf.__path__, fake
     tensorflow.__getattr__ = lambda name: getattr(v1, name)
     sys.modules["tensorflow"] = tensorflow
+    sys.modules.update({f"tensorflow.{name}": getattr(v1, name) for name in MODULES})
     sys.argv = [program, *arguments]
     sys.path[0] = os.path.dirname(os.path.abspath(program))
     runpy.run_path(program, run_name="__main__")

@@ -13,6 +13,9 @@ from .variable_op import with_op
 from .weight_losses import WeightLoss, reads_of
 
 tf1 = tf.compat.v1
+# The arguments of a getter in TensorFlow's order: custom getters of the code pass some by position.
+GETTER_ARGUMENTS = ("shape", "dtype", "initializer", "regularizer", "reuse", "trainable", "collections")
+GETTER_ARGUMENTS += ("caching_device", "partitioner", "validate_shape", "use_resource", "constraint")
 
 
 class VariableStore:
@@ -34,17 +37,22 @@ class VariableStore:
         self.asked: str | None = None
         self.widened = self.bypassed = False
 
-    def get(self, getter: Callable[..., Any], name: str, **kwargs: Any) -> Any:
+    def get(self, getter: Callable[..., Any], name: str, *args: Any, **kwargs: Any) -> Any:
+        kwargs |= dict(zip(GETTER_ARGUMENTS, args, strict=False))
+        if kwargs.get("trainable") is None:  # left out by such a getter, as the type may be
+            kwargs["trainable"] = kwargs.get("synchronization") != tf.VariableSynchronization.ON_READ
+        dtype, trainable = tf.as_dtype(kwargs.get("dtype") or tf.float32), kwargs["trainable"]
+
         def among(names: dict[str, Any]) -> bool:
             return any(known == name or known.startswith(f"{name}/part_") for known in names)
 
-        if kwargs["reuse"] and among(self.weights) and not among(self.given):
+        if kwargs.get("reuse") and among(self.weights) and not among(self.given):
             kwargs["reuse"] = tf1.AUTO_REUSE  # the layer has it, this trace's graph not yet
         compute, stored = self.layer.compute_dtype, self.layer.variable_dtype
         self.asked = name
-        if not kwargs["trainable"] and compute != stored and kwargs["dtype"] == compute:
+        if not trainable and compute != stored and dtype == compute:
             kwargs["dtype"] = tf.as_dtype(stored)  # counters and statistics need their digits
-        self.widened = compute != stored and kwargs["trainable"] and kwargs["dtype"] == compute
+        self.widened = compute != stored and trainable and dtype == compute
         if self.widened:
             return tf.cast(getter(name=name, **kwargs | {"dtype": tf.as_dtype(stored)}), compute)
         return getter(name=name, **kwargs)

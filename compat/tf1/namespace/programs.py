@@ -12,6 +12,7 @@ from .. import symbols
 from .lookup import absent
 
 TENSORFLOW = "tensorflow"
+KERAS = "keras"  # TensorFlow 2's own, which tf.compat.v1 has not as a module
 
 
 def importing(before: Callable[..., Any], folder: str) -> Callable[..., Any]:
@@ -35,7 +36,9 @@ def importing(before: Callable[..., Any], folder: str) -> Callable[..., Any]:
 
 
 def _standing_for(path: str) -> ModuleType | None:
-    """The module for `tensorflow.PATH`; `None` where TensorFlow 2 has it.
+    """The module for `tensorflow.PATH`; `None` where TensorFlow 2 has it alone.
+
+    `tensorflow.nn`, say, is tf.compat.v1's: TensorFlow 2's has other names and arguments.
 
     Raises:
         ModuleNotFoundError: neither has it.
@@ -46,7 +49,10 @@ def _standing_for(path: str) -> ModuleType | None:
         return import_module(f"{symbols.HERE}.{path}")
     if symbols.gone(path) is not None:
         raise ModuleNotFoundError(absent(path), name=f"{TENSORFLOW}.{path}")
-    return None
+    found: Any = None if path.split(".", maxsplit=1)[0] == KERAS else import_module(symbols.HERE)
+    for name in path.split("."):
+        found = getattr(found, name, None)
+    return found if isinstance(found, ModuleType) else None
 
 
 def _is_inside(globals_of_importer: Mapping[str, Any], folder: str) -> bool:

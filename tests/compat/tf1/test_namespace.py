@@ -120,6 +120,9 @@ from tensorflow.contrib.framework.python.ops import add_arg_scope, arg_scope
 from tensorflow.contrib.framework import nest
 from tensorflow.contrib.slim.nets import resnet_v1, inception
 from tensorflow.contrib.slim.python.slim.nets import vgg
+from tensorflow.contrib.losses.python.losses import loss_ops
+from tensorflow.contrib.metrics.python.ops import metric_ops
+from tensorflow.contrib.training.python.training import training
 from tensorflow.contrib.layers import *
 """
 
@@ -170,6 +173,12 @@ import tensorflow
 from tensorflow import contrib, layers
 import tensorflow.contrib.layers as contrib_layers
 from tensorflow.python.framework import ops
+import tensorflow.nn as nn, tensorflow.losses as losses
+import tensorflow.layers as layers_by_name
+from tensorflow.layers import batch_normalization
+from tensorflow.train import AdamOptimizer
+from tensorflow.compat.v1.layers import conv2d
+import tensorflow.keras.layers as keras_layers
 placeholder, dense = tf.placeholder, tf.layers.dense
 """
 
@@ -192,6 +201,14 @@ def test_programs_get_tensorflow_1_and_others_do_not(tmp_path, monkeypatch):
     assert old.contrib is tf1.contrib
     assert old.layers.dense is old.dense is tf1.layers.dense
     assert old.contrib_layers is tf1.contrib.layers
+    # Names that TensorFlow 2 has, too, with other arguments: dropout(x, keep_prob), say.
+    assert old.nn is tf.compat.v1.nn
+    assert old.losses.softmax_cross_entropy is tf.compat.v1.losses.softmax_cross_entropy
+    assert old.AdamOptimizer is tf.compat.v1.train.AdamOptimizer
+    assert old.layers_by_name is tf1.layers
+    assert old.batch_normalization is tf1.layers.batch_normalization
+    assert old.conv2d is tf1.layers.conv2d
+    assert old.keras_layers.Dense is tf.keras.layers.Dense
     assert old.ops is sys.modules["tensorflow.python.framework.ops"]
 
 

@@ -1,9 +1,10 @@
-"""Programs in the style of old projects, unchanged: run, restored, as Keras layers, exported.
+"""Programs in the style of old projects: run unchanged and migrated, restored, as layers, exported.
 
 They are in tests/data/tf1_programs; the oracle is the same files with tf_slim's and tf_keras' originals.
 """
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -18,13 +19,18 @@ import tfbn
 from networks import relative_difference
 from paths import DATA, HELPERS
 from tfbn import compat
+from tfbn.compat.migrate.one_file import migrate
 
-pytestmark = pytest.mark.once  # three processes; the kernels are tested elsewhere
-NAMES = ("dcgan", "deepfm", "facenet", "pointnet", "east", "yolo", "densenet", "estimator")
+pytestmark = pytest.mark.once  # four processes; the kernels are tested elsewhere
+NAMES = runpy.run_path(str(DATA / "tf1_programs" / "main.py"))["PROGRAMS"]
 # Of float32 over three steps of training, a few roundings amplified.
 TOLERANCE = 1e-5
 # Updates in place run at inference, too, and before or after the averages are read, as in the original.
 RACES = "deepfm"
+# Of tf.summary in a layer, where nothing is written.
+SUMMARIES = "ignore:Cannot activate TF2 compatibility support for TF1 summary ops:UserWarning"
+# Batch norms by hand, whose averages have names of their own: nobody measures them, training moves them.
+BY_HAND = ("ddpg",)
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +65,22 @@ def test_programs_train_to_the_original_s_numbers(name, folder):
         assert relative_difference(got[key], want[key]) < TOLERANCE, key
 
 
+def test_migrated_programs_compute_what_they_did(folder, tmp_path):
+    new = tmp_path / "new"
+    shutil.copytree(DATA / "tf1_programs", new)
+    for path in new.glob("*.py"):
+        migrate(path, writing=True)
+        assert "import tensorflow" not in path.read_text()
+    environment = os.environ | {"TF_ENABLE_ONEDNN_OPTS": "0"}
+    command = [sys.executable, "main.py", "migrated.npz"]
+    subprocess.run(command, cwd=new, env=environment, capture_output=True, check=True)
+    got, want = np.load(new / "migrated.npz"), np.load(folder / "got.npz")
+    assert sorted(got.files) == sorted(want.files)
+    for key in want.files:
+        if not (key.startswith(RACES) and ("logits" in key or "/moving_" in key)):
+            assert relative_difference(got[key], want[key]) < TOLERANCE, key
+
+
 def old(folder, name):
     """The old module imported into this process, where Keras 3 runs, as a layer's function."""
     sys.path.insert(0, str(folder))
@@ -67,7 +89,8 @@ def old(folder, name):
             network = __import__(name).network
     finally:
         sys.path.remove(str(folder))
-        sys.modules.pop(name)
+        for path in folder.glob("*.py"):
+            sys.modules.pop(path.stem, None)
 
     def with_logits(x, is_training):
         return compat.tf1.layers.dense(network(x, tf.constant(is_training)), 10, name="logits")
@@ -75,7 +98,7 @@ def old(folder, name):
     return with_logits
 
 
-@pytest.mark.filterwarnings("ignore:.(layer.apply|tf.layers.*). is deprecated:UserWarning")
+@pytest.mark.filterwarnings("ignore:.(layer.apply|tf.layers.*). is deprecated:UserWarning", SUMMARIES)
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "pointnet"])
 def test_programs_become_layers_are_restored_recalibrated_and_exported(name, folder, tmp_path):
     layer = compat.VariableScopeLayer(old(folder, name), v1_shapes=True)
@@ -87,8 +110,12 @@ def test_programs_become_layers_are_restored_recalibrated_and_exported(name, fol
     if name != RACES:
         assert relative_difference(model(images[:16]).numpy(), want) < TOLERANCE
     before = [each.moving_mean.numpy() for each in layer.batch_norms_inside.values()]
-    measured = tfbn.recalibrate(model, images[:64], verbose=0)
-    assert len(measured) == len(before) > 0
+    assert len(before) == sum(key.endswith("/moving_mean") for key in stored(folder, name))
+    if name in BY_HAND:
+        with pytest.raises(ValueError, match="has no batch norm to measure: it has none"):
+            tfbn.recalibrate(model, images[:64], verbose=0)
+    else:
+        assert len(tfbn.recalibrate(model, images[:64], verbose=0)) == len(before) > 0
     for each, old_mean in zip(layer.batch_norms_inside.values(), before, strict=True):
         assert np.abs(each.moving_mean.numpy() - old_mean).max() > 1e-3
     report = tfbn.export(model, tmp_path / "out")
@@ -96,6 +123,28 @@ def test_programs_become_layers_are_restored_recalibrated_and_exported(name, fol
     (name,) = report.inputs
     (got,) = served(**{name: images[:16]}).values()
     assert relative_difference(got.numpy(), model(images[:16]).numpy()) < TOLERANCE
+
+
+def stored(folder, name):
+    """The variables that a program has in the end, by name."""
+    start = f"{name}/variable/"
+    found = np.load(folder / "got.npz")
+    return {key.removeprefix(start): found[key] for key in found.files if key.startswith(start)}
+
+
+@pytest.mark.filterwarnings("ignore:.layer.apply. is deprecated:UserWarning", SUMMARIES)
+@pytest.mark.parametrize("name", BY_HAND)
+def test_batch_norms_by_hand_are_updated_in_training_calls_of_the_layer(name, folder):
+    layer = compat.VariableScopeLayer(old(folder, name), v1_shapes=True)
+    images = (load_digits().images[:16, ..., None] / 8 - 1).astype("float32")
+    layer(images)
+    compat.load_checkpoint(folder / "ckpt" / name, layer)
+    layer(images, training=True)
+    weights = stored(folder, name)
+    x = images.reshape(16, 64).astype("float64") @ weights["fc1/weights"] + weights["fc1/biases"]
+    for key, moment in (("bn1/pop_mean", x.mean(0)), ("bn1/pop_var", x.var(0))):
+        want = 0.9 * weights[key] + 0.1 * moment
+        assert relative_difference(layer.variables_by_name[key].numpy(), want) < TOLERANCE
 
 
 def test_averages_that_tensorflow_makes_by_itself_are_refused_in_a_layer(folder):

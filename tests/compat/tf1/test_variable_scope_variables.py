@@ -176,6 +176,45 @@ def test_outer_custom_getter_is_honoured():
     np.testing.assert_array_equal(VariableScopeLayer(code)(X), X / 2)
 
 
+def by_position(getter, name, shape=None, dtype=tf.float32, *args, **kwargs):
+    return getter(name, shape, dtype, *args, **kwargs)
+
+
+def stored_in_float32(getter, name, shape=None, dtype=tf.float32, *args, **kwargs):
+    return tf.cast(getter(name, shape, tf.float32, *args, **kwargs), dtype)
+
+
+def frozen(getter, name, shape, dtype, initializer, regularizer, reuse, trainable, **kwargs):
+    return getter(name, shape, dtype, initializer, regularizer, reuse, False, **kwargs)
+
+
+def the_least(getter, name, shape=None, initializer=None, **_):
+    return getter(name, shape, initializer=initializer)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("getter", [by_position, stored_in_float32, frozen, the_least])
+def test_custom_getters_pass_on_what_they_will(getter, dtype):
+    def code(x):
+        with tf1.variable_scope("s", custom_getter=getter):
+            w = tf1.get_variable("w", [3], dtype, initializer=tf1.constant_initializer([1.0, 2.0, 3.0]))
+        with tf1.variable_scope("s", custom_getter=getter, reuse=True):
+            again = tf1.get_variable("w", [3], dtype, initializer=tf1.ones_initializer())
+        return tf.cast(w, tf.float32) * x + tf.cast(again, tf.float32)
+
+    layer = VariableScopeLayer(code)
+    with tf1.Graph().as_default(), tf1.Session() as session:
+        output = code(tf.constant(X))
+        session.run(tf1.global_variables_initializer())
+        want = session.run(output)
+        made = [(variable.op.name, variable.dtype.name) for variable in tf1.global_variables()]
+        trainable = [variable.op.name for variable in tf1.trainable_variables()]
+    for _ in range(2):
+        np.testing.assert_array_equal(layer(X), want)
+    assert [(name, variable.dtype) for name, variable in layer.variables_by_name.items()] == made
+    assert [name for name, each in layer.variables_by_name.items() if each.trainable] == trainable
+
+
 def test_mixed_precision_of_code_that_names_no_types():
     def code(x):
         w = tf1.get_variable("w", [3, 2])

@@ -6,6 +6,7 @@ python -m tfbn.compat.run main.py OUT.npz CHECKPOINTS
 import importlib
 import json
 import os
+import pathlib
 import sys
 import zlib
 
@@ -13,7 +14,9 @@ import numpy as np
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
-PROGRAMS = ("dcgan", "deepfm", "facenet", "pointnet", "east", "yolo", "densenet", "estimator")
+# The files here that have a network.
+FILES = sorted(pathlib.Path(__file__).parent.glob("*.py"))
+PROGRAMS = [path.stem for path in FILES if "\ndef network(" in path.read_text()]
 BATCH = 16
 
 
@@ -22,7 +25,7 @@ def initial(name, shape):
     random = np.random.RandomState(zlib.crc32(name.encode()))
     if len(shape) > 1:
         return random.normal(0, np.sqrt(2.0 / np.prod(shape[:-1])), shape)
-    if name.endswith(("gamma", "moving_variance")):
+    if name.endswith(("gamma", "scale", "moving_variance", "pop_var")):
         return random.uniform(0.5, 1.5, shape)
     if name.endswith(("biased", "local_step")):
         return np.zeros(shape)
