@@ -8,7 +8,7 @@ import tensorflow as tf
 import reference
 import tfbn
 from slopes import slopes
-from tfbn import compiled, functional, kernels, runtime
+from tfbn import compiled, functional, kernels, runtime, traced_once
 from tfbn.moments import batch_moments
 
 EPSILON = 1e-2
@@ -21,6 +21,11 @@ def compiled_on_their_own(graph):
         for function in graph.as_graph_def().library.function
         if function.attr["_XlaMustCompile"].b
     ]
+
+
+def forget():
+    compiled._functions.cache_clear()
+    traced_once._functions.cache_clear()
 
 
 @pytest.fixture
@@ -68,13 +73,39 @@ def test_large_samples_in_a_plain_graph(axis, dtype, order):
 
 @pytest.mark.usefixtures("no_onednn")
 def test_all_layers_of_one_shape_share_what_is_compiled():
-    compiled._functions.cache_clear()
+    forget()
     model = keras.Sequential([keras.Input(LARGE), *(tfbn.BatchNorm() for _ in range(3))])
     model.compile("sgd", "mse")
     x = np.random.default_rng(0).normal(size=(20, *LARGE)).astype("float32")
     model.fit(x, x, batch_size=8, epochs=2, verbose=0)
     for function in compiled._functions(1e-3, 2):
         assert function.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("shape", [(300,), (4, 5, 15)])
+def test_small_samples_are_compiled_where_the_batch_is_large(shape, order, monkeypatch):
+    monkeypatch.setattr(compiled, "LEAST_VALUES", 10_000)
+    forget()
+    specs = [tf.TensorSpec((None, *shape)), *[tf.TensorSpec([shape[-1]])] * 2]
+    step = tf.function(training_step(order), input_signature=specs)
+    assert compiled_on_their_own(step.get_concrete_function().graph)
+    p = {name: value.astype("float32") for name, value in reference.parameters(shape[-1:]).items()}
+
+    def formulas(x, beta, gamma):
+        moments = batch_moments(x)
+        return functional.normalize(x, *moments[:2], beta, gamma, EPSILON), moments
+
+    for batch in (3, 33, 34, 100):
+        x = reference.data((batch, *shape)).astype("float32")
+        wide = [tf.cast(tensor, tf.float64) for tensor in (x, p["beta"], p["gamma"])]
+        for got, want in zip(step(x, p["beta"], p["gamma"]), slopes(formulas, wide, order), strict=True):
+            np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * np.abs(want).max())
+        kind = compiled.BySize(EPSILON, 1)
+        flat = tf.reshape(x, [-1, shape[-1]])
+        *_, deviations = tf.function(kind.forward, autograph=False)(flat, p["beta"], p["gamma"])
+        assert len(deviations) == (0 if x.size >= 10_000 else len(flat))
+    forget()
 
 
 def test_numbers_of_samples_to_compile_for_are_few():
@@ -96,7 +127,8 @@ def test_numbers_of_samples_to_compile_for_are_few():
     ("shape", "axis", "dtype"),
     [
         ((None, 8), -1, "float32"),  # too few values
-        ((None, 16, 16, 8), -1, "float32"),
+        ((64, 300), -1, "float32"),
+        ((None, 14, 14, 24), -1, "float32"),
         ((None, None, 64, 64), -1, "float32"),  # too many shapes
         ((None, *LARGE), -1, "float64"),
         ((32, 64, 64), 0, "float32"),
@@ -111,7 +143,7 @@ def test_where_nothing_is_compiled_on_its_own(shape, axis, dtype):
 
 @pytest.mark.usefixtures("no_onednn")
 def test_eager_calls_compile_nothing():
-    compiled._functions.cache_clear()
+    forget()
     kernels.normalize_batch(tf.zeros((32, *LARGE)), None, None, EPSILON, -1)
     assert compiled._functions.cache_info().currsize == 0
 
