@@ -31,10 +31,13 @@ class VariableStore:
         self.layer, self.made, self.variables = layer, made, variables
         self.weights = layer.variables_by_name  # with those of an attempt to build that failed
         self.given: dict[str, tf.Variable] = {}
+        self.casts: dict[Any, tf.Variable] = {}  # by the tensors that code has of them
         self.asked: str | None = None
         self.widened = self.bypassed = False
 
     def get(self, getter: Callable[..., Any], name: str, **kwargs: Any) -> Any:
+        name = name.rstrip("/")  # of slots, which are scopes
+
         def among(names: dict[str, Any]) -> bool:
             return any(known == name or known.startswith(f"{name}/part_") for known in names)
 
@@ -46,7 +49,10 @@ class VariableStore:
             kwargs["dtype"] = tf.as_dtype(stored)  # counters and statistics need their digits
         self.widened = compute != stored and kwargs["trainable"] and kwargs["dtype"] == compute
         if self.widened:
-            return tf.cast(getter(name=name, **kwargs | {"dtype": tf.as_dtype(stored)}), compute)
+            variable = getter(name=name, **kwargs | {"dtype": tf.as_dtype(stored)})
+            cast = tf.cast(variable, compute)
+            self.casts[cast.ref()] = variable
+            return cast
         return getter(name=name, **kwargs)
 
     def create(self, next_creator: Callable[..., tf.Variable], **kwargs: Any) -> tf.Variable:
@@ -126,7 +132,19 @@ class VariableStore:
             return with_op(self.variables[name], name)  # in a stateless_call, see `stateless`
         # A weight that Keras will initialize later: it infers shapes, and never runs this graph.
         with self._bypass(), tf1.name_scope(None):
-            return tf.Variable(tf.zeros(weight.shape, weight.dtype), trainable=trainable, name=name)
+            zeros = tf.zeros(weight.shape, weight.dtype)
+            return with_op(tf.Variable(zeros, trainable=trainable, name=name), name)
+
+    def name_of(self, variable: Any) -> str:
+        """The TF1 name; a replica's own variable has another one."""
+        names = (name for name, given in self.given.items() if given is variable)
+        return next(names, variable.name.partition(":")[0])
+
+    def initializer_from(self, variable: Any) -> Callable[..., tf.Tensor]:
+        """Of a variable that starts as this one, which Keras may initialize later."""
+        name = self.name_of(variable)
+        source = self.weights[name] if self.given.get(name) is variable else variable
+        return lambda shape, dtype: tf.cast(tf.convert_to_tensor(source), dtype)
 
     @contextlib.contextmanager
     def _bypass(self) -> Iterator[contextlib.ExitStack]:
