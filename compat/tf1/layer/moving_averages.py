@@ -19,7 +19,8 @@ from .variable_store import VariableStore
 
 tf1 = tf.compat.v1
 AVERAGES = "tfbn/moving_averages"  # the collection of a traced graph that holds its MovingAverages
-CLASS, METHODS = tf.train.ExponentialMovingAverage, ("apply", "average", "average_name")
+CLASS = tf.train.ExponentialMovingAverage
+METHODS = ("apply", "average", "average_name", "variables_to_restore")
 FLOATS = (tf.bfloat16, tf.float16, tf.float32, tf.float64)
 
 
@@ -87,6 +88,16 @@ class MovingAverages:
         if found is None:
             return tf1.get_default_graph().unique_name(self._name(ema, var), mark_as_used=False)
         return self._store.name_of(found)
+
+    def variables_to_restore(self, ema: Any, moving_avg_variables: Any = None) -> dict[str, Any]:
+        """The variables by their averages' names, or their own; TensorFlow's needs them hashable."""
+        averaged = moving_avg_variables
+        if averaged is None:
+            averaged = [*tf1.trainable_variables(), *tf1.moving_average_variables()]
+        names = {variable.name for variable in averaged}
+        others = (variable for variable in tf1.global_variables() if variable.name not in names)
+        by_name = {self._store.name_of(variable): variable for variable in others}
+        return by_name | {self.average_name(ema, variable): variable for variable in averaged}
 
     def _variable(self, value: Any) -> tf.Variable | None:
         """The variable that code means by it: in mixed precision it has weights as cast tensors."""

@@ -113,6 +113,11 @@ class VariableStore:
                 aggregation="mean" if value.dtype.is_floating else "only_first_replica",
                 name=last,
             )
+        for key in (tf1.GraphKeys.GLOBAL_VARIABLES, tf1.GraphKeys.TRAINABLE_VARIABLES):
+            members = tf1.get_collection_ref(
+                key
+            )  # TensorFlow puts a distributed variable there by itself
+            members[:] = [member for member in members if member is not weight.value]
         if constraint is not None:
             weight.constraint = _Constraint(constraint)
         self.made.append(weight)
