@@ -37,7 +37,6 @@ class MovingAverages:
 
     def __init__(self, store: VariableStore, is_training: bool) -> None:
         self._store, self._is_training = store, is_training
-        self._graph = tf1.get_default_graph()  # of which conditionals copy most collections
         self._kept: dict[tuple[Any, Any], tf.Variable] = {}
 
     def apply(self, ema: Any, var_list: Iterable[Any] | None = None) -> tf.Operation:
@@ -113,7 +112,7 @@ class MovingAverages:
         variable, initializer = self._variable(value), tf1.zeros_initializer()
         if variable is not None:
             initializer = self._store.initializer_from(variable)
-            self._graph.add_to_collection(tf1.GraphKeys.MOVING_AVERAGE_VARIABLES, variable)
+            tf1.add_to_collection(tf1.GraphKeys.MOVING_AVERAGE_VARIABLES, variable)
         with tf1.variable_scope(None, self._name(ema, value)) as scope:
             scope.set_partitioner(None)
             shape, dtype = value.shape, value.dtype.base_dtype
