@@ -72,9 +72,10 @@ def in_branch(x, is_training):
 
 def weights_kept(x, is_training):
     """Of all weights, which an update changes; read by a getter of one's own."""
-    ema = EMA(0.7)
+    ema = EMA(0.7, zero_debias=True)  # which variables need not
     with tf1.variable_scope("net"):
         y = x @ weight()
+    assert tf1.trainable_variables()[0].op.name == "net/w"
     with tf.control_dependencies([y]):
         run_as_update(tf1.assign_sub(tf1.trainable_variables()[0], tf.ones([4, 4]) / 3))
     with tf.control_dependencies(tf1.get_collection(tf1.GraphKeys.UPDATE_OPS)):

@@ -7,7 +7,6 @@ layer is traced, its methods find what they keep among the layer's weights, unde
 from __future__ import annotations
 
 import functools
-import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -33,10 +32,11 @@ class MovingAverages:
     Args:
         store: where the code's variables are found or made.
         is_training: whether the code is traced for training, and applies what it keeps.
+        known: of all traces, the averages' names by what they would be outside of scopes.
     """
 
-    def __init__(self, store: VariableStore, is_training: bool) -> None:
-        self._store, self._is_training = store, is_training
+    def __init__(self, store: VariableStore, is_training: bool, known: dict[str, list[str]]) -> None:
+        self._store, self._is_training, self._known = store, is_training, known
         self._kept: dict[tuple[Any, Any], tf.Variable] = {}
 
     def apply(self, ema: Any, var_list: Iterable[Any] | None = None) -> tf.Operation:
@@ -53,7 +53,8 @@ class MovingAverages:
                 raise TypeError(f"The variables must be half, float, or double: {value.name}")
             if (ema, value.ref()) not in self._kept:
                 self._make(ema, value)
-                debiased |= {value.ref()} if ema._zero_debias and not self._variable(value) else set()
+                if ema._zero_debias and self._variable(value) is None:  # a variable's starts as it does
+                    debiased.add(value.ref())
         with tf1.name_scope(ema.name) as scope:
             decay = tf.convert_to_tensor(ema._decay, tf.float32, name="decay")
             if ema._num_updates is not None:
@@ -72,11 +73,10 @@ class MovingAverages:
         """
         found = self._kept.get((ema, var.ref()))
         if found is None and not self._is_training:
-            scope = tf1.get_variable_scope().name
-            name = f"{scope}/{self._name(ema, var)}".lstrip("/")
-            names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(1)))
-            if next(each for each in names if each not in self._store.given) in self._store.weights:
-                found = self._make(ema, var)
+            names = self._known.get(self._name(ema, var), [])
+            name = next((each for each in names if each not in self._store.given), None)
+            if name is not None:
+                found = self._keep(ema, var, self._store.give(name))
         if found is None or found.dtype == var.dtype.base_dtype:
             return found
         return tf.cast(found, var.dtype.base_dtype)  # kept with more digits, in mixed precision
@@ -107,16 +107,23 @@ class MovingAverages:
         variable = self._variable(value)
         return f"{value.op.name if variable is None else self._store.name_of(variable)}/{ema.name}"
 
-    def _make(self, ema: Any, value: Any) -> tf.Variable:
+    def _make(self, ema: Any, value: Any) -> None:
         """Find or make the average as TensorFlow's slots: in the current scope, below the whole name."""
         variable, initializer = self._variable(value), tf1.zeros_initializer()
         if variable is not None:
             initializer = self._store.initializer_from(variable)
-            tf1.add_to_collection(tf1.GraphKeys.MOVING_AVERAGE_VARIABLES, variable)
         with tf1.variable_scope(None, self._name(ema, value)) as scope:
             scope.set_partitioner(None)
             shape, dtype = value.shape, value.dtype.base_dtype
             average = tf1.get_variable("", shape, dtype, initializer=initializer, trainable=False)
+        names = self._known.setdefault(self._name(ema, value), [])
+        names.extend({self._store.name_of(average)} - set(names))
+        self._keep(ema, value, average)
+
+    def _keep(self, ema: Any, value: Any, average: tf.Variable) -> tf.Variable:
+        variable = self._variable(value)
+        if variable is not None:  # TensorFlow puts no tensors there, and what is averaged, not averages
+            tf1.add_to_collection(tf1.GraphKeys.MOVING_AVERAGE_VARIABLES, variable)
         self._kept[ema, value.ref()] = average
         return average
 
@@ -141,9 +148,11 @@ class MovingAverages:
 
 
 @contextmanager
-def averages_as_weights(store: VariableStore, is_training: bool) -> Iterator[None]:
-    """In the block, in the graph that is now the default one, averages are kept in `store`."""
-    tf1.add_to_collection(AVERAGES, MovingAverages(store, is_training))
+def averages_as_weights(
+    store: VariableStore, is_training: bool, known: dict[str, list[str]]
+) -> Iterator[None]:
+    """In the block, in the graph that is now the default one, see `MovingAverages`."""
+    tf1.add_to_collection(AVERAGES, MovingAverages(store, is_training, known))
     with _PATCH:
         yield
 

@@ -119,6 +119,7 @@ class VariableScopeLayer(keras.layers.Layer):
             dtypes=[],
             programs={},
             variables={},
+            averages={},
             batch_norms=InnerBatchNorms(self),
         )
 
@@ -207,7 +208,7 @@ class VariableScopeLayer(keras.layers.Layer):
             given = {"custom_getter": store.get, "dtype": tf.as_dtype(self.compute_dtype)}
             scope = tf1.variable_scope(self.scope or tf1.get_variable_scope(), **given)
             shapes = sizes_as_dimensions(self.v1_shapes, self.name)
-            averages = averages_as_weights(store, is_training)
+            averages = averages_as_weights(store, is_training, self._hidden.averages)
             with tf.variable_creator_scope(store.create), scope, shapes, averages:
                 outputs = self.function(tf.nest.pack_sequence_as(specs, tensors), **arguments)
             kept.outputs = tf.nest.map_structure(tf.identity, outputs)

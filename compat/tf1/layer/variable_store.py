@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -78,9 +78,13 @@ class VariableStore:
                 f"Trying to share variable {name}, but specified shape {tf.TensorShape(shape)} and "
                 f"found shape {found}. {layer.name!r} was built for inputs of another shape."
             )
-        variable = self.given[name] = self._variable(name, kwargs["trainable"])
-        keys = list(kwargs.get("collections") or [tf1.GraphKeys.GLOBAL_VARIABLES])
-        for key in keys + [tf1.GraphKeys.TRAINABLE_VARIABLES] * bool(kwargs["trainable"]):
+        return self.give(name, bool(kwargs["trainable"]), kwargs.get("collections"))
+
+    def give(self, name: str, trainable: bool = False, collections: Iterable[str] | None = None) -> Any:
+        """The variable of a weight that there is, in this trace and its collections."""
+        variable = self.given[name] = self._variable(name, trainable)
+        keys = list(collections or [tf1.GraphKeys.GLOBAL_VARIABLES])
+        for key in keys + [tf1.GraphKeys.TRAINABLE_VARIABLES] * trainable:
             if not any(member is variable for member in tf1.get_collection(key)):
                 tf1.add_to_collection(key, variable)
         return variable

@@ -119,6 +119,33 @@ def test_code_that_applies_in_training_alone_is_fitted_and_saved(jit_compile, tm
     np.testing.assert_array_equal(loaded(X[:8]), model(X[:8]))
 
 
+def test_averages_are_found_from_another_scope():
+    def code(x, is_training):
+        ema = EMA(0.5)
+
+        def averaged(getter, name, *args, **kwargs):
+            variable = getter(name, *args, **kwargs)
+            return ema.average(variable) if name == "net/w" else variable
+
+        def network(**kwargs):
+            with tf1.variable_scope("net", **kwargs):
+                return x @ weight() + weight("other", (4,))
+
+        if is_training:
+            y = network()
+            with tf.control_dependencies([ema.apply()]):
+                return tf.identity(y)
+        return network(custom_getter=averaged)
+
+    layer = VariableScopeLayer(code)
+    layer(X, training=True)
+    weights = layer.variables_by_name
+    weights["net/w"].assign(np.zeros((4, 4)))
+    kept = weights["net/w/ExponentialMovingAverage"]
+    assert np.abs(kept).min() > 0
+    np.testing.assert_allclose(layer(X), X @ kept.numpy() + weights["net/other"].numpy(), **TOLERANCE)
+
+
 def test_code_whose_averages_live_outside():
     """As in classes of old programs, made before any network."""
     ema = EMA(0.9)
