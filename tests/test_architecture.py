@@ -91,7 +91,7 @@ COMPAT_ORDERS = {
     "compat/tf1/layer": [
         "dimensions|inner_batch_norms|stateless|variable_op|weight_losses",
         "variable_store",
-        "program",
+        "moving_averages|program",
         "variable_scope",
     ],
     "compat/tf1/namespace": ["lookup", "modules|programs|enable", "install"],

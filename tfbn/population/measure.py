@@ -166,7 +166,10 @@ def _measurable(model: keras.Model) -> tuple[dict[str, AnyBatchNorm], dict[str, 
             reasons = [f"{path} ({why})" for path, why in unlike.items()]
             what = f"of {join_some(reasons)} none needs statistics, as far as is known."
         else:
-            what = "it has none. Were they folded away? Measure before folding."
+            what = (
+                "it has none. Were they folded away? Measure before folding. What code computes by "
+                "itself, with tf.nn.moments, is not known as a batch norm."
+            )
         raise ValueError(f"The model {model.name!r} has no batch norm to measure: {what}")
     return trainable, dict.fromkeys(found.keys() - trainable.keys(), FROZEN) | unlike
 

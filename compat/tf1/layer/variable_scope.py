@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from .dimensions import sizes_as_dimensions
 from .inner_batch_norms import InnerBatchNorm, InnerBatchNorms
+from .moving_averages import averages_as_weights
 from .program import Program, fetched, updates_of_code
 from .stateless import with_values
 from .variable_store import VariableStore
@@ -35,6 +36,7 @@ class VariableScopeLayer(keras.layers.Layer):
     * Variables are made when the layer is built, where the code runs with `is_training=True`; every
       later call finds them, and numbering of default scopes starts again. They are the layer's weights.
       The TF1 name, `conv1/weights`, is their key in `variables_by_name` and the end of their `path`.
+    * Averages of `tf.train.ExponentialMovingAverage` are weights, too, also where code reads them alone.
     * Ops in `update_collections` run once in each training call. No other op runs that the outputs do
       not need.
     * Losses in `REGULARIZATION_LOSSES` are the layer's `losses`. Those of weights alone count once
@@ -117,6 +119,7 @@ class VariableScopeLayer(keras.layers.Layer):
             dtypes=[],
             programs={},
             variables={},
+            averages={},
             batch_norms=InnerBatchNorms(self),
         )
 
@@ -205,7 +208,8 @@ class VariableScopeLayer(keras.layers.Layer):
             given = {"custom_getter": store.get, "dtype": tf.as_dtype(self.compute_dtype)}
             scope = tf1.variable_scope(self.scope or tf1.get_variable_scope(), **given)
             shapes = sizes_as_dimensions(self.v1_shapes, self.name)
-            with tf.variable_creator_scope(store.create), scope, shapes:
+            averages = averages_as_weights(store, is_training, self._hidden.averages)
+            with tf.variable_creator_scope(store.create), scope, shapes, averages:
                 outputs = self.function(tf.nest.pack_sequence_as(specs, tensors), **arguments)
             kept.outputs = tf.nest.map_structure(tf.identity, outputs)
             losses = tf1.get_collection(tf1.GraphKeys.REGULARIZATION_LOSSES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -34,10 +34,12 @@ class VariableStore:
         self.layer, self.made, self.variables = layer, made, variables
         self.weights = layer.variables_by_name  # with those of an attempt to build that failed
         self.given: dict[str, tf.Variable] = {}
+        self.casts: dict[Any, tf.Variable] = {}  # by the tensors that code has of them
         self.asked: str | None = None
         self.widened = self.bypassed = False
 
     def get(self, getter: Callable[..., Any], name: str, *args: Any, **kwargs: Any) -> Any:
+        name = name.rstrip("/")  # of slots, which are scopes
         kwargs |= dict(zip(GETTER_ARGUMENTS, args, strict=False))
         if kwargs.get("trainable") is None:  # left out by such a getter, as the type may be
             kwargs["trainable"] = kwargs.get("synchronization") != tf.VariableSynchronization.ON_READ
@@ -54,7 +56,10 @@ class VariableStore:
             kwargs["dtype"] = tf.as_dtype(stored)  # counters and statistics need their digits
         self.widened = compute != stored and trainable and dtype == compute
         if self.widened:
-            return tf.cast(getter(name=name, **kwargs | {"dtype": tf.as_dtype(stored)}), compute)
+            variable = getter(name=name, **kwargs | {"dtype": tf.as_dtype(stored)})
+            cast = tf.cast(variable, compute)
+            self.casts[cast.ref()] = variable
+            return cast
         return getter(name=name, **kwargs)
 
     def create(self, next_creator: Callable[..., tf.Variable], **kwargs: Any) -> tf.Variable:
@@ -80,9 +85,13 @@ class VariableStore:
                 f"Trying to share variable {name}, but specified shape {tf.TensorShape(shape)} and "
                 f"found shape {found}. {layer.name!r} was built for inputs of another shape."
             )
-        variable = self.given[name] = self._variable(name, kwargs["trainable"])
-        keys = list(kwargs.get("collections") or [tf1.GraphKeys.GLOBAL_VARIABLES])
-        for key in keys + [tf1.GraphKeys.TRAINABLE_VARIABLES] * bool(kwargs["trainable"]):
+        return self.give(name, bool(kwargs["trainable"]), kwargs.get("collections"))
+
+    def give(self, name: str, trainable: bool = False, collections: Iterable[str] | None = None) -> Any:
+        """The variable of a weight that there is, in this trace and its collections."""
+        variable = self.given[name] = self._variable(name, trainable)
+        keys = list(collections or [tf1.GraphKeys.GLOBAL_VARIABLES])
+        for key in keys + [tf1.GraphKeys.TRAINABLE_VARIABLES] * trainable:
             if not any(member is variable for member in tf1.get_collection(key)):
                 tf1.add_to_collection(key, variable)
         return variable
@@ -115,6 +124,10 @@ class VariableStore:
                 aggregation="mean" if value.dtype.is_floating else "only_first_replica",
                 name=last,
             )
+        for key in (tf1.GraphKeys.GLOBAL_VARIABLES, tf1.GraphKeys.TRAINABLE_VARIABLES):
+            # Where TensorFlow puts a distributed variable by itself.
+            members = tf1.get_collection_ref(key)
+            members[:] = [member for member in members if member is not weight.value]
         if constraint is not None:
             weight.constraint = _Constraint(constraint)
         self.made.append(weight)
@@ -134,7 +147,19 @@ class VariableStore:
             return with_op(self.variables[name], name)  # in a stateless_call, see `stateless`
         # A weight that Keras will initialize later: it infers shapes, and never runs this graph.
         with self._bypass(), tf1.name_scope(None):
-            return tf.Variable(tf.zeros(weight.shape, weight.dtype), trainable=trainable, name=name)
+            zeros = tf.zeros(weight.shape, weight.dtype)
+            return with_op(tf.Variable(zeros, trainable=trainable, name=name), name)
+
+    def name_of(self, variable: Any) -> str:
+        """The TF1 name; a replica's own variable has another one."""
+        names = (name for name, given in self.given.items() if given is variable)
+        return next(names, variable.name.partition(":")[0])
+
+    def initializer_from(self, variable: Any) -> Callable[..., tf.Tensor]:
+        """Of a variable that starts as this one, which Keras may initialize later."""
+        name = self.name_of(variable)
+        source = self.weights[name] if self.given.get(name) is variable else variable
+        return lambda shape, dtype: tf.cast(tf.convert_to_tensor(source), dtype)
 
     @contextlib.contextmanager
     def _bypass(self) -> Iterator[contextlib.ExitStack]:

@@ -29,8 +29,8 @@ TOLERANCE = 1e-5
 RACES = "deepfm"
 # Of tf.summary in a layer, where nothing is written.
 SUMMARIES = "ignore:Cannot activate TF2 compatibility support for TF1 summary ops:UserWarning"
-# Batch norms by hand, whose averages have names of their own: nobody measures them, training moves them.
-BY_HAND = ("ddpg",)
+# Batch norms by hand, whose averages have names of their own: nobody measures them.
+BY_HAND = ("ddpg", "pointnet")
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def old(folder, name):
 
 
 @pytest.mark.filterwarnings("ignore:.(layer.apply|tf.layers.*). is deprecated:UserWarning", SUMMARIES)
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "pointnet"])
+@pytest.mark.parametrize("name", NAMES)
 def test_programs_become_layers_are_restored_recalibrated_and_exported(name, folder, tmp_path):
     layer = compat.VariableScopeLayer(old(folder, name), v1_shapes=True)
     inputs = keras.Input((8, 8, 1), batch_size=16)
@@ -112,7 +112,7 @@ def test_programs_become_layers_are_restored_recalibrated_and_exported(name, fol
     before = [each.moving_mean.numpy() for each in layer.batch_norms_inside.values()]
     assert len(before) == sum(key.endswith("/moving_mean") for key in stored(folder, name))
     if name in BY_HAND:
-        with pytest.raises(ValueError, match="has no batch norm to measure: it has none"):
+        with pytest.raises(ValueError, match=r"no batch norm .* with tf\.nn\.moments, is not known"):
             tfbn.recalibrate(model, images[:64], verbose=0)
     else:
         assert len(tfbn.recalibrate(model, images[:64], verbose=0)) == len(before) > 0
@@ -133,8 +133,8 @@ def stored(folder, name):
 
 
 @pytest.mark.filterwarnings("ignore:.layer.apply. is deprecated:UserWarning", SUMMARIES)
-@pytest.mark.parametrize("name", BY_HAND)
-def test_batch_norms_by_hand_are_updated_in_training_calls_of_the_layer(name, folder):
+def test_batch_norms_by_hand_are_updated_in_training_calls_of_the_layer(folder):
+    name = "ddpg"
     layer = compat.VariableScopeLayer(old(folder, name), v1_shapes=True)
     images = (load_digits().images[:16, ..., None] / 8 - 1).astype("float32")
     layer(images)
@@ -145,11 +145,6 @@ def test_batch_norms_by_hand_are_updated_in_training_calls_of_the_layer(name, fo
     for key, moment in (("bn1/pop_mean", x.mean(0)), ("bn1/pop_var", x.var(0))):
         want = 0.9 * weights[key] + 0.1 * moment
         assert relative_difference(layer.variables_by_name[key].numpy(), want) < TOLERANCE
-
-
-def test_averages_that_tensorflow_makes_by_itself_are_refused_in_a_layer(folder):
-    with pytest.raises(TypeError, match="ExponentialMovingAverage does not support"):
-        compat.VariableScopeLayer(old(folder, "pointnet"), v1_shapes=True)(np.zeros((16, 8, 8, 1), "f"))
 
 
 def test_sizes_as_tensorflow_1_had_them_need_to_be_asked_for(folder):
