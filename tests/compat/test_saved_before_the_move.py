@@ -11,6 +11,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 import tfbn  # and not compat, which another process would need that loads the file
@@ -34,6 +35,15 @@ def tf1_block(x, is_training):
     return tfbn.compat.batch_normalization(x, training=is_training, name="bn2")
 
 
+def tf1_block_of_last_releases(x, is_training):
+    """The same code with the batch norm of tf1.contrib, which makes gamma before beta here."""
+    with tf.compat.v1.variable_scope("fc"):
+        weights = tf.compat.v1.get_variable("weights", [x.shape[-1], 3])
+    batch_norm = tfbn.compat.tf1.contrib.layers.batch_norm
+    x = batch_norm(x @ weights, is_training=is_training, scale=True, scope="bn", fused=False)
+    return tfbn.compat.batch_normalization(x, training=is_training, name="bn2")
+
+
 def test_the_file_holds_every_class():
     text = zipfile.ZipFile(FILE).read("config.json").decode()
     assert set(re.findall(r'"tfbn>(\w+)"', text)) == CLASSES | {"BatchNorm"}
@@ -42,8 +52,9 @@ def test_the_file_holds_every_class():
     assert ours == {f"tfbn>{name}" for name in CLASSES}
 
 
-def test_it_predicts_what_it_did():
-    model = keras.models.load_model(FILE)
+@pytest.mark.parametrize("block", [tf1_block, tf1_block_of_last_releases])
+def test_it_predicts_what_it_did(block):
+    model = keras.models.load_model(FILE, {"saved_before_the_move>tf1_block": block})
     with np.load(FILE.with_suffix(".npz")) as arrays:
         stored = {letter: [arrays[name] for name in arrays if name[0] == letter] for letter in "xy"}
     outputs = model(stored["x"], training=False)
@@ -55,5 +66,5 @@ def test_it_predicts_what_it_did():
 
 def test_it_loads_in_a_process_that_imports_tfbn_alone(tmp_path):
     path = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})"
-    code = f"{path}; import {Path(__file__).stem} as test; test.test_it_predicts_what_it_did()"
+    code = f"{path}; import {Path(__file__).stem} as t; t.test_it_predicts_what_it_did(t.tf1_block)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
