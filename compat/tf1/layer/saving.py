@@ -32,17 +32,16 @@ def load_weights(layer: Any, store: MutableMapping[str, Any]) -> None:
     Raises:
         ValueError: the layer's code asks for other variables.
     """
-    weights, keys = layer.variables_by_name, set(store.keys())
-    named = NAMES in keys
-    if named:
-        stored = bytes(np.asarray(store[NAMES])).decode().split("\n")
+    weights, count = layer.variables_by_name, len(store.keys())
+    if NAMES in store.keys():  # noqa: SIM118 (no dict)
+        stored, count = bytes(np.asarray(store[NAMES])).decode().split("\n"), count - 1
     else:
         stored = _names_by_position(layer)
-    if set(stored) != set(weights) or keys - {NAMES} != {f"{number}" for number in range(len(stored))}:
+    if set(stored) != set(weights) or count != len(weights):
+        told = f": {', '.join(stored)}" if count == len(stored) else ""
         raise ValueError(
-            f"The code in {layer.name!r} asks for {len(weights)} variables ({', '.join(weights)}), and the "
-            f"file has {len(keys) - named} of it{' (' + ', '.join(stored) + ')' if named else ''}. Load it "
-            "with the code that it was saved with."
+            f"The code in {layer.name!r} asks for {len(weights)} variables: {', '.join(weights)}. The "
+            f"file has {count}{told}. Load it with the code that it was saved with."
         )
     for number, name in enumerate(stored):
         weights[name].assign(store[f"{number}"])
