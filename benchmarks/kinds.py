@@ -4,7 +4,6 @@ from __future__ import annotations
 
 LAYER = "Layer, training step, against Keras' layer"
 LAYER_XLA = "Layer, training step compiled by XLA, against Keras' layer"
-LAYER_XLA_PASSES = "Layer, training step compiled by XLA, against eight passes over memory"
 LAYER_TF_KERAS = "Layer, training step, against tf_keras' layer"
 LAYER_TORCH = "Layer, training step, against torch's layer"
 LAYER_KERNEL = "Layer, training step, against the bare kernel"

@@ -66,23 +66,6 @@ def training_step(layer: Any, x: tf.Tensor, xla: bool = False) -> Run:
     return lambda: step(x, slope)
 
 
-def eight_passes(x: tf.Tensor) -> Run:
-    """As many passes over memory as a step must make, with next to no arithmetic, compiled by XLA.
-
-    Forward, x is read for its moments and for y, which is written; backward, x and the slope are read
-    for the sums, and again for the gradient, which is written.
-    """
-
-    @tf.function(jit_compile=True)
-    def passes(x: tf.Tensor, slope: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        axes = [*range(len(x.shape) - 1)]
-        y = x + tf.reduce_sum(x, axes)
-        return y, slope * tf.reduce_sum(slope, axes) + x * tf.reduce_max(x, axes)
-
-    slope = x + 1
-    return lambda: passes(x, slope)
-
-
 def bare_step(x: tf.Tensor) -> Run:
     """The fused kernel alone, forward and backward: the least that a training step can cost."""
     images = x if len(x.shape) == 4 else x[:, tf.newaxis, tf.newaxis]
@@ -152,7 +135,6 @@ def steps(rounds: int) -> Iterator[Row]:
             for layer in (tfbn.BatchNorm, keras.layers.BatchNormalization)
         )
         yield compare(kinds.LAYER_XLA, name, compiled, peer, rounds)
-        yield compare(kinds.LAYER_XLA_PASSES, name, compiled, eight_passes(x), rounds)
         yield compare(kinds.LAYER_KERNEL, name, ours, bare_step(x), rounds)
         if (tf_keras_run := tf_keras_step(x)) is not None:
             yield compare(kinds.LAYER_TF_KERAS, name, ours, tf_keras_run, rounds)

@@ -48,6 +48,10 @@ V1_LAYERS = (
     "TensorFlow from 2.16 on has no tf.compat.v1.layers: write `from tfbn.compat import tf1`, and "
     "tf1.layers."
 )
+SLIM_BATCH_NORM = (
+    "tf_slim's batch norm calls tf.layers, which TensorFlow from 2.16 on has not: call "
+    "tfbn.compat.slim(last_release=True) once, before; it stores the same variance."
+)
 UNKNOWN = "tf.{} of TensorFlow 1 is not in tfbn.compat.tf1; docs/migrating.md tells what is."
 
 
@@ -56,9 +60,9 @@ def advice(names: Names, program: bool) -> list[Finding]:
 
     Args:
         program: whether it is a program of TensorFlow 1; of others only what is private is told, and
-            what TensorFlow no longer has under compat.v1.
+            what TensorFlow no longer has, under compat.v1 or for tf_slim.
     """
-    found = [*_private(names), *(() if program else _v1_layers(names))]
+    found = [*_private(names), *_slim(names), *(() if program else _v1_layers(names))]
     if program:  # where tf.compat.v1 is the namespace, too
         for looked in (_updates, _batch_norm_calls, _variables, _gone, _keras, _differs):
             found += looked(names)
@@ -175,6 +179,19 @@ def _private(names: Names) -> Iterator[Finding]:
         written_out = isinstance(use.node, ast.Pass) or use.local in names.roots
         if written_out and f"{use.path}.".startswith("python."):
             yield Finding(use.line, PRIVATE)
+
+
+def _slim(names: Names) -> Iterator[Finding]:
+    """The first batch norm of tf_slim's, or network with some, in a file that does not bring ours."""
+    networks = ("contrib.slim.nets.inception", "contrib.slim.nets.resnet")
+    lines = [
+        use.line
+        for use in names.uses
+        if use.local in names.slim and (is_batch_norm(use.path) or use.path.startswith(networks))
+    ]
+    ours = ("tfbn", "tfbn.compat", "tfbn.compat.slim")
+    if lines and not any(dotted in ours for dotted, _ in names.modules):
+        yield Finding(min(lines), SLIM_BATCH_NORM)
 
 
 def _v1_layers(names: Names) -> Iterator[Finding]:

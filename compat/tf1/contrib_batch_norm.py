@@ -19,7 +19,8 @@ from .bn_ops import (
 )
 from .bn_variables import BatchNormVariables, create_batch_norm_variables, parameter_dtype
 from .keras_tensors import apply_layer, check_supported
-from .scopes import check_owner, collect_output, create_variable
+from .layer.saving import is_beta_first
+from .scopes import check_owner, collect, collect_output, create_variable, of_variable
 
 UPDATE_OPS = tf.compat.v1.GraphKeys.UPDATE_OPS
 SEVENTH = 6  # the position at which the first and the last releases' arguments part
@@ -114,19 +115,7 @@ def batch_norm(
     >>> [weight.name for weight in model.weights]
     ['beta', 'moving_mean', 'moving_variance']
     """
-    arguments = dict(locals())
-    if isinstance(inputs, keras.KerasTensor):
-        return _keras_layer(**arguments)
-    check_owner("batch_norm")
-    inputs = arguments["inputs"] = tf.convert_to_tensor(inputs)
-    axis = _checked_axis(**arguments)
-    options = _options(axis, **arguments)
-    with tf.compat.v1.variable_scope(scope, "BatchNorm", [inputs], reuse=reuse) as variable_scope:
-        outputs, updates = apply_batch_norm(inputs, _variables(axis, **arguments), options, is_training)
-        outputs = place_updates(updates, updates_collections, outputs)
-        if activation_fn is not None:
-            outputs = activation_fn(outputs)
-        return collect_output(outputs_collections, variable_scope.name, outputs)
+    return _batch_norm(False, **locals())
 
 
 @functools.partial(ScopedFunction, slim_name="batch_norm")
@@ -158,10 +147,29 @@ def last_batch_norm(
     """`tf.contrib.layers.batch_norm` of contrib 1.4 to 1.15, and of tf_slim: `tf1.contrib` has this one.
 
     Its arguments are in the order of those releases, and unless `fused` is `False` the moving variance
-    takes the unbiased variance of the batch at the ranks of their fused kernel. Otherwise it is
-    `compat.batch_norm`: see there, also for what is raised.
+    takes the unbiased variance of the batch at the ranks of their fused kernel. Where they called the
+    layer of tf.layers gamma is made before beta. Otherwise it is `compat.batch_norm`: see there, also
+    for what is raised.
     """
-    return batch_norm(**dict(locals()) | {"fused": fused is not False})
+    return _batch_norm(True, **locals() | {"fused": fused is not False})
+
+
+def _batch_norm(last: bool, inputs: Any, **arguments: Any) -> Any:
+    """The batch norm of the last releases, or of the first."""
+    if isinstance(inputs, keras.KerasTensor):
+        return _keras_layer(inputs, **arguments)
+    check_owner("batch_norm")
+    inputs = arguments["inputs"] = tf.convert_to_tensor(inputs)
+    axis = _checked_axis(**arguments)
+    options = _options(axis, **arguments)
+    scope, reuse, activation_fn = (arguments[name] for name in ("scope", "reuse", "activation_fn"))
+    with tf.compat.v1.variable_scope(scope, "BatchNorm", [inputs], reuse=reuse) as variable_scope:
+        variables = _variables(axis, last, **arguments)
+        outputs, updates = apply_batch_norm(inputs, variables, options, arguments["is_training"])
+        outputs = place_updates(updates, arguments["updates_collections"], outputs)
+        if activation_fn is not None:
+            outputs = activation_fn(outputs)
+        return collect_output(arguments["outputs_collections"], variable_scope.name, outputs)
 
 
 def _keras_layer(inputs: keras.KerasTensor, **arguments: Any) -> keras.KerasTensor:
@@ -243,28 +251,47 @@ def _stores_unbiased(inputs: Any, **arguments: Any) -> bool:
     return bool(arguments["fused"]) and not special and len(inputs.shape) in ranks
 
 
-def _variables(axis: int, inputs: tf.Tensor, **arguments: Any) -> BatchNormVariables:
+def _by_core_layer(inputs: tf.Tensor, **arguments: Any) -> bool:
+    """Whether the last releases called the layer of tf.layers, which makes gamma before beta."""
+    by_itself = arguments["batch_weights"] is not None or arguments["zero_debias_moving_mean"]
+    kernel_alone = inputs.shape.rank == 2 and _stores_unbiased(inputs, **arguments)
+    return arguments["updates_collections"] == UPDATE_OPS and not by_itself and not kernel_alone
+
+
+def _variables(axis: int, last: bool, inputs: tf.Tensor, **arguments: Any) -> BatchNormVariables:
+    by_core_layer = last and not is_beta_first() and _by_core_layer(inputs, **arguments)
+    collections = arguments["variables_collections"]
+    new: dict[str, list[Any]] = {}
     regularizers = arguments["param_regularizers"] or {}
     dtype = parameter_dtype(inputs.dtype)
     # The last releases' fused path left those without bias, "scope/moving_mean/biased", out.
     all_of_model = not _stores_unbiased(inputs, **arguments)
 
     def make(name: str, statistic: bool, **more: Any) -> Any:
-        return create_variable(
+        known = tf.compat.v1.get_collection_ref(tf.compat.v1.GraphKeys.GLOBAL_VARIABLES)
+        before = len(known)
+        variable = create_variable(
             name,
             **{"shape": [inputs.shape.as_list()[axis]], "dtype": dtype} | more,
-            collections=arguments["variables_collections"],
+            collections=None if by_core_layer else collections,
             model=all_of_model or "/" not in name,
             statistic=statistic,
             trainable=arguments["trainable"] and not statistic,
             regularizer=regularizers.get(name),
         )
+        new[name] = known[before:]
+        return variable
 
     parameters = [name for name, key in (("beta", "center"), ("gamma", "scale")) if arguments[key]]
-    return create_batch_norm_variables(
-        make,
-        parameters,
-        dict(arguments["param_initializers"] or {}),
-        arguments["renorm"],
-        arguments["zero_debias_moving_mean"],
-    )
+    initializers = dict(arguments["param_initializers"] or {})
+    updating = static_training(arguments["is_training"]) is not False
+    zero_debias = arguments["zero_debias_moving_mean"] and updating
+    if not by_core_layer:
+        return create_batch_norm_variables(
+            make, parameters, initializers, arguments["renorm"], zero_debias
+        )
+    made = create_batch_norm_variables(make, parameters[::-1], initializers, arguments["renorm"])
+    for name in ("moving_mean", "moving_variance", "beta", "gamma"):  # none of renorm's
+        for variable in new.get(name, ()):
+            collect(of_variable(collections, name), variable)
+    return made

@@ -53,8 +53,8 @@ def create_variable(
             assigns the whole variable.
         **arguments: of `get_variable`.
     """
-    more = collections.get(name) if isinstance(collections, Mapping) else collections
-    keys = [KEYS.GLOBAL_VARIABLES, *([KEYS.MODEL_VARIABLES, *names_of(more)] if model else [])]
+    more = of_variable(collections, name)
+    keys = [KEYS.GLOBAL_VARIABLES, *([KEYS.MODEL_VARIABLES, *more] if model else [])]
     scope = tf.compat.v1.get_variable_scope()
     partitioner = scope.partitioner
     if statistic:
@@ -77,6 +77,11 @@ def collect_output(collections: Collections, name: str, outputs: tf.Tensor) -> t
         outputs.aliases = [*getattr(outputs, "aliases", []), name]
         collect(collections, outputs)
     return outputs
+
+
+def of_variable(collections: Collections | Mapping[str, Collections], name: str) -> list[str]:
+    """The names of a variable's collections, of one argument for all variables."""
+    return names_of(collections.get(name) if isinstance(collections, Mapping) else collections)
 
 
 def names_of(collections: Collections) -> list[str]:

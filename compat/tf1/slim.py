@@ -14,6 +14,7 @@ from .contrib_batch_norm import batch_norm, last_batch_norm
 MOVED: dict[str, dict[str, Any]] = {
     "ops": {"Tensor": tf.Tensor, "IndexedSlices": tf.IndexedSlices},
     "control_flow_ops": {"cond": tf.cond},
+    "array_ops": {"stack": tf.stack, "unstack": tf.unstack},
 }
 
 
@@ -81,10 +82,11 @@ class slim:  # noqa: N801 (called like the function it was asked to be)
     def _replace_in(self, module: ModuleType, old: Any) -> None:
         if vars(module).get("batch_norm") is old and old is not self._batch_norm:
             self._set(module, "batch_norm", self._batch_norm)
-        for name, names in MOVED.items():
-            target = vars(module).get(name)
-            if isinstance(target, ModuleType) and not all(hasattr(target, moved) for moved in names):
-                self._set(module, name, _ModuleProxy(target, names))
+        for name, target in list(vars(module).items()):  # whatever it is called there
+            if isinstance(target, ModuleType) and target.__name__.startswith("tensorflow."):
+                moved = MOVED.get(target.__name__.rpartition(".")[2], {})
+                if not all(hasattr(target, name_there) for name_there in moved):
+                    self._set(module, name, _ModuleProxy(target, moved))
 
     def _set(self, module: ModuleType, name: str, value: Any) -> None:
         self._replaced.append((module, name, getattr(module, name)))

@@ -3,9 +3,11 @@
     python tf1_programs.py original|ours CASES.json OUT.npz
 
 The original needs tf-slim 1.1.0, tf-keras and v2 behaviour off: a process of its own.
-A case: name, function ("contrib", "layers"), shape; if wanted kwargs, dtype, seed, steps, learning_rate,
-training (bool, null, "tensor", "variable"), static_shape (null: unknown), batch_weights, partitions.
-`<name>/facts` is JSON: ops, variables, collections, "reused" of the second call; or error, message.
+A case: name, function ("contrib"; "last", contrib's last releases; "layers"), shape; if wanted kwargs,
+dtype, seed, steps (null: only built), learning_rate, training (bool, null, "tensor", "variable"),
+static_shape (null: unknown), batch_weights, partitions.
+`<name>/facts` is JSON: ops, variables, collections, "reused" of the second call, "with_slots" of what is
+built only; or error, message.
 Beside it: loss_weights, {x,batch_weights,output,loss,grad/<of>}/<step>; after the steps variable/<name>,
 inference (reused, x/0); then, the tensor or variable turned False, switched and switched/<variable>.
 """
@@ -41,13 +43,15 @@ def original():
     control_flow_ops.cond = tf.cond
     import tf_slim  # noqa: PLC0415
 
-    return {"contrib": tf_slim.batch_norm, "layers": v1.layers.batch_normalization}
+    functions = {"layers": v1.layers.batch_normalization}
+    return functions | dict.fromkeys(("contrib", "last"), tf_slim.batch_norm)
 
 
 def ours():
     from tfbn import compat  # noqa: PLC0415
 
-    return {"contrib": compat.batch_norm, "layers": compat.batch_normalization}
+    functions = {"contrib": compat.batch_norm, "layers": compat.batch_normalization}
+    return functions | {"last": compat.tf1.contrib.layers.batch_norm}
 
 
 DEFAULTS = {
@@ -96,13 +100,23 @@ def describe(known=0):
 
 
 def call(functions, case, inputs, training, **more):
-    contrib = case["function"] == "contrib"
+    contrib = case["function"] != "layers"
     kwargs = decode(case["kwargs"]) | more
     if training is not None:
         kwargs["is_training" if contrib else "training"] = training
     if "reuse" in more:
         kwargs.setdefault(*(("scope", "BatchNorm") if contrib else ("name", "batch_normalization")))
     return functions[case["function"]](inputs, **kwargs)
+
+
+def built(functions, case, inputs, output, weights):
+    """What a second call and an optimizer make: facts."""
+    known = len(v1.get_default_graph().get_operations())
+    call(functions, case, inputs, False, reuse=True, **weights)
+    reused = describe(known)
+    if v1.trainable_variables():
+        v1.train.MomentumOptimizer(0.1, 0.9).minimize(output)
+    return {"reused": reused, "with_slots": [v.op.name for v in v1.global_variables()]}
 
 
 def run(functions, case):
@@ -121,6 +135,8 @@ def run(functions, case):
         weights = {"batch_weights": v1.placeholder(case["dtype"], case["shape"][:1], name="weights")}
     output = call(functions, case, inputs, training, **weights)
     facts = describe()
+    if case["steps"] is None:
+        return facts | built(functions, case, inputs, output, weights), {}
     losses = [tf.reduce_sum(output * found["loss_weights"])]
     losses += [tf.cast(term, output.dtype) for term in v1.losses.get_regularization_losses()]
     of = {v.op.name.split("/", 1)[-1]: v for v in v1.trainable_variables()} | {"inputs": inputs}

@@ -182,6 +182,28 @@ def test_layers_that_tensorflow_2_has_no_longer():
 @pytest.mark.parametrize(
     ("program", "where"),
     [
+        ("import tf_slim as slim\n\nslim.batch_norm(x)\nslim.batch_norm(x)", [3]),
+        ("import tf_slim\ntf_slim.conv2d(x, 3, 3, normalizer_fn=tf_slim.layers.batch_norm)", [2]),
+        ("from tf_slim.layers import layers as lib\nwith arg_scope([lib.batch_norm]): pass", [2]),
+        ("from tf_slim import batch_norm\nbatch_norm(x)", [2]),
+        ("from tf_slim.nets import resnet_v1\nresnet_v1.resnet_v1_50(x)", [2]),
+        ("from tf_slim.nets import vgg\nvgg.vgg_16(x)", []),
+        ("import tf_slim as slim\nslim.conv2d(x, 3, 3)", []),
+        ("import tf_slim as slim\nfrom tfbn import compat\ncompat.slim()\nslim.batch_norm(x)", []),
+        ("from tensorflow.contrib import slim\nslim.batch_norm(x)", []),
+    ],
+)
+@pytest.mark.parametrize("head", ["", "import tensorflow.compat.v1 as tf; tf.Session()\n"])
+def test_batch_norms_of_tf_slim_need_one_call(program, where, head):
+    found = lines(program, advice.SLIM_BATCH_NORM, head)
+    assert found == [line + bool(head) for line in where]
+    again = rewritten(decoded((head + program).encode()), ast.parse(head + program))[0]
+    assert len(lines(again, advice.SLIM_BATCH_NORM, "")) == len(where)
+
+
+@pytest.mark.parametrize(
+    ("program", "where"),
+    [
         ("def net():\n  return tf.placeholder(tf.float32)", [3]),
         ("def f():\n  return 1\ntf.Session()", []),  # switched
         ("def net():\n  tf.disable_v2_behavior()\n  return tf.placeholder(tf.float32)", []),
