@@ -293,6 +293,24 @@ def test_very_many_values_in_a_batch_of_unknown_size(shape, axis, mean):
     np.testing.assert_allclose(slope, want, rtol=0, atol=2e-3 * np.abs(want).max())
 
 
+@pytest.mark.parametrize("axis", [-1, 1])
+def test_a_batch_that_turns_out_to_be_empty(axis):
+    layer, shape = tfbn.BatchNorm(axis=axis), (None, 14, 14, 96)
+    layer.build(shape)
+
+    @tf.function(input_signature=[tf.TensorSpec(shape)])
+    def step(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=True)
+        return y, tape.gradient(y, [x, *(v.value for v in layer.trainable_variables)])
+
+    y, slopes = step(np.zeros((0, *shape[1:]), "float32"))
+    assert y.shape == (0, *shape[1:])
+    assert all(np.isfinite(slope).all() for slope in slopes)
+    assert all(np.isfinite(weight).all() for weight in layer.get_weights())
+
+
 @pytest.mark.parametrize("batch", [0, None])
 def test_second_gradients_of_an_empty_batch_are_finite(batch):
     x, ones = np.zeros((0, 3), "float32"), tf.ones(3)

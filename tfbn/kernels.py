@@ -278,7 +278,9 @@ def _loses_digits(x: tf.Tensor, count: tf.Tensor, channel: int) -> tf.Tensor:
     sizes = {0: SAMPLE} if last else {0: SAMPLE // 4, 2: SAMPLE // 4}
     for number, wanted in sizes.items():
         size = tf.shape(sample, tf.int64)[number]
-        sample = tf.gather(sample, tf.range(wanted, dtype=tf.int64) * size // wanted, axis=number)
+        found = tf.minimum(size, wanted)
+        places = tf.range(found, dtype=tf.int64) * size // tf.maximum(found, 1)
+        sample = tf.gather(sample, places, axis=number)
     sample = tf.cast(sample, tf.float32)
     mean = tf.reduce_mean(sample, [0, 2], keepdims=True)
     variance = tf.reduce_mean(tf.math.squared_difference(sample, mean), [0, 2])
