@@ -89,7 +89,7 @@ COMPAT_ORDERS = {
     ],
     "compat/tf1/checkpoints": ["file|names", "values", "load"],
     "compat/tf1/layer": [
-        "dimensions|inner_batch_norms|saving|stateless|variable_op|weight_losses",
+        "dimensions|inner_batch_norms|stateless|variable_op|weight_losses",
         "variable_store",
         "moving_averages|program",
         "variable_scope",

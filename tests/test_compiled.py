@@ -108,6 +108,47 @@ def test_small_samples_are_compiled_where_the_batch_is_large(shape, order, monke
     forget()
 
 
+@pytest.mark.parametrize(
+    "called",
+    [
+        lambda layer, x: tf.cond(tf.size(x) > 0, lambda: layer(x), lambda: x),
+        lambda layer, x: tf.while_loop(lambda i, _: i < 1, lambda i, y: (i + 1, layer(y)), (0, x))[1],
+        lambda layer, x: tf.map_fn(layer, x[tf.newaxis])[0],
+    ],
+)
+@pytest.mark.parametrize("batch", [4, 40])
+def test_second_derivatives_in_control_flow(called, batch, monkeypatch):
+    monkeypatch.setattr(compiled, "LEAST_VALUES", 10_000)
+    forget()
+
+    def ours(x):
+        y, _ = kernels.normalize_batch(x, None, None, EPSILON, -1)
+        return tf.ensure_shape(y, (None, 300))
+
+    def formulas(x):
+        mean, variance, _ = batch_moments(x)
+        return functional.normalize(x, mean, variance, None, None, EPSILON)
+
+    def second(function, dtype):
+        @tf.function(input_signature=[tf.TensorSpec((None, 300), dtype)], autograph=False)
+        def slope_of_slopes(x):
+            with tf.GradientTape() as outer:
+                outer.watch(x)
+                with tf.GradientTape() as inner:
+                    inner.watch(x)
+                    total = tf.reduce_sum(function(x) ** 3)
+                penalty = tf.reduce_sum(inner.gradient(total, x) ** 2)
+            return outer.gradient(penalty, x)
+
+        return slope_of_slopes
+
+    x = reference.data((batch, 300))
+    want = second(formulas, tf.float64)(x)
+    got = second(lambda x: called(ours, x), tf.float32)(x.astype("float32"))
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * np.abs(want).max())
+    forget()
+
+
 def test_numbers_of_samples_to_compile_for_are_few():
     @tf.function(input_signature=[tf.TensorSpec((None, 1))])
     def filled(x):

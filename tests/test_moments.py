@@ -16,6 +16,7 @@ from tfbn.moments import (
     weighted_moments,
     wide_moments,
 )
+from tfbn.sums import exact_sum
 
 # float32 has 6e-8 of unit roundoff; sums axis by axis of a few thousand values stay below these.
 STATISTICS = {"float32": 1e-6, "float64": 1e-13}
@@ -212,3 +213,12 @@ def test_moments_added_one_after_the_other_are_those_of_all_values(sizes, mean):
     want = reference.moments(x) if sum(sizes) else (np.zeros(3), np.zeros(3))
     np.testing.assert_allclose(sums.mean, want[0], rtol=1e-13)
     np.testing.assert_allclose(sums.variance, want[1], rtol=1e-7, atol=1e-12 * (1 + mean**2) * 1e-2)
+
+
+@pytest.mark.parametrize(
+    "shape", [(2, 1, 2**19, 2), (2, 3, 2**18, 2), (2, 9, 2**17, 2), (3, 5, 7, 2), (3, 1, 1, 2)]
+)
+def test_sums_of_xla_keep_their_digits_whatever_axis_is_long(shape):
+    x = np.random.default_rng(0).choice([0.1, 0.3], shape, p=[0.999, 0.001]).astype("float32")
+    got = tf.function(lambda x: exact_sum(x, (0, 1, 2)), jit_compile=True)(x)
+    np.testing.assert_allclose(got, x.astype("float64").sum((0, 1, 2)), rtol=1e-6)

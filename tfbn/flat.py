@@ -245,10 +245,13 @@ class Plain(Flat):
 
     def _sum(self, values: tf.Tensor, samples: tf.Tensor | None) -> tf.Tensor:
         few = count_values(values, self.channel) <= MOST_PLAIN_COUNT
-        return tf.cond(
-            few,
-            lambda: self._sum_of_slopes(values, samples),
-            lambda: super(Plain, self)._sum(values, samples),
+        # In a conditional or loop the second derivative of tf.cond would sum the slopes of a boolean.
+        return tf.switch_case(
+            tf.cast(few, tf.int32),
+            [
+                lambda: super(Plain, self)._sum(values, samples),
+                lambda: self._sum_of_slopes(values, samples),
+            ],
         )
 
     def _sum_of_slopes(self, values: tf.Tensor, samples: tf.Tensor | None) -> tf.Tensor:

@@ -229,16 +229,20 @@ def _centre(x: tf.Tensor, axis: Axis, copied: bool) -> tuple[tf.Tensor, tf.Tenso
     """
     (channel,) = channel_axes(axis, x.shape.rank)
     function = _centring(channel, x.shape.rank, x.dtype)
-    centre = function.python_function if copied else function
-    deviations, centred, *exact = centre(tf.stop_gradient(x))
+    # A graph of TensorFlow 1 would be kept by the function.
+    inline = copied or not tf.compat.v1.executing_eagerly_outside_functions()
+    centre = function.python_function if inline else function
+    deviations, centred, mean, variance, count = centre(tf.stop_gradient(x))
     deviations.set_shape(x.shape)
+    mean.set_shape(x.shape[channel : channel + 1])
+    variance.set_shape(x.shape[channel : channel + 1])
 
     @tf.custom_gradient
     def chosen(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
         del x
         return tf.identity(deviations), lambda slope: slope
 
-    return chosen(x), centred, Moments(*exact)
+    return chosen(x), centred, Moments(mean, variance, count)
 
 
 @cache

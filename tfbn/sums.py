@@ -50,25 +50,30 @@ def sum_each(x: tf.Tensor, axes: Sequence[int]) -> tf.Tensor:
     """
     if not axes:
         return tf.cast(x, tf.float64)
-    head, tail = _added_parts(x, min(axes))
-    sizes = [head.shape.as_list()[axis] for axis in axes]
+    longest = max(axes, key=lambda axis: x.shape.as_list()[axis] or 0)
+    parts = [_sum_wide(part, axes) for part in _added_parts(x, longest)]
+    return tf.add_n(parts) if len(parts) > 1 else parts[0]
+
+
+def _sum_wide(x: tf.Tensor, axes: Sequence[int]) -> tf.Tensor:
+    sizes = [x.shape.as_list()[axis] for axis in axes]
     if None in sizes or math.prod(sizes) > LONG:
-        total = _sum_by_blocks(head, axes, XLA_BLOCK)
-    else:
-        total = tf.cast(tf.reduce_sum(head, axes), tf.float64)
-    return total if tail is None else total + tf.cast(tf.reduce_sum(tail, axes), tf.float64)
+        return _sum_by_blocks(x, axes, XLA_BLOCK)
+    return tf.cast(tf.reduce_sum(x, axes), tf.float64)
 
 
-def _added_parts(x: tf.Tensor, axis: int) -> tuple[tf.Tensor, tf.Tensor | None]:
-    """The sum of `PARTS` parts of an axis, and what is left over; `None` if nothing is."""
+def _added_parts(x: tf.Tensor, axis: int) -> list[tf.Tensor]:
+    """The sum of `PARTS` parts of an axis and, if anything is left over, that."""
     size = x.shape.as_list()[axis]
+    if size is not None and size < PARTS // 2:
+        return [x]
     if size is None:
         size, number = tf.shape(x)[axis], PARTS
     else:
-        number = next((n for n in range(PARTS, PARTS // 2, -1) if size % n == 0), PARTS)
+        number = next((n for n in range(PARTS, PARTS // 2, -1) if size % n == 0), min(PARTS, size))
     length = size // number
     *parts, rest = tf.split(x, [*[length] * number, size - length * number], axis)
-    return tf.add_n(parts), rest if rest.shape.as_list()[axis] != 0 else None
+    return [tf.add_n(parts), *([rest] if rest.shape.as_list()[axis] != 0 else [])]
 
 
 def _sum_by_blocks(x: tf.Tensor, axes: Sequence[int], block: int) -> tf.Tensor:

@@ -7,12 +7,14 @@ network has a hundred layers of a dozen shapes. TensorFlow inlines the calls.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import tensorflow as tf
 
 from .flat import Kind
+
+MOST_SHAPES = 2**9  # kept, the last used
 
 
 class TracedOnce:
@@ -37,7 +39,7 @@ class TracedOnce:
         return _functions(*self._made_by, tuple(x.shape.as_list()), x.dtype)
 
 
-@cache
+@lru_cache(MOST_SHAPES)
 def _functions(
     kind: Callable[[float, int], Kind], epsilon: float, channel: int, *shape_and_dtype: Any
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:

@@ -19,7 +19,7 @@ from .bn_ops import (
 )
 from .bn_variables import BatchNormVariables, create_batch_norm_variables, parameter_dtype
 from .keras_tensors import apply_layer, check_supported
-from .layer.saving import is_beta_first
+from .layer.moving_averages import in_layer
 from .scopes import check_owner, collect, collect_output, create_variable, of_variable
 
 UPDATE_OPS = tf.compat.v1.GraphKeys.UPDATE_OPS
@@ -148,8 +148,8 @@ def last_batch_norm(
 
     Its arguments are in the order of those releases, and unless `fused` is `False` the moving variance
     takes the unbiased variance of the batch at the ranks of their fused kernel. Where they called the
-    layer of tf.layers gamma is made before beta. Otherwise it is `compat.batch_norm`: see there, also
-    for what is raised.
+    layer of tf.layers gamma is made before beta in a graph. Otherwise it is `compat.batch_norm`: see
+    there, also for what is raised.
     """
     return _batch_norm(True, **locals() | {"fused": fused is not False})
 
@@ -259,7 +259,8 @@ def _by_core_layer(inputs: tf.Tensor, **arguments: Any) -> bool:
 
 
 def _variables(axis: int, last: bool, inputs: tf.Tensor, **arguments: Any) -> BatchNormVariables:
-    by_core_layer = last and not is_beta_first() and _by_core_layer(inputs, **arguments)
+    # Files know the weights of a layer by their positions, checkpoints of a graph by names.
+    by_core_layer = last and not in_layer() and _by_core_layer(inputs, **arguments)
     collections = arguments["variables_collections"]
     new: dict[str, list[Any]] = {}
     regularizers = arguments["param_regularizers"] or {}
@@ -284,7 +285,7 @@ def _variables(axis: int, last: bool, inputs: tf.Tensor, **arguments: Any) -> Ba
 
     parameters = [name for name, key in (("beta", "center"), ("gamma", "scale")) if arguments[key]]
     initializers = dict(arguments["param_initializers"] or {})
-    updating = static_training(arguments["is_training"]) is not False
+    updating = in_layer() or static_training(arguments["is_training"]) is not False
     zero_debias = arguments["zero_debias_moving_mean"] and updating
     if not by_core_layer:
         return create_batch_norm_variables(

@@ -19,7 +19,6 @@ from .dimensions import sizes_as_dimensions
 from .inner_batch_norms import InnerBatchNorm, InnerBatchNorms
 from .moving_averages import averages_as_weights
 from .program import Program, fetched, updates_of_code
-from .saving import load_weights, save_weights
 from .stateless import with_values
 from .variable_store import VariableStore
 
@@ -232,12 +231,6 @@ class VariableScopeLayer(keras.layers.Layer):
     def build_from_config(self, config: dict[str, Any]) -> None:
         self._hidden.dtypes = config.get("dtypes", [])
         super().build_from_config(config)
-
-    def save_own_variables(self, store: dict[str, Any]) -> None:
-        save_weights(self, store)
-
-    def load_own_variables(self, store: dict[str, Any]) -> None:
-        load_weights(self, store)
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {

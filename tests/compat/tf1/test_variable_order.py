@@ -87,3 +87,16 @@ def test_the_first_releases_made_beta_first():
         compat.batch_norm(tf1.placeholder("float32", (8, 4, 4, 3)), scale=True)
         names = [variable.op.name for variable in tf1.trainable_variables()]
     assert names == ["BatchNorm/beta", "BatchNorm/gamma"]
+
+
+@pytest.mark.parametrize("function", [compat.batch_norm, compat.tf1.contrib.layers.batch_norm])
+def test_in_a_layer_the_order_is_that_of_files_saved_before(function):
+    """Optimizers' slots, whole models in HDF5 and `set_weights` know weights by position."""
+
+    def code(x, is_training):
+        return function(x, scale=True, is_training=is_training, scope="bn")
+
+    layer = compat.VariableScopeLayer(code)
+    layer(tf.zeros((2, 4, 4, 3)))
+    names = [f"bn/{name}" for name in ("beta", "gamma", "moving_mean", "moving_variance")]
+    assert [*layer.variables_by_name] == names

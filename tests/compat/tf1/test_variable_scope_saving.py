@@ -6,7 +6,6 @@ import pytest
 import tensorflow as tf
 
 from tf1_layers import X, Y, network
-from tfbn import compat
 from tfbn.compat import VariableScopeLayer
 
 tf1 = tf.compat.v1
@@ -47,51 +46,6 @@ def test_saved_in_sequential_and_unregistered_function(tmp_path):
         keras.models.load_model(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras", custom_objects={"plain": plain})
     np.testing.assert_array_equal(loaded(X), model(X))
-
-
-def normed(x, is_training):
-    return compat.batch_norm(x, scale=True, is_training=is_training, scope="bn")
-
-
-def normed_as_in_the_last_releases(x, is_training):
-    batch_norm = compat.tf1.contrib.layers.batch_norm
-    return batch_norm(x, scale=True, is_training=is_training, scope="bn", fused=False)
-
-
-@pytest.mark.parametrize("file", ["model.keras", "model.weights.h5"])
-@pytest.mark.parametrize("named", [True, False])  # as files are now, and as they were
-def test_weights_are_known_by_name(file, named, tmp_path, monkeypatch):
-    if not named:
-        monkeypatch.setattr(
-            VariableScopeLayer, "save_own_variables", keras.layers.Layer.save_own_variables
-        )
-    model = keras.Sequential([keras.Input([3]), VariableScopeLayer(normed)])
-    for number, weight in enumerate(model.layers[0].variables_by_name.values()):
-        weight.assign([number + 1.0] * 3)
-    other = keras.Sequential([keras.Input([3]), VariableScopeLayer(normed_as_in_the_last_releases)])
-    assert [*other.layers[0].variables_by_name][:2] == ["bn/gamma", "bn/beta"]
-    if file.endswith(".keras"):
-        model.save(tmp_path / file)
-        other = keras.models.load_model(tmp_path / file, {"normed": normed_as_in_the_last_releases})
-    else:
-        model.save_weights(tmp_path / file)
-        other.load_weights(tmp_path / file)
-    np.testing.assert_allclose(other(X), model(X), rtol=1e-6)
-    found, expected = (each.layers[0].variables_by_name for each in (other, model))
-    assert found.keys() == expected.keys()
-    for name, weight in found.items():
-        np.testing.assert_array_equal(weight, expected[name], err_msg=name)
-
-
-def test_other_variables_than_the_file_has(tmp_path):
-    keras.Sequential([keras.Input([3]), VariableScopeLayer(plain)]).save_weights(
-        tmp_path / "w.weights.h5"
-    )
-    model = keras.Sequential([keras.Input([3]), VariableScopeLayer(normed)])
-    with pytest.raises(ValueError, match=r"asks for 4 variables: bn/beta.* has 1: w\. Load it"):
-        model.load_weights(tmp_path / "w.weights.h5")
-    with pytest.raises(ValueError, match=r"asks for 4 variables: .* has 1\. Load it"):
-        model.layers[0].load_own_variables({"0": np.zeros([3, 2])})
 
 
 def plain(x):
