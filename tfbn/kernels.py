@@ -50,7 +50,7 @@ CANCELLATION_LIMIT = 2.0**22  # of N·μ/σ; below it the variance errs by 1e-5 
 # Values in a channel; with no more, N·μ/σ reaches 2**24 only where the mean is 10 000 deviations off 0.
 CANCELLATION_FREE_COUNT = 1600
 # From how many values of a sample on `flat` is compiled on its own. It is faster from fewer on, too, but
-# each shape takes 0.2 s to compile: with half as many DenseNet121 begins in 1.7 times Keras' time.
+# each shape takes 0.3 s to compile: with half as many DenseNet121 begins in 1.7 times Keras' time.
 LEAST_COMPILED_VALUES = 60_000
 LEAST_COMPILED_PLANE = 2**9, 2**14  # positions and values: of large planes the kernel is slower
 LEAST_COMPILED_OF_FEW = 2**6, 2**13  # channels, of which networks have few numbers, and values
