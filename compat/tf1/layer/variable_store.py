@@ -14,8 +14,10 @@ from .weight_losses import WeightLoss, reads_of
 
 tf1 = tf.compat.v1
 # The arguments of a getter in TensorFlow's order: custom getters of the code pass some by position.
-GETTER_ARGUMENTS = ("shape", "dtype", "initializer", "regularizer", "reuse", "trainable", "collections")
-GETTER_ARGUMENTS += ("caching_device", "partitioner", "validate_shape", "use_resource", "constraint")
+GETTER_ARGUMENTS: tuple[str, ...] = (
+    *("shape", "dtype", "initializer", "regularizer", "reuse", "trainable", "collections"),
+    *("caching_device", "partitioner", "validate_shape", "use_resource", "constraint"),
+)
 
 
 class VariableStore:
