@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from .flat import Flat, Plain
 from .moments import widen
+from .traced_once import functions_of
 
 LEAST_VALUES = 2**18  # of a batch of small samples; with fewer, XLA leaves sums in one loop
 STEPS = 8  # numbers of samples from one power of two to the next
@@ -80,11 +81,7 @@ def _is_large(x: tf.Tensor) -> tf.Tensor:
 @cache
 def _functions(epsilon: float, channel: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """For all layers: a shape is traced and compiled once."""
-    kind = Flat(epsilon, channel)
-    return tuple(
-        tf.function(function, jit_compile=True, autograph=False)
-        for function in (kind.forward, kind.backward)
-    )
+    return functions_of(Flat(epsilon, channel), jit_compile=True)
 
 
 def _filled(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:

@@ -98,9 +98,9 @@ def normalize_batch(
         moments = batch_moments(x, axis)
         mean, variance, _ = moments
         return functional.normalize(x, mean, variance, beta, gamma, epsilon, axis), moments
-    exact = None
+    centred = None
     if not runtime.has_gpu() and (known is None or known > CANCELLATION_FREE_COUNT):
-        x, centred, exact = _centre(x, axis, copied)
+        x, centred, exact_mean, exact_variance = _centre(x, axis, copied)
     if known is None and gamma is not None:
         # So that the second derivative at an empty batch, which is NaN, reaches no gamma.
         gamma = tf.where(count > 0, gamma, 1)
@@ -110,9 +110,9 @@ def normalize_batch(
     # device.
     biased = variance * ((count - 1) / tf.maximum(count, 1))
     biased = tf.where(count > 1, tf.maximum(biased, 0), mean - mean)  # 0, or NaN of a NaN
-    if exact is not None:
-        mean = tf.where(centred, exact.mean, mean)
-        biased = tf.where(centred, exact.variance, biased)
+    if centred is not None:
+        mean = tf.where(centred, exact_mean, mean)
+        biased = tf.where(centred, exact_variance, biased)
     return y, Moments(mean, biased, count)
 
 
@@ -221,18 +221,18 @@ def _fused(
     return y, *moments
 
 
-def _centre(x: tf.Tensor, axis: Axis, copied: bool) -> tuple[tf.Tensor, tf.Tensor, Moments]:
+def _centre(x: tf.Tensor, axis: Axis, copied: bool) -> tuple[tf.Tensor, ...]:
     """`x` without its mean if the kernel would lose digits, `x` itself otherwise.
 
     Returns:
-        That tensor; whether the mean was subtracted; the moments of `x` if it was, zeros if not.
+        That tensor; whether the mean was subtracted; mean and variance of `x` if it was, zeros if not.
     """
     (channel,) = channel_axes(axis, x.shape.rank)
     function = _centring(channel, x.shape.rank, x.dtype)
     # A graph of TensorFlow 1 would be kept by the function.
     inline = copied or not tf.compat.v1.executing_eagerly_outside_functions()
     centre = function.python_function if inline else function
-    deviations, centred, mean, variance, count = centre(tf.stop_gradient(x))
+    deviations, centred, mean, variance = centre(tf.stop_gradient(x))
     deviations.set_shape(x.shape)
     mean.set_shape(x.shape[channel : channel + 1])
     variance.set_shape(x.shape[channel : channel + 1])
@@ -242,7 +242,7 @@ def _centre(x: tf.Tensor, axis: Axis, copied: bool) -> tuple[tf.Tensor, tf.Tenso
         del x
         return tf.identity(deviations), lambda slope: slope
 
-    return chosen(x), centred, Moments(mean, variance, count)
+    return chosen(x), centred, mean, variance
 
 
 @cache
@@ -255,8 +255,8 @@ def _centring(channel: int, rank: int, dtype: tf.DType) -> Any:
         # Shorter types would round the deviations, for no gain where the mean is near 0.
         centred = losing | (count > MOST_FUSED_VALUES) if dtype == tf.float32 else losing
         zeros = tf.zeros([tf.shape(x)[channel]])
-        less_mean = tf.cond(centred, lambda: _less_mean(x, channel), lambda: (x, zeros, zeros))
-        return less_mean[0], centred, *less_mean[1:], count
+        y, *moments = tf.cond(centred, lambda: _less_mean(x, channel), lambda: (x, zeros, zeros))
+        return y, centred, *moments
 
     spec = tf.TensorSpec([None] * rank, dtype)
     return tf.function(

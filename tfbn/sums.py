@@ -10,8 +10,8 @@ import tensorflow as tf
 from . import runtime
 
 BLOCK = 128  # values added up in their own type before float64 takes over
-XLA_BLOCK = 1024  # the same where nothing but the first axis is summed and XLA compiles
-PARTS = 8
+XLA_BLOCK = 1024  # the same of long sums where XLA compiles
+PARTS = 8  # of an axis, added up first where XLA compiles
 LONG = 2**11  # values of a sum; eight times as many that are alike XLA adds up with an error of 5e-5
 
 

@@ -45,5 +45,15 @@ def _functions(
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Of one shape: TensorFlow warns of functions that it traces for one shape after the other."""
     del shape_and_dtype
-    made = kind(epsilon, channel)
-    return tuple(tf.function(function, autograph=False) for function in (made.forward, made.backward))
+    return functions_of(kind(epsilon, channel))
+
+
+def functions_of(
+    kind: Kind, jit_compile: bool | None = None
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Forward and backward as functions that are traced when first called."""
+    forward, backward = (
+        tf.function(method, jit_compile=jit_compile, autograph=False)
+        for method in (kind.forward, kind.backward)
+    )
+    return forward, backward

@@ -19,7 +19,7 @@ from .bn_ops import (
 )
 from .bn_variables import BatchNormVariables, create_batch_norm_variables, parameter_dtype
 from .keras_tensors import apply_layer, check_supported
-from .layer.moving_averages import in_layer
+from .layer.inner_batch_norms import of_this_graph
 from .scopes import check_owner, collect, collect_output, create_variable, of_variable
 
 UPDATE_OPS = tf.compat.v1.GraphKeys.UPDATE_OPS
@@ -260,7 +260,8 @@ def _by_core_layer(inputs: tf.Tensor, **arguments: Any) -> bool:
 
 def _variables(axis: int, last: bool, inputs: tf.Tensor, **arguments: Any) -> BatchNormVariables:
     # Files know the weights of a layer by their positions, checkpoints of a graph by names.
-    by_core_layer = last and not in_layer() and _by_core_layer(inputs, **arguments)
+    in_layer = of_this_graph() is not None
+    by_core_layer = last and not in_layer and _by_core_layer(inputs, **arguments)
     collections = arguments["variables_collections"]
     new: dict[str, list[Any]] = {}
     regularizers = arguments["param_regularizers"] or {}
@@ -285,7 +286,7 @@ def _variables(axis: int, last: bool, inputs: tf.Tensor, **arguments: Any) -> Ba
 
     parameters = [name for name, key in (("beta", "center"), ("gamma", "scale")) if arguments[key]]
     initializers = dict(arguments["param_initializers"] or {})
-    updating = in_layer() or static_training(arguments["is_training"]) is not False
+    updating = in_layer or static_training(arguments["is_training"]) is not False
     zero_debias = arguments["zero_debias_moving_mean"] and updating
     if not by_core_layer:
         return create_batch_norm_variables(

@@ -147,11 +147,6 @@ class MovingAverages:
                 return tf1.assign(average, new / (1 - tf.pow(1 - rate, steps)))
 
 
-def in_layer() -> bool:
-    """Whether the graph that is being built is the trace of a layer."""
-    return bool(tf1.get_collection(AVERAGES))
-
-
 @contextmanager
 def averages_as_weights(
     store: VariableStore, is_training: bool, known: dict[str, list[str]]
