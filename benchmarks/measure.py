@@ -35,10 +35,19 @@ def compare(kind: str, name: str, subject: Run, peer: Run, rounds: int) -> Row:
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds):
         for run, taken in zip((subject, peer), times, strict=True):
-            start = perf_counter()
-            run()
-            taken.append(1000 * (perf_counter() - start))
-    return Row(kind, name, os.environ[SWITCH] == "1", *map(median, times))
+            taken.append(milliseconds(run))
+    return row(kind, name, *times)
+
+
+def milliseconds(run: Run) -> float:
+    start = perf_counter()
+    run()
+    return 1000 * (perf_counter() - start)
+
+
+def row(kind: str, name: str, subject: list[float], peer: list[float]) -> Row:
+    """The medians of what was timed under this process' setting."""
+    return Row(kind, name, os.environ[SWITCH] == "1", median(subject), median(peer))
 
 
 def tell(rows: Iterable[Row]) -> None:

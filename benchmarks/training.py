@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from itertools import pairwise
-from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -14,7 +12,7 @@ import keras
 import kinds
 import numpy as np
 import tensorflow as tf
-from measure import SWITCH, Row, Run, compare, tell
+from measure import Row, Run, compare, milliseconds, row, tell
 
 import tfbn
 
@@ -194,10 +192,12 @@ def models(rounds: int, networks: int | None) -> Iterator[Row]:
 
 
 def measured(model: keras.Model, x: tf.Tensor, title: str, rounds: int) -> Row:
-    """`population_statistics` of each batch but the first ones, against a forward pass in training."""
-    forward = tf.function(lambda x: model(x, training=True))
+    """`population_statistics` of each batch but the first ones, against a forward pass in training.
 
-    peer = compare("", "", lambda: forward(x), lambda: forward(x), rounds).subject
+    Batches are read ahead in another thread, so the peer has its turns before and after the pass.
+    """
+    peer = keras.models.clone_model(model)  # it trains, which nothing that is measured should
+    forward = tf.function(lambda: peer(x, training=True))
     asked: list[float] = []
 
     def batches() -> Iterator[tuple[tf.Tensor]]:
@@ -205,9 +205,12 @@ def measured(model: keras.Model, x: tf.Tensor, title: str, rounds: int) -> Row:
             asked.append(1000 * perf_counter())
             yield (x,)
 
+    forward()
+    before = [milliseconds(forward) for _ in range(rounds)]
     tfbn.population_statistics(model, batches(), verbose=0)
-    taken = [end - start for start, end in pairwise(asked[2:])]
-    return Row(kinds.POPULATION, title, os.environ[SWITCH] == "1", median(taken), peer)
+    after = [milliseconds(forward) for _ in range(rounds)]
+    passes = [end - start for start, end in pairwise(asked[2:])]
+    return row(kinds.POPULATION, title, passes, before + after)
 
 
 def rows(rounds: int, networks: int | None = None) -> Iterator[Row]:
