@@ -105,6 +105,22 @@ def test_values_far_from_zero_keep_their_variance(shape, axis, mean, tolerance):
     np.testing.assert_allclose(y, want, rtol=0, atol=1e-4 + 2e-7 * mean)
 
 
+@pytest.mark.parametrize("first", [0.0, 1e5])
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((131072, 4), -1), ((32, 64, 64, 8), -1), ((32, 8, 64, 64), 1)]
+)
+def test_first_values_that_are_unlike_the_others_cost_few_digits(shape, axis, first):
+    x = np.random.default_rng(0).normal(1e4, 1, shape).astype("float32")
+    part = [slice(1)] * x.ndim
+    part[axis] = slice(None)
+    x[tuple(part)] = first
+    step = tf.function(lambda x: kernels.normalize_batch(x, None, None, 1e-3, axis), jit_compile=True)
+    _, moments = step(x)
+    expected = reference.moments(x, axis)
+    np.testing.assert_allclose(moments.variance, expected[1], rtol=1e-5)
+    np.testing.assert_allclose(moments.mean, expected[0], rtol=1e-6)
+
+
 def operations(graph):
     """All operations of a graph and of the functions that it calls."""
     definition = graph.as_graph_def()

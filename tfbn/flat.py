@@ -19,7 +19,6 @@ from .functional import TensorLike, normalize
 from .moments import Moments, batch_moments, broadcast_along, count_values, widen
 from .sums import exact_sum, sum_each
 
-FEW = 8  # values of each channel
 MOST_PLAIN_COUNT = 2**10  # values of a channel, added up one after another with a rounding each
 
 Slope = tuple[tf.Tensor | None, ...]
@@ -154,9 +153,9 @@ class Flat:
         wide, count = widen(x), self._count(x, samples)
         shift = self._shift(wide)
         shifted = wide - self._along(shift, x)
-        mean = tf.math.divide_no_nan(self._sum(shifted, samples), count)
+        mean = self._sum(shifted, samples) / count
         deviations = shifted - self._along(mean, x)
-        variance = tf.math.divide_no_nan(self._sum(tf.square(deviations), samples), count)
+        variance = self._sum(tf.square(deviations), samples) / count
         factor = tf.math.rsqrt(variance + self.epsilon)
         y = deviations * self._along(factor * gamma, x) + self._along(beta, x)
         return tf.cast(y, x.dtype), shift + mean, variance, factor, *self._kept(deviations, shift, mean)
@@ -174,7 +173,7 @@ class Flat:
         dy = widen(dy)
         dbeta = self._sum_of_slopes(dy, samples)
         dgamma = self._sum_of_slopes(dy * deviations, samples) * factor
-        share = tf.math.divide_no_nan(tf.ones([], dy.dtype), self._count(x, samples))
+        share = 1 / self._count(x, samples)
         constant = (dmean - gamma * factor * dbeta) * share
         slope = (2 * dvariance - gamma * factor * factor * dgamma) * share
         dx = (
@@ -194,14 +193,10 @@ class Flat:
         return widen(x) - self._along(shift, x) - self._along(mean, x)
 
     def _shift(self, x: tf.Tensor) -> tf.Tensor:
-        """The mean of a few values of each channel, near which sums have small terms."""
-        first, *others = reduction_axes(self.channel, x.shape.rank)
-        part = [slice(None)] * x.shape.rank
-        for axis in (first, *others):
-            part[axis] = slice(1 if others and axis == first else FEW)
-        few = x[tuple(part)]  # of a size that only the run tells, XLA could gather none
-        total = tf.reduce_sum(few, [first, *others])
-        return tf.math.divide_no_nan(total, count_values(few, self.channel))
+        """One value of each channel, near which sums have small terms; of no value 0."""
+        axes = reduction_axes(self.channel, x.shape.rank)
+        first = tuple(slice(1) if axis in axes else slice(None) for axis in range(x.shape.rank))
+        return tf.reduce_sum(x[first], axes)
 
     def _sum(self, values: tf.Tensor, samples: tf.Tensor | None) -> tf.Tensor:
         axes = reduction_axes(self.channel, values.shape.rank)
@@ -219,6 +214,10 @@ class Flat:
         return self._sum(values, samples)
 
     def _count(self, x: tf.Tensor, samples: tf.Tensor | None) -> tf.Tensor:
+        """How many values a channel has, at least 1: XLA gives `divide_no_nan` loops of its own."""
+        return tf.maximum(self._values(x, samples), 1)
+
+    def _values(self, x: tf.Tensor, samples: tf.Tensor | None) -> tf.Tensor:
         if samples is None:
             return count_values(x, self.channel)
         shape = x.shape.as_list()
@@ -238,10 +237,6 @@ class Plain(Flat):
     def _deviations(self, x: tf.Tensor, *kept: tf.Tensor) -> tf.Tensor:
         (deviations,) = kept
         return deviations
-
-    def _shift(self, x: tf.Tensor) -> tf.Tensor:
-        axes = reduction_axes(self.channel, x.shape.rank)
-        return tf.reduce_sum(x[:1, :1] if len(axes) > 1 else x[:1], axes)
 
     def _sum(self, values: tf.Tensor, samples: tf.Tensor | None) -> tf.Tensor:
         few = count_values(values, self.channel) <= MOST_PLAIN_COUNT
