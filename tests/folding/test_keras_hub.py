@@ -17,6 +17,7 @@ import tensorflow as tf
 import hub_backbones as hub
 import tfbn
 from networks import FLOAT32, let_through, outputs, relative_difference
+from sweeps import some
 from tfbn.batch_norms import batch_norms
 from tfbn.export.graphs.graph import frozen
 from tfbn.export.graphs.signatures import of_named
@@ -101,7 +102,24 @@ MATHEMATICS = (
 UNUSED = "nothing calls it at inference"
 
 
-@pytest.fixture(scope="module", params=CASES)
+# Of each kind one; those of more than fifty batch norms take a minute each.
+FEW = [
+    "resnet bottleneck vd",
+    "resnet v2",
+    "densenet",
+    "efficientnet v2",
+    "mobilenet v3",
+    "hgnetv2 plain",
+    "xception",
+    "cspnet bottleneck",
+    "deeplab_v3",
+    "retinanet",
+    "segformer",
+    "mobilenet classifier",
+]
+
+
+@pytest.fixture(scope="module", params=some(CASES, FEW))
 def name(request):
     return request.param
 

@@ -1,4 +1,4 @@
-"""tf_slim's networks, as projects have copies of them, migrated: their own tests pass, all of them."""
+"""tf_slim's networks, as projects have copies of them, migrated: their own tests pass."""
 
 import json
 import re
@@ -23,7 +23,7 @@ NETWORKS = {
     "resnet_v1": [],
     "resnet_v2": [],
 }
-# Of files that say tf_slim still: one forward pass, shape or count of parameters of each.
+# One forward pass, shape or count of parameters of each.
 FEW = {
     "alexnet": ["testBuild"],
     "overfeat": ["testBuild"],
@@ -48,7 +48,12 @@ def named_in(folder, networks):
 
 
 @pytest.mark.parametrize(
-    ("old", "networks", "count"), [(True, NETWORKS, 86), (False, FEW, 12)], ids=["contrib", "tf_slim"]
+    ("old", "networks", "count"),
+    [
+        pytest.param(True, NETWORKS, 86, id="contrib", marks=pytest.mark.sweep),
+        pytest.param(True, FEW, 12, id="few of contrib"),
+        pytest.param(False, FEW, 12, id="tf_slim"),
+    ],
 )
 def test_the_networks_own_tests_pass(old, networks, count, run, tmp_path):
     """The originals pass all of them with tf_keras' layers; without, all that has a batch norm fails."""

@@ -13,6 +13,7 @@ from tf_slim.nets import resnet_utils, resnet_v1
 
 import tf1_networks
 from networks import relative_difference
+from sweeps import some
 from tfbn import compat
 
 tf1 = tf.compat.v1
@@ -218,7 +219,7 @@ def assert_same(found, name):
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", some(NETS, ["inception_v2", "resnet_v2_50"]))
 def test_a_network_trains_as_the_original(name):
     layers, variables, trained = NETS[name]
     with compat.slim(), tf.Graph().as_default():
