@@ -39,7 +39,7 @@ def test_the_digits_example(tmp_path):
     assert len({accuracy for _, accuracy in rows[3:]}) == 1  # recalibrated, folded, served
 
 
-@pytest.mark.once
+@pytest.mark.sweep
 def test_the_digits_example_fails_when_a_comparison_does(tmp_path):
     done = run_main("digits", tmp_path, "epochs=1", "example.CLOSE = 0.0; ")
     assert done.returncode == 1
@@ -60,7 +60,7 @@ def test_the_migration_example(tmp_path):
     assert all(float(accuracy) > 90 for accuracy in accuracies)  # the moving statistics came along
 
 
-@pytest.mark.once
+@pytest.mark.sweep
 def test_the_migration_example_fails_when_a_comparison_does(tmp_path):
     done = migrate(tmp_path, "example.CLOSE = -1.0; ")
     assert done.returncode == 1
@@ -76,7 +76,7 @@ def test_the_example_of_a_diagnosis(tmp_path):
     assert (tmp_path / "picture.png").read_bytes()[:4] == b"\x89PNG"
 
 
-@pytest.mark.once
+@pytest.mark.sweep
 def test_the_example_of_a_diagnosis_fails_when_nothing_is_mended(tmp_path):
     settings = "example.tfbn.recalibrate = lambda *args, **kwargs: None; "
     done = run_main("diagnose", tmp_path, "epochs=1", settings)
@@ -91,7 +91,7 @@ def test_the_example_of_a_legacy_file(tmp_path):
     assert "All comparisons hold." in done.stdout
 
 
-@pytest.mark.once
+@pytest.mark.sweep
 def test_the_example_of_a_legacy_file_fails_when_a_comparison_does(tmp_path):
     done = run_main("upgrade_emotion_model", tmp_path, settings="example.CLOSE = -1.0; ")
     assert done.returncode == 1
@@ -106,7 +106,7 @@ def test_the_beam_example_equals_one_process(tmp_path):
     assert re.search(r"Differs from one process by at most [\de-]+ of a mean or variance", done.stdout)
 
 
-@pytest.mark.once
+@pytest.mark.sweep
 def test_the_beam_example_fails_when_the_comparison_does(tmp_path):
     done = run_main("beam_statistics", tmp_path, "[]", "example.ROUNDING = 0.0; ")
     assert done.returncode == 1, done.stderr

@@ -52,7 +52,7 @@ def test_no_fewer_batch_norms_go_than_of_the_keras_model(name):
     assert relative_difference(got, wanted) < FLOAT32
 
 
-@pytest.mark.parametrize("name", ["MobileNet", pytest.param("EfficientNetB0", marks=pytest.mark.once)])
+@pytest.mark.parametrize("name", some(["MobileNet", "EfficientNetB0"], ["MobileNet"]))
 def test_networks_that_keras_exported(name, tmp_path):
     model, x = network(name)
     _, in_keras = tfbn.fold(model)
