@@ -9,6 +9,7 @@ import tensorflow as tf
 import fuzz_child
 import tfbn
 from frozen_graphs import Parts, frozen
+from sweeps import some
 
 CASES, SHARDS = 1000, 4
 SPEC = tf.TensorSpec((None, 4), "float32", "x")
@@ -32,7 +33,7 @@ def write_sources(folder):
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("shard", range(SHARDS))
+@pytest.mark.parametrize("shard", some(range(SHARDS), [0, 1]))
 def test_damaged_files_give_one_clear_error(shard, tmp_path):
     write_sources(tmp_path)
     size = CASES // SHARDS

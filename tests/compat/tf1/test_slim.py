@@ -260,7 +260,7 @@ def _float64():
     keras.config.set_floatx("float32")
 
 
-@pytest.mark.once
+@pytest.mark.sweep
 @pytest.mark.usefixtures("_float64")
 def test_resnet_as_one_keras_layer(tmp_path):
     size, count, rate, *_ = tf1_networks.NETWORKS["resnet_v1_50"]
