@@ -10,7 +10,6 @@ from slopes import slopes
 from tfbn import flat, functional, kernels, runtime
 from tfbn.moments import batch_moments
 
-pytestmark = pytest.mark.once  # oneDNN replaces nothing of it
 EPSILON = 1e-2
 SHAPES = [
     ((64, 5), -1),

@@ -223,7 +223,7 @@ def test_mutated_architectures(tmp_path, base):
     path = tmp_path / "m.json"
     loaded = []
 
-    @settings(max_examples=300, **MANY)
+    @settings(max_examples=700, **MANY)
     @given(st.integers(0, 2**32))
     def check(seed):
         path.write_text(json.dumps(mutated(config, random.Random(seed))))
@@ -310,7 +310,7 @@ def test_mutated_structures(tmp_path, base):
     path = tmp_path / "m.h5"
     loaded = []
 
-    @settings(max_examples=300, **MANY)
+    @settings(max_examples=500, **MANY)
     @given(st.integers(0, 2**32))
     def check(seed):
         shutil.copy(whole, path)
@@ -331,7 +331,7 @@ def test_mutated_bytes(tmp_path):
     path = tmp_path / "m.h5"
     loaded = []
 
-    @settings(max_examples=400, **MANY)
+    @settings(max_examples=1000, **MANY)
     @given(st.integers(0, 2**32))
     def check(seed):
         rng = random.Random(seed)
