@@ -6,7 +6,6 @@ samples that is not known is filled up with zeros to one of eight in an octave.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -19,6 +18,7 @@ from .traced_once import functions_of
 
 LEAST_VALUES = 2**18  # of a batch of small samples; with fewer, XLA leaves sums in one loop
 STEPS = 8  # numbers of samples from one power of two to the next
+LAST_DIGITS = 2**52 // STEPS - 1  # of a float64: those behind the ones that tell the steps apart
 
 
 class Compiled:
@@ -28,16 +28,17 @@ class Compiled:
         self._forward, self._backward = _functions(epsilon, channel)
 
     def forward(self, x: tf.Tensor, beta: tf.Tensor, gamma: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        filled, samples = _filled(x)
-        y, *others = self._forward(filled, beta, gamma, samples)
-        return _emptied(y, x), *others
+        missing = _missing(x)
+        y, *others = self._forward(_filled(x, missing), beta, gamma, _samples(x))
+        return _emptied(y, x), *others, missing
 
     def backward(
         self, x: tf.Tensor, gamma: tf.Tensor, dy: tf.Tensor, *upstream_and_known: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
-        (filled, samples), (above, _) = _filled(x), _filled(dy)
-        dx, *others = self._backward(filled, gamma, above, *upstream_and_known, samples=samples)
-        return _emptied(dx, x), *others
+        *others, missing = upstream_and_known
+        filled, above = _filled(x, missing), _filled(dy, missing)
+        dx, *slopes = self._backward(filled, gamma, above, *others, samples=_samples(x))
+        return _emptied(dx, x), *slopes
 
 
 class BySize:
@@ -47,11 +48,10 @@ class BySize:
         self._large, self._small = Compiled(epsilon, channel), Plain(epsilon, channel)
 
     def forward(self, x: tf.Tensor, beta: tf.Tensor, gamma: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        unknown = tf.zeros_like(beta), tf.zeros_like(beta)
+        unknown = tf.zeros_like(beta), tf.zeros_like(beta), tf.constant(0)
 
         def large() -> tuple[tf.Tensor, ...]:
-            *results, shift, mean = self._large.forward(x, beta, gamma)
-            return *results, shift, mean, tf.zeros_like(widen(x[:0]))
+            return *self._large.forward(x, beta, gamma), tf.zeros_like(widen(x[:0]))
 
         def small() -> tuple[tf.Tensor, ...]:
             *results, deviations = self._small.forward(x, beta, gamma)
@@ -64,10 +64,10 @@ class BySize:
     def backward(
         self, x: tf.Tensor, gamma: tf.Tensor, dy: tf.Tensor, *upstream_and_known: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
-        *others, shift, mean, deviations = upstream_and_known
+        *others, shift, mean, missing, deviations = upstream_and_known
         dx, *slopes = tf.cond(
             _is_large(x),
-            lambda: self._large.backward(x, gamma, dy, *others, shift, mean),
+            lambda: self._large.backward(x, gamma, dy, *others, shift, mean, missing),
             lambda: self._small.backward(x, gamma, dy, *others, deviations),
         )
         dx.set_shape(x.shape)
@@ -84,22 +84,34 @@ def _functions(epsilon: float, channel: int) -> tuple[Callable[..., Any], Callab
     return functions_of(Flat(epsilon, channel), jit_compile=True)
 
 
-def _filled(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
-    """The batch with samples of zeros behind it, and how many are its own; `None` for all."""
-    if x.shape.as_list()[0] is not None:
-        return x, None
+def _varies(x: tf.Tensor) -> bool:
+    """Whether the number of samples is known only when a batch is there."""
+    return x.shape.as_list()[0] is None
+
+
+def _samples(x: tf.Tensor) -> tf.Tensor | None:
+    """How many of a filled batch are its own; `None` for all."""
+    return tf.shape(x)[0] if _varies(x) else None
+
+
+def _missing(x: tf.Tensor) -> tf.Tensor:
+    """How many samples the batch is short of a number that is compiled."""
+    if not _varies(x):
+        return tf.constant(0)
     samples = tf.shape(x)[0]
-    octave = tf.bitwise.left_shift(
-        1, tf.cast(tf.math.log(tf.cast(tf.maximum(samples, 1), tf.float64)) / math.log(2), tf.int32)
-    )
-    step = tf.maximum(octave // STEPS, 1)
-    missing = -samples % step
-    return tf.pad(x, [[0, missing], *[[0, 0]] * (x.shape.rank - 1)]), samples
+    # As float64, whose digits behind the leading ones are rounded up.
+    digits = tf.bitcast(tf.cast(samples, tf.float64), tf.int64) + LAST_DIGITS
+    number = tf.bitcast(tf.bitwise.bitwise_and(digits, ~LAST_DIGITS), tf.float64)
+    return tf.cast(number, tf.int32) - samples
+
+
+def _filled(x: tf.Tensor, missing: tf.Tensor) -> tf.Tensor:
+    """The batch with samples of zeros behind it."""
+    return tf.pad(x, [[0, missing], *[[0, 0]] * (x.shape.rank - 1)]) if _varies(x) else x
 
 
 def _emptied(filled: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     """The first samples, as many as `x` has."""
-    if filled.shape.as_list()[0] is not None:
+    if not _varies(x):
         return filled
-    sizes = x.shape.as_list()[1:]
-    return tf.slice(filled, [0] * x.shape.rank, [tf.shape(x)[0], *sizes])
+    return tf.slice(filled, [0] * x.shape.rank, [tf.shape(x)[0], *x.shape.as_list()[1:]])
