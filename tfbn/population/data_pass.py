@@ -125,7 +125,7 @@ class _MeasurementModel(keras.Model):
     def make_test_function(self, force: bool = False) -> None:
         step = self._step
         if not self.run_eagerly:
-            step = tf.function(step, reduce_retracing=True)
+            step = tf.function(step, reduce_retracing=True, autograph=False)
 
         def measure_batch(iterator: Iterator[Any]) -> dict[str, Any]:
             model = self._of.model
@@ -200,7 +200,7 @@ class _MeasurementModel(keras.Model):
             specs = tf.nest.map_structure(
                 lambda tensor: tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype), x
             )
-            tf.function(lambda x: model(x, training=False)).get_concrete_function(specs)
+            _traced(lambda x: model(x, training=False), specs)
         for accumulator in self._accumulators:
             accumulator.paused = False
 
@@ -228,11 +228,16 @@ class _MeasurementModel(keras.Model):
                 if self.run_eagerly or tf.config.functions_run_eagerly():
                     self._of.model(x, training=training)
                 else:
-                    tf.function(lambda: self._of.model(x, training=training)).get_concrete_function()
+                    _traced(lambda: self._of.model(x, training=training))
             return [accumulator.in_training or [] for accumulator in self._accumulators]
         finally:
             for accumulator in self._accumulators:
                 accumulator.in_training = None
+
+
+def _traced(function: Callable[..., Any], *specs: Any) -> None:
+    """Without AutoGraph, as Keras traces models: it would read this file, and no code of the model."""
+    tf.function(function, autograph=False).get_concrete_function(*specs)
 
 
 def _holders(model: keras.Model, accumulators: list[MomentAccumulator]) -> Iterator[keras.layers.Layer]:

@@ -233,6 +233,11 @@ def test_mutated_architectures(tmp_path, base):
     assert 0.02 < np.mean(loaded) < 0.9  # neither all nor none is refused
 
 
+def is_small(weights):
+    """Not what an earlier change has left: a string or a single number."""
+    return weights.nbytes < 1000 and weights.dtype.kind == "f" and weights.shape
+
+
 def structures(path, rng):
     """Change the structure of an HDF5 file in place."""
     with h5py.File(path, "a") as file:
@@ -265,7 +270,7 @@ def structures(path, rng):
                 ] = rng.choice([2, 10**9, -1, "theano", "1.2.2", [b"d"]])
             elif item.name != "/":
                 parent, name = item.parent, item.name.rpartition("/")[2]
-                data = item[()] if isinstance(item, h5py.Dataset) and item.nbytes < 1000 else None
+                data = item[()] if isinstance(item, h5py.Dataset) and is_small(item) else None
                 del parent[name]
                 if kind == 3:
                     parent[name] = rng.choice(

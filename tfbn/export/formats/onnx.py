@@ -33,7 +33,7 @@ class ONNX(Converted):
         signature = loaded.signatures[SIGNATURE]
         specs = list(signature.structured_input_signature[1].values())
 
-        @tf.function(input_signature=specs)
+        @tf.function(input_signature=specs, autograph=False)
         def serve(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
             # Constants that layers have made outside are no inputs of the file.
             values = [_in_this_graph(captured) for captured in signature.captured_inputs]
