@@ -239,6 +239,21 @@ def test_private_apis_of_tensorflow_and_keras_are_used_in_one_place():
     assert found == {"batch_norms.py", "runtime.py"}
 
 
+def test_autograph_reads_none_of_our_files():
+    # It would warn where sources are not at hand, and Keras traces models without it, too.
+    for path in modules("tfbn") + modules("compat"):
+        nodes = [*ast.walk(ast.parse(path.read_text()))]
+        functions = [
+            node for node in nodes if isinstance(node, ast.Attribute) and ast.unparse(node) == "tf.function"
+        ]
+        without = [
+            node.func
+            for node in nodes
+            if isinstance(node, ast.Call) and "autograph=False" in map(ast.unparse, node.keywords)
+        ]
+        assert all(function in without for function in functions), path
+
+
 def test_modules_and_functions_stay_small():
     for path in modules("tfbn") + modules("compat") + modules("benchmarks"):
         text = path.read_text()
