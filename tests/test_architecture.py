@@ -243,14 +243,10 @@ def test_autograph_reads_none_of_our_files():
     # It would warn where sources are not at hand, and Keras traces models without it, too.
     for path in modules("tfbn") + modules("compat"):
         nodes = [*ast.walk(ast.parse(path.read_text()))]
-        functions = [
-            node for node in nodes if isinstance(node, ast.Attribute) and ast.unparse(node) == "tf.function"
-        ]
-        without = [
-            node.func
-            for node in nodes
-            if isinstance(node, ast.Call) and "autograph=False" in map(ast.unparse, node.keywords)
-        ]
+        calls = [node for node in nodes if isinstance(node, ast.Call)]
+        without = [call.func for call in calls if "autograph=False" in map(ast.unparse, call.keywords)]
+        attributes = [node for node in nodes if isinstance(node, ast.Attribute)]
+        functions = [node for node in attributes if ast.unparse(node) == "tf.function"]
         assert all(function in without for function in functions), path
 
 

@@ -175,6 +175,11 @@ class _MeasurementModel(keras.Model):
         return _OneProcess()
 
     @property
+    def _runs_eagerly(self) -> bool:
+        """Also where user code is a tf.function: in a graph that would run as plain Python now."""
+        return bool(self.run_eagerly or tf.config.functions_run_eagerly())
+
+    @property
     def _accumulators(self) -> list[MomentAccumulator]:
         return list(self._of.accumulators.values())
 
@@ -194,7 +199,7 @@ class _MeasurementModel(keras.Model):
         model = self._of.model
         if isinstance(model, keras.Sequential):
             model.build((None, *x.shape[1:]))
-        elif self.run_eagerly:
+        elif self._runs_eagerly:
             model(x, training=False)
         else:
             specs = tf.nest.map_structure(
@@ -225,7 +230,7 @@ class _MeasurementModel(keras.Model):
         """For each accumulator and call, whether it uses the batch's statistics."""
         try:
             with listening(self._accumulators):
-                if self.run_eagerly or tf.config.functions_run_eagerly():
+                if self._runs_eagerly:
                     self._of.model(x, training=training)
                 else:
                     _traced(lambda: self._of.model(x, training=training))
@@ -236,7 +241,7 @@ class _MeasurementModel(keras.Model):
 
 
 def _traced(function: Callable[..., Any], *specs: Any) -> None:
-    """Without AutoGraph, as Keras traces models: it would read this file, and no code of the model."""
+    """Without AutoGraph, as Keras traces models: it would read the source of this file."""
     tf.function(function, autograph=False).get_concrete_function(*specs)
 
 
