@@ -96,9 +96,9 @@ def _samples(x: tf.Tensor) -> tf.Tensor | None:
 
 def _missing(x: tf.Tensor) -> tf.Tensor:
     """How many samples the batch is short of a number that is compiled."""
-    if not _varies(x):
+    samples = _samples(x)
+    if samples is None:
         return tf.constant(0)
-    samples = tf.shape(x)[0]
     # As float64, whose digits behind the leading ones are rounded up.
     digits = tf.bitcast(tf.cast(samples, tf.float64), tf.int64) + LAST_DIGITS
     number = tf.bitcast(tf.bitwise.bitwise_and(digits, ~LAST_DIGITS), tf.float64)
