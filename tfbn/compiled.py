@@ -12,8 +12,10 @@ from typing import Any
 
 import tensorflow as tf
 
+from .axes import reduction_axes
 from .flat import Flat, Plain
-from .moments import widen
+from .moments import count_values, widen
+from .sums import exact_sum
 from .traced_once import functions_of
 
 LEAST_VALUES = 2**18  # of a batch of small samples; with fewer, XLA leaves sums in one loop
@@ -25,6 +27,7 @@ class Compiled:
     """A `flat.Kind`."""
 
     def __init__(self, epsilon: float, channel: int) -> None:
+        self._channel = channel
         self._forward, self._backward = _functions(epsilon, channel)
 
     def forward(self, x: tf.Tensor, beta: tf.Tensor, gamma: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -37,8 +40,22 @@ class Compiled:
     ) -> tuple[tf.Tensor, ...]:
         *others, missing = upstream_and_known
         filled, above = _filled(x, missing), _filled(dy, missing)
-        dx, *slopes = self._backward(filled, gamma, above, *others, samples=_samples(x))
-        return _emptied(dx, x), *slopes
+        dx, dbeta, dgamma = self._backward(filled, gamma, above, *others, share=self._share(x))
+        return _emptied(dx, x), tf.cast(dbeta, gamma.dtype), dgamma
+
+    def _share(self, x: tf.Tensor) -> tf.Tensor | None:
+        """As the argument of `Flat.backward`."""
+        return 1 / tf.maximum(count_values(x, self._channel), 1) if _varies(x) else None
+
+
+class _Unrounded(Flat):
+    """`Flat`, whose gradient of beta is float64: XLA would compile a cast of it as a loop of its own.
+
+    Samples of zeros have no part in gradients, whose slopes from above are zeros there, too.
+    """
+
+    def _sum_of_slopes(self, values: tf.Tensor) -> tf.Tensor:
+        return exact_sum(values, reduction_axes(self.channel, values.shape.rank), tf.float64)
 
 
 class BySize:
@@ -48,7 +65,7 @@ class BySize:
         self._large, self._small = Compiled(epsilon, channel), Plain(epsilon, channel)
 
     def forward(self, x: tf.Tensor, beta: tf.Tensor, gamma: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        unknown = tf.zeros_like(beta), tf.zeros_like(beta), tf.constant(0)
+        unknown = tf.zeros_like(beta), tf.constant(0)
 
         def large() -> tuple[tf.Tensor, ...]:
             return *self._large.forward(x, beta, gamma), tf.zeros_like(widen(x[:0]))
@@ -64,10 +81,10 @@ class BySize:
     def backward(
         self, x: tf.Tensor, gamma: tf.Tensor, dy: tf.Tensor, *upstream_and_known: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
-        *others, shift, mean, missing, deviations = upstream_and_known
+        *others, mean, missing, deviations = upstream_and_known
         dx, *slopes = tf.cond(
             _is_large(x),
-            lambda: self._large.backward(x, gamma, dy, *others, shift, mean, missing),
+            lambda: self._large.backward(x, gamma, dy, *others, mean, missing),
             lambda: self._small.backward(x, gamma, dy, *others, deviations),
         )
         dx.set_shape(x.shape)
@@ -81,7 +98,7 @@ def _is_large(x: tf.Tensor) -> tf.Tensor:
 @cache
 def _functions(epsilon: float, channel: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """For all layers: a shape is traced and compiled once."""
-    return functions_of(Flat(epsilon, channel), jit_compile=True)
+    return functions_of(_Unrounded(epsilon, channel), jit_compile=True)
 
 
 def _varies(x: tf.Tensor) -> bool:

@@ -158,7 +158,7 @@ class Flat:
         variance = self._sum(tf.square(deviations), samples) / count
         factor = tf.math.rsqrt(variance + self.epsilon)
         y = deviations * self._along(factor * gamma, x) + self._along(beta, x)
-        return tf.cast(y, x.dtype), shift + mean, variance, factor, *self._kept(deviations, shift, mean)
+        return tf.cast(y, x.dtype), shift + mean, variance, factor, self._kept(deviations, mean)
 
     def backward(
         self,
@@ -166,15 +166,20 @@ class Flat:
         gamma: tf.Tensor,
         dy: tf.Tensor,
         *upstream_and_known: tf.Tensor,
-        samples: tf.Tensor | None = None,
+        share: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, ...]:
-        dmean, dvariance, factor, *kept = upstream_and_known
-        deviations = self._deviations(x, *kept)
+        """As `Kind.backward`.
+
+        Args:
+            share: one over the number of values of a channel; `None` for that of the whole batch.
+        """
+        dmean, dvariance, factor, kept = upstream_and_known
+        deviations = self._deviations(x, kept)
         dy = widen(dy)
-        dbeta = self._sum_of_slopes(dy, samples)
-        dgamma = self._sum_of_slopes(dy * deviations, samples) * factor
-        share = 1 / self._count(x, samples)
-        constant = (dmean - gamma * factor * dbeta) * share
+        dbeta = self._sum_of_slopes(dy)
+        dgamma = tf.cast(self._sum_of_slopes(dy * deviations), dy.dtype) * factor
+        share = 1 / self._count(x, None) if share is None else share
+        constant = (dmean - gamma * factor * tf.cast(dbeta, dy.dtype)) * share
         slope = (2 * dvariance - gamma * factor * factor * dgamma) * share
         dx = (
             dy * self._along(gamma * factor, x)
@@ -183,14 +188,14 @@ class Flat:
         )
         return tf.cast(dx, x.dtype), dbeta, dgamma
 
-    def _kept(self, deviations: tf.Tensor, shift: tf.Tensor, mean: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def _kept(self, deviations: tf.Tensor, mean: tf.Tensor) -> tf.Tensor:
         """What `_deviations` takes, beside the batch."""
         del deviations  # computed again, they need not be written and read
-        return shift, mean
+        return mean
 
-    def _deviations(self, x: tf.Tensor, *kept: tf.Tensor) -> tf.Tensor:
-        shift, mean = kept
-        return widen(x) - self._along(shift, x) - self._along(mean, x)
+    def _deviations(self, x: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
+        wide = widen(x)
+        return wide - self._along(self._shift(wide), x) - self._along(kept, x)
 
     def _shift(self, x: tf.Tensor) -> tf.Tensor:
         """One value of each channel, near which sums have small terms; of no value 0."""
@@ -210,8 +215,8 @@ class Flat:
             total = sum_each(tf.where(counts, values, 0), [first])
         return tf.cast(total, values.dtype)
 
-    def _sum_of_slopes(self, values: tf.Tensor, samples: tf.Tensor | None) -> tf.Tensor:
-        return self._sum(values, samples)
+    def _sum_of_slopes(self, values: tf.Tensor) -> tf.Tensor:
+        return self._sum(values, None)
 
     def _count(self, x: tf.Tensor, samples: tf.Tensor | None) -> tf.Tensor:
         """How many values a channel has, at least 1: XLA gives `divide_no_nan` loops of its own."""
@@ -231,12 +236,11 @@ class Flat:
 class Plain(Flat):
     """The same in few operations. The gradients' sums are as those of TensorFlow's own gradients."""
 
-    def _kept(self, deviations: tf.Tensor, *_: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        return (deviations,)
-
-    def _deviations(self, x: tf.Tensor, *kept: tf.Tensor) -> tf.Tensor:
-        (deviations,) = kept
+    def _kept(self, deviations: tf.Tensor, mean: tf.Tensor) -> tf.Tensor:
         return deviations
+
+    def _deviations(self, x: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
+        return kept
 
     def _sum(self, values: tf.Tensor, samples: tf.Tensor | None) -> tf.Tensor:
         few = count_values(values, self.channel) <= MOST_PLAIN_COUNT
@@ -245,11 +249,11 @@ class Plain(Flat):
             tf.cast(few, tf.int32),
             [
                 lambda: super(Plain, self)._sum(values, samples),
-                lambda: self._sum_of_slopes(values, samples),
+                lambda: self._sum_of_slopes(values),
             ],
         )
 
-    def _sum_of_slopes(self, values: tf.Tensor, samples: tf.Tensor | None) -> tf.Tensor:
+    def _sum_of_slopes(self, values: tf.Tensor) -> tf.Tensor:
         return tf.reduce_sum(values, reduction_axes(self.channel, values.shape.rank))
 
 
