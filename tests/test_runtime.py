@@ -28,6 +28,27 @@ def test_xla_is_seen():
     assert seen == [False, False, True, True]
 
 
+def test_the_outermost_graph_is_found():
+    found = []
+
+    def look(x):
+        found.append(runtime.outermost_graph())
+        return x
+
+    @tf.function(autograph=False)
+    def outer(x):
+        found.append(tf.compat.v1.get_default_graph())
+        return tf.cond(x > 0, lambda: tf.function(look)(x), lambda: x)
+
+    outer(tf.ones([]))
+    assert found[1] is found[0], (
+        "FuncGraph.outer_graph has moved: find its successor for runtime.outermost_graph; meanwhile each "
+        "inner function has room of its own for compiled shapes"
+    )
+    tf.function(look)(tf.ones([]))
+    assert found[2] is not found[0]
+
+
 def test_auto_clustering_is_xla_too_but_not_surely(monkeypatch):
     """It clusters what is in graphs, and on a CPU often nothing."""
     monkeypatch.setenv("TF_XLA_FLAGS", "--tf_xla_auto_jit=2")

@@ -39,7 +39,7 @@ import tensorflow as tf
 
 from . import flat, functional, runtime
 from .axes import Axis, channel_axes
-from .compiled import BySize, Compiled
+from .compiled import BySize, Compiled, has_room
 from .functional import TensorLike
 from .moments import Moments, batch_moments, broadcast_along, count_values
 from .traced_once import TracedOnce
@@ -50,10 +50,9 @@ CANCELLATION_LIMIT = 2.0**22  # of N·μ/σ; below it the variance errs by 1e-5 
 # Values in a channel; with no more, N·μ/σ reaches 2**24 only where the mean is 10 000 deviations off 0.
 CANCELLATION_FREE_COUNT = 1600
 # From how many values of a sample on `flat` is compiled on its own. It is faster from fewer on, too, but
-# each shape takes 0.3 s to compile: with half as many DenseNet121 begins in 1.7 times Keras' time.
+# each shape takes 0.3 s to compile, and a graph has room for few.
 LEAST_COMPILED_VALUES = 60_000
-LEAST_COMPILED_PLANE = 2**9, 2**14  # positions and values: of large planes the kernel is slower
-LEAST_COMPILED_OF_FEW = 2**6, 2**13  # channels, of which networks have few numbers, and values
+LEAST_COMPILED_PLANE = 2**9, 2**15  # positions and values: of large planes the kernel is slower
 LEAST_COMPILED_CHANNELS_FIRST = 2**12  # values, which would be transposed for the kernel, and back
 LEAST_COMPILED_BESIDE_ONEDNN = 2**13  # positions: many of them, and 131 072 values are a small batch
 LEAST_OF_LARGE_BATCH = 2**8  # values of a sample; the question takes 0.05 ms
@@ -89,7 +88,7 @@ def normalize_batch(
     """
     count = count_values(x, axis)
     known = tf.get_static_value(count)
-    kind = None if copied else _kind_of_flat(x, axis)
+    kind = None if copied else _kind_of_flat(x, epsilon, axis)
     if kind is not None:
         make_kind = kind if runtime.inside_xla() else partial(TracedOnce, kind)
         return flat.normalize_batch(x, beta, gamma, epsilon, axis, make_kind)
@@ -116,7 +115,7 @@ def normalize_batch(
     return y, Moments(mean, biased, count)
 
 
-def _kind_of_flat(x: tf.Tensor, axis: Axis) -> type[flat.Kind] | None:
+def _kind_of_flat(x: tf.Tensor, epsilon: float, axis: Axis) -> type[flat.Kind] | None:
     """What of `flat` beats the kernel, if anything does: where XLA compiles everything, its code."""
     channel, *others = channel_axes(axis, x.shape.rank)
     if others or x.shape.rank == 1:
@@ -129,8 +128,9 @@ def _kind_of_flat(x: tf.Tensor, axis: Axis) -> type[flat.Kind] | None:
         return None
     if _is_small(x.shape[0], sizes, channel):
         may_be_large = x.shape[0] is None and math.prod(sizes) >= LEAST_OF_LARGE_BATCH
-        return BySize if may_be_large else flat.Plain
-    return Compiled if len(sizes) > 1 and _is_worth_compiling(sizes, channel) else None
+        return BySize if may_be_large and has_room(x, epsilon, channel) else flat.Plain
+    worth = len(sizes) > 1 and _is_worth_compiling(sizes, channel)
+    return Compiled if worth and has_room(x, epsilon, channel) else None
 
 
 def _is_small(samples: int | None, sizes: list[int], channel: int) -> bool:
@@ -150,12 +150,8 @@ def _is_worth_compiling(sizes: list[int], channel: int) -> bool:
         return values >= LEAST_COMPILED_CHANNELS_FIRST
     if runtime.has_onednn():
         return positions >= LEAST_COMPILED_BESIDE_ONEDNN
-    (few_channels, of_few), (plane, of_plane) = LEAST_COMPILED_OF_FEW, LEAST_COMPILED_PLANE
-    return (
-        values >= LEAST_COMPILED_VALUES
-        or (positions >= plane and values >= of_plane)
-        or (sizes[-1] <= few_channels and values >= of_few)
-    )
+    plane, of_plane = LEAST_COMPILED_PLANE
+    return values >= LEAST_COMPILED_VALUES or (positions >= plane and values >= of_plane)
 
 
 def normalize_at_inference(

@@ -57,6 +57,18 @@ def in_function() -> bool:
     return not tf.executing_eagerly() and graph.building_function
 
 
+def outermost_graph() -> tf.Graph:
+    """The graph that is being built, or the one around it that no other function's is around.
+
+    Private TensorFlow API, used here only: graphs do not tell what is around them. Where it no longer
+    exists, the answer is the graph itself, and `tests/test_runtime.py` fails by name.
+    """
+    graph = tf.compat.v1.get_default_graph()
+    while (outer := getattr(graph, "outer_graph", None)) is not None and outer.building_function:
+        graph = outer
+    return graph
+
+
 def inside_xla() -> bool:
     """Whether the graph being built is to be compiled by XLA, or may be by its auto-clustering.
 
