@@ -10,6 +10,7 @@ LAYER_KERNEL = "Layer, training step, against the bare kernel"
 INFERENCE = "Layer, inference, against Keras' layer"
 INFERENCE_KERNEL = "Layer, inference, against the bare kernel"
 MODEL = "Model, training step, converted against stock"
+FIRST_STEP = "Model, first training step, converted against stock"
 MODEL_XLA = "Model, training step compiled by XLA, converted against stock"
 POPULATION = "population_statistics, a batch, against a forward pass in training"
 

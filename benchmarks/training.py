@@ -182,7 +182,9 @@ def models(rounds: int, networks: int | None) -> Iterator[Row]:
             x = data(batch, size, size, 3)
             labels = tf.constant(np.random.default_rng(0).integers(0, 10, batch))
             both = tfbn.convert(stock), stock
-            yield compare(kinds.MODEL, title, *(fit_step(model, x, labels) for model in both), rounds)
+            runs = [fit_step(model, x, labels) for model in both]
+            yield row(kinds.FIRST_STEP, title, *([milliseconds(run)] for run in runs))
+            yield compare(kinds.MODEL, title, *runs, rounds)
             yield measured(stock, x, title, rounds)
             if (name, size) == MODEL_XLA:
                 compiled = (fit_step(model, x, labels, xla=True) for model in both)

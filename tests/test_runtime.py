@@ -42,8 +42,8 @@ def test_the_outermost_graph_is_found():
 
     outer(tf.ones([]))
     assert found[1] is found[0], (
-        "FuncGraph.outer_graph has moved: find its successor for runtime.outermost_graph; meanwhile each "
-        "inner function has room of its own for compiled shapes"
+        "FuncGraph.outer_graph has moved: find its successor for runtime.outermost_graph; meanwhile "
+        "each inner function has room of its own for compiled shapes"
     )
     tf.function(look)(tf.ones([]))
     assert found[2] is not found[0]
