@@ -86,7 +86,7 @@ def test_all_layers_of_one_shape_share_what_is_compiled():
 @pytest.mark.usefixtures("no_onednn")
 def test_a_graph_compiles_the_first_shapes(monkeypatch):
     """Each takes a while, before the first step. One that comes again is no other."""
-    monkeypatch.setattr(compiled, "MOST_SHAPES", 2)
+    monkeypatch.setattr(compiled, "ROOM", 2)
     forget()
     for rows in ((80, 72, 80, 64, 72), (64, 72, 64, 80)):  # another graph has room of its own
         inner = tf.function(lambda x: kernels.normalize_batch(x, None, None, EPSILON, -1)[0])
@@ -108,6 +108,30 @@ def test_a_graph_compiles_the_first_shapes(monkeypatch):
             mean, variance, _ = batch_moments(part)
             want = functional.normalize(part, mean, variance, None, None, EPSILON)
             np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
+
+
+def test_what_takes_room_is_what_is_compiled(monkeypatch):
+    """Shapes whose flat tensors are alike are one; types, numbers of samples and epsilons are not."""
+    monkeypatch.setattr(compiled, "ROOM", 2)
+    found = []
+
+    @tf.function(autograph=False)
+    def build():
+        for shape, dtype, epsilon, channel in (
+            ((None, 80, 64, 8), "float32", 1e-3, 3),
+            ((None, 64, 80, 8), "float32", 1e-3, 3),
+            ((None, 64, 64, 8), "float32", 1e-3, 3),
+            ((None, 72, 64, 8), "float32", 1e-3, 3),
+            ((None, 80, 64, 8), "float16", 1e-3, 3),
+            ((None, 80, 64, 8), "float32", 1e-2, 3),
+            ((16, 80, 64, 8), "float32", 1e-3, 3),
+            ((None, 8, 80, 64), "float32", 1e-3, 1),
+        ):
+            x = tf.compat.v1.placeholder(dtype, shape)
+            found.append(compiled.finds_room(x, epsilon, channel))
+
+    build.get_concrete_function()
+    assert found == [True] * 3 + [False] * 5
 
 
 @pytest.mark.parametrize("order", [1, 2])

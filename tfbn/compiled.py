@@ -6,6 +6,7 @@ samples that is not known is filled up with zeros to one of eight in an octave.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -21,7 +22,7 @@ from .sums import exact_sum
 from .traced_once import functions_of
 
 LEAST_VALUES = 2**18  # of a batch of small samples; with fewer, XLA leaves sums in one loop
-MOST_SHAPES = 8  # of a graph
+ROOM = 8  # for shapes that a graph compiles
 STEPS = 8  # numbers of samples from one power of two to the next
 LAST_DIGITS = 2**52 // STEPS - 1  # of a float64: those behind the ones that tell the steps apart
 
@@ -29,15 +30,18 @@ LAST_DIGITS = 2**52 // STEPS - 1  # of a float64: those behind the ones that tel
 _shapes: WeakKeyDictionary[tf.Graph, set[tuple[Any, ...]]] = WeakKeyDictionary()
 
 
-def has_room(x: tf.Tensor, epsilon: float, channel: int) -> bool:
-    """Whether the graph that is being built may have `x`'s shape compiled, beside others.
+def finds_room(x: tf.Tensor, epsilon: float, channel: int) -> bool:
+    """Whether the graph that is being built compiles `x`'s shape beside others; then it takes room.
 
-    It may have the first ones, which in networks are those of the largest images, where most is gained.
-    Each takes 0.3 to 0.5 s, and DenseNet121 has 45 at 224 pixels: it would begin in twice the time.
+    A graph has room for the first shapes, which in most networks are those of the largest images, where
+    most is gained. Each takes 0.3 to 0.5 s; DenseNet121 has 45 at 224 pixels and would begin in twice
+    the time. A function that TensorFlow traced in another graph stays as it is in this one.
     """
     shapes = _shapes.setdefault(runtime.outermost_graph(), set())
-    shape = epsilon, channel, x.dtype, tuple(x.shape.as_list())
-    if len(shapes) < MOST_SHAPES:
+    samples, *sizes = x.shape.as_list()
+    before, channels, after = sizes[: channel - 1], sizes[channel - 1], sizes[channel:]
+    shape = epsilon, x.dtype, samples, math.prod(before), channels, math.prod(after)
+    if len(shapes) < ROOM:
         shapes.add(shape)
     return shape in shapes
 
@@ -58,6 +62,7 @@ class Compiled:
         self, x: tf.Tensor, gamma: tf.Tensor, dy: tf.Tensor, *upstream_and_known: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
         *others, missing = upstream_and_known
+        # What is filled up has no part in the sums: its slopes from above are zeros.
         filled, above = _filled(x, missing), _filled(dy, missing)
         dx, dbeta, dgamma = self._backward(filled, gamma, above, *others, share=self._share(x))
         return _emptied(dx, x), tf.cast(dbeta, gamma.dtype), dgamma
@@ -68,10 +73,7 @@ class Compiled:
 
 
 class _Unrounded(Flat):
-    """`Flat`, whose gradient of beta is float64: XLA would compile a cast of it as a loop of its own.
-
-    Samples of zeros have no part in gradients, whose slopes from above are zeros there, too.
-    """
+    """`Flat`, whose gradient of beta is float64: XLA would compile a cast of it as a loop of its own."""
 
     def _sum_of_slopes(self, values: tf.Tensor) -> tf.Tensor:
         return exact_sum(values, reduction_axes(self.channel, values.shape.rank), tf.float64)

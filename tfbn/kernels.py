@@ -13,7 +13,8 @@ Where XLA compiles, `flat` is: XLA's version of the kernel computes E[x²] − E
 factor of 3.4 at a mean of 1e3 and a deviation of 1 (tensorflow #118701), and its code for `flat` is
 faster. (A tf.function that was first traced outside XLA and is then called from inside keeps the
 kernel.) On a CPU it is faster than the kernel, too, for large samples: 1.6 to 2.6 times without oneDNN,
-and with it where there are more values than the kernel may sum. There `flat` is compiled on its own.
+and with it where there are more values than the kernel may sum. There `flat` is compiled on its own,
+for as many shapes as a graph has room for.
 For small samples it is 1.0 to 1.7 times as fast uncompiled, for the kernel takes up to 0.3 ms to start;
 where they make a batch of 2**18 values and more, compiled is 1.2 to 1.9 times as fast again.
 
@@ -39,7 +40,7 @@ import tensorflow as tf
 
 from . import flat, functional, runtime
 from .axes import Axis, channel_axes
-from .compiled import BySize, Compiled, has_room
+from .compiled import BySize, Compiled, finds_room
 from .functional import TensorLike
 from .moments import Moments, batch_moments, broadcast_along, count_values
 from .traced_once import TracedOnce
@@ -50,7 +51,7 @@ CANCELLATION_LIMIT = 2.0**22  # of N·μ/σ; below it the variance errs by 1e-5 
 # Values in a channel; with no more, N·μ/σ reaches 2**24 only where the mean is 10 000 deviations off 0.
 CANCELLATION_FREE_COUNT = 1600
 # From how many values of a sample on `flat` is compiled on its own. It is faster from fewer on, too, but
-# each shape takes 0.3 s to compile, and a graph has room for few.
+# each shape takes a while to compile, and a graph has room for few.
 LEAST_COMPILED_VALUES = 60_000
 LEAST_COMPILED_PLANE = 2**9, 2**15  # positions and values: of large planes the kernel is slower
 LEAST_COMPILED_CHANNELS_FIRST = 2**12  # values, which would be transposed for the kernel, and back
@@ -128,9 +129,9 @@ def _kind_of_flat(x: tf.Tensor, epsilon: float, axis: Axis) -> type[flat.Kind] |
         return None
     if _is_small(x.shape[0], sizes, channel):
         may_be_large = x.shape[0] is None and math.prod(sizes) >= LEAST_OF_LARGE_BATCH
-        return BySize if may_be_large and has_room(x, epsilon, channel) else flat.Plain
+        return BySize if may_be_large else flat.Plain
     worth = len(sizes) > 1 and _is_worth_compiling(sizes, channel)
-    return Compiled if worth and has_room(x, epsilon, channel) else None
+    return Compiled if worth and finds_room(x, epsilon, channel) else None
 
 
 def _is_small(samples: int | None, sizes: list[int], channel: int) -> bool:

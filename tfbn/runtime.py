@@ -64,8 +64,9 @@ def outermost_graph() -> tf.Graph:
     exists, the answer is the graph itself, and `tests/test_runtime.py` fails by name.
     """
     graph = tf.compat.v1.get_default_graph()
-    while (outer := getattr(graph, "outer_graph", None)) is not None and outer.building_function:
-        graph = outer
+    outer = getattr(graph, "outer_graph", None)
+    while outer is not None and outer.building_function:
+        graph, outer = outer, getattr(outer, "outer_graph", None)
     return graph
 
 
