@@ -248,8 +248,8 @@ def test_eager_calls_compile_nothing():
     ("onednn", "shape", "axis", "expected"),
     [
         (False, LARGE, -1, True),
-        (False, (32, 32, 32), -1, True),
-        (False, (28, 28, 32), -1, False),  # too little is gained
+        (False, (16, 16, 64), -1, True),
+        (False, (24, 24, 24), -1, False),  # too little is gained
         (False, (14, 14, 192), -1, False),
         (True, LARGE, -1, False),  # its kernel is faster
         (True, (112, 112, 8), -1, True),  # but for so many values a channel that its sums are too long

@@ -22,10 +22,9 @@ from .sums import exact_sum
 from .traced_once import functions_of
 
 LEAST_VALUES = 2**18  # of a batch of small samples; with fewer, XLA leaves sums in one loop
-ROOM = 8  # for shapes that a graph compiles
+ROOM = 9  # for shapes that a graph compiles
 STEPS = 8  # numbers of samples from one power of two to the next
 LAST_DIGITS = 2**52 // STEPS - 1  # of a float64: those behind the ones that tell the steps apart
-
 
 _shapes: WeakKeyDictionary[tf.Graph, set[tuple[Any, ...]]] = WeakKeyDictionary()
 

@@ -53,7 +53,7 @@ CANCELLATION_FREE_COUNT = 1600
 # From how many values of a sample on `flat` is compiled on its own. It is faster from fewer on, too, but
 # each shape takes a while to compile, and a graph has room for few.
 LEAST_COMPILED_VALUES = 60_000
-LEAST_COMPILED_PLANE = 2**9, 2**15  # positions and values: of large planes the kernel is slower
+LEAST_COMPILED_PLANE = 2**8, 2**14  # positions and values: of large planes the kernel is slower
 LEAST_COMPILED_CHANNELS_FIRST = 2**12  # values, which would be transposed for the kernel, and back
 LEAST_COMPILED_BESIDE_ONEDNN = 2**13  # positions: many of them, and 131 072 values are a small batch
 LEAST_OF_LARGE_BATCH = 2**8  # values of a sample; the question takes 0.05 ms
