@@ -12,6 +12,7 @@ from tfbn.moments import (
     add_moments,
     batch_moments,
     combine_moments,
+    count_values,
     unbiased_variance,
     weighted_moments,
     wide_moments,
@@ -222,3 +223,11 @@ def test_sums_of_xla_keep_their_digits_whatever_axis_is_long(shape):
     x = np.random.default_rng(0).choice([0.1, 0.3], shape, p=[0.999, 0.001]).astype("float32")
     got = tf.function(lambda x: exact_sum(x, (0, 1, 2)), jit_compile=True)(x)
     np.testing.assert_allclose(got, x.astype("float64").sum((0, 1, 2)), rtol=1e-6)
+
+
+def test_to_count_values_none_is_widened():
+    """A graph would cast a whole batch of a short type to learn how many samples it has."""
+    spec = tf.TensorSpec((None, 4), tf.float16)
+    graph = tf.function(count_values).get_concrete_function(spec).graph
+    (shape,) = (operation for operation in graph.get_operations() if operation.type == "Shape")
+    assert shape.inputs[0].op.type == "Placeholder"

@@ -85,7 +85,7 @@ class BySize:
         self._large, self._small = Compiled(epsilon, channel), Plain(epsilon, channel)
 
     def forward(self, x: tf.Tensor, beta: tf.Tensor, gamma: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        unknown = tf.zeros_like(beta), tf.constant(0)
+        unknown = tf.zeros_like(beta), tf.zeros_like(beta), tf.constant(0)
 
         def large() -> tuple[tf.Tensor, ...]:
             return *self._large.forward(x, beta, gamma), tf.zeros_like(widen(x[:0]))
@@ -101,10 +101,10 @@ class BySize:
     def backward(
         self, x: tf.Tensor, gamma: tf.Tensor, dy: tf.Tensor, *upstream_and_known: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
-        *others, mean, missing, deviations = upstream_and_known
+        *others, shift, mean, missing, deviations = upstream_and_known
         dx, *slopes = tf.cond(
             _is_large(x),
-            lambda: self._large.backward(x, gamma, dy, *others, mean, missing),
+            lambda: self._large.backward(x, gamma, dy, *others, shift, mean, missing),
             lambda: self._small.backward(x, gamma, dy, *others, deviations),
         )
         dx.set_shape(x.shape)

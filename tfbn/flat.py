@@ -158,7 +158,7 @@ class Flat:
         variance = self._sum(tf.square(deviations), samples) / count
         factor = tf.math.rsqrt(variance + self.epsilon)
         y = deviations * self._along(factor * gamma, x) + self._along(beta, x)
-        return tf.cast(y, x.dtype), shift + mean, variance, factor, self._kept(deviations, mean)
+        return tf.cast(y, x.dtype), shift + mean, variance, factor, *self._kept(deviations, shift, mean)
 
     def backward(
         self,
@@ -173,8 +173,8 @@ class Flat:
         Args:
             share: one over the number of values of a channel; `None` for that of the whole batch.
         """
-        dmean, dvariance, factor, kept = upstream_and_known
-        deviations = self._deviations(x, kept)
+        dmean, dvariance, factor, *kept = upstream_and_known
+        deviations = self._deviations(x, *kept)
         dy = widen(dy)
         dbeta = self._sum_of_slopes(dy)
         dgamma = tf.cast(self._sum_of_slopes(dy * deviations), dy.dtype) * factor
@@ -188,14 +188,14 @@ class Flat:
         )
         return tf.cast(dx, x.dtype), dbeta, dgamma
 
-    def _kept(self, deviations: tf.Tensor, mean: tf.Tensor) -> tf.Tensor:
+    def _kept(self, deviations: tf.Tensor, shift: tf.Tensor, mean: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """What `_deviations` takes, beside the batch."""
         del deviations  # computed again, they need not be written and read
-        return mean
+        return shift, mean
 
-    def _deviations(self, x: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
-        wide = widen(x)
-        return wide - self._along(self._shift(wide), x) - self._along(kept, x)
+    def _deviations(self, x: tf.Tensor, *kept: tf.Tensor) -> tf.Tensor:
+        shift, mean = kept
+        return widen(x) - self._along(shift, x) - self._along(mean, x)
 
     def _shift(self, x: tf.Tensor) -> tf.Tensor:
         """One value of each channel, near which sums have small terms; of no value 0."""
@@ -236,11 +236,12 @@ class Flat:
 class Plain(Flat):
     """The same in few operations. The gradients' sums are as those of TensorFlow's own gradients."""
 
-    def _kept(self, deviations: tf.Tensor, mean: tf.Tensor) -> tf.Tensor:
-        return deviations
+    def _kept(self, deviations: tf.Tensor, *_: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return (deviations,)
 
-    def _deviations(self, x: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
-        return kept
+    def _deviations(self, x: tf.Tensor, *kept: tf.Tensor) -> tf.Tensor:
+        (deviations,) = kept
+        return deviations
 
     def _sum(self, values: tf.Tensor, samples: tf.Tensor | None) -> tf.Tensor:
         few = count_values(values, self.channel) <= MOST_PLAIN_COUNT

@@ -90,13 +90,14 @@ def count_values(x: TensorLike, axis: Axis = -1) -> tf.Tensor:
 
     The scalar is a constant where the shape is known.
     """
-    x = widen(x)
+    dtype = widen(x).dtype
+    x = tf.convert_to_tensor(x)  # as it is: to learn a size, a graph would widen all values
     shape = x.shape.as_list()  # TF1's behaviour has no plain numbers in x.shape
     sizes = [(number, shape[number]) for number in reduction_axes(axis, x.shape.rank)]
-    count = tf.constant(float(math.prod(size for _, size in sizes if size is not None)), x.dtype)
+    count = tf.constant(float(math.prod(size for _, size in sizes if size is not None)), dtype)
     for number, size in sizes:
         if size is None:
-            count *= tf.cast(tf.shape(x)[number], x.dtype)
+            count *= tf.cast(tf.shape(x)[number], dtype)
     return count
 
 
