@@ -187,6 +187,7 @@ def test_layers_and_models_are_measured(benchmarks, monkeypatch):
         "Layer, training step",
         "Layer, training step compiled by XLA",
         "Layer, inference",
+        "Model, first training step, converted against stock",
         "Model, training step, converted against stock",
         "Model, training step compiled by XLA, converted against stock",
         "population_statistics, a batch",
