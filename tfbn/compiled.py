@@ -33,7 +33,7 @@ def finds_room(x: tf.Tensor, epsilon: float, channel: int) -> bool:
     """Whether the graph that is being built compiles `x`'s shape beside others; then it takes room.
 
     A graph has room for the first shapes, which in most networks are those of the largest images, where
-    most is gained. Each takes 0.3 to 0.5 s; DenseNet121 has 45 at 224 pixels and would begin in twice
+    most is gained. Each takes 0.3 to 0.5 s; DenseNet121 has 44 at 224 pixels and would begin in twice
     the time. A function that TensorFlow traced in another graph stays as it is in this one.
     """
     shapes = _shapes.setdefault(runtime.outermost_graph(), set())
