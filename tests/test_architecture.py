@@ -21,6 +21,7 @@ ORDER = [
     "flat",
     "traced_once",
     "compiled",
+    "fused",
     "kernels",
     "layer",
     "renorm",

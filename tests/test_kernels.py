@@ -1,8 +1,5 @@
 """Fused and plain kernels compute the same, and the fused one is used only where it is right."""
 
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -10,9 +7,7 @@ import tensorflow as tf
 
 import reference
 import tfbn
-from far_from_zero import FAR, FAR_MEANS, assert_exact_far_from_zero
-from paths import HELPERS
-from tfbn import kernels, runtime
+from tfbn import fused, kernels
 from tfbn.moments import batch_moments
 
 SHAPES = [((64, 5), -1), ((8, 6, 5), -1), ((8, 5, 6), 1), ((4, 5, 6, 3), -1), ((4, 3, 5, 6), 1)]
@@ -30,7 +25,7 @@ def graph_operations(function, *arguments):
 @pytest.mark.parametrize(("shape", "axis"), SHAPES)
 def test_fused_training_equals_the_oracle(shape, axis, dtype):
     x = tf.cast(reference.data(shape, axis), dtype)
-    assert kernels._fused_can(x, 1e-3, axis)
+    assert fused.supports(x, 1e-3, axis)
     wide = tf.cast(x, tf.float64).numpy()
     mean, variance = reference.moments(wide, axis)
     p = reference.parameters(mean.shape)
@@ -70,38 +65,6 @@ def gradients(function, x, beta, gamma, order):
     return first if order == 1 else outer.gradient(penalty, variables)
 
 
-@pytest.mark.parametrize("gpu", [False, True])
-@pytest.mark.parametrize("shape", [(8, 3, 5, 4), (7, 3, 11), (4, 3, 2, 3, 5)])
-def test_channels_second_by_either_way(shape, gpu, monkeypatch):
-    """Transposed for the CPU; on a GPU the kernel takes them as they are, and so does this CPU's."""
-    monkeypatch.setattr(runtime, "has_gpu", lambda: gpu)
-    x = tf.constant(reference.data(shape, 1), tf.float32)
-    p = {
-        name: tf.constant(parameter, tf.float32)
-        for name, parameter in reference.parameters((3,)).items()
-    }
-    graph = tf.function(
-        lambda x: (
-            kernels.normalize_batch(x, p["beta"], p["gamma"], 1e-3, 1),
-            kernels.normalize_at_inference(x, p["mean"], p["variance"], p["beta"], p["gamma"], 1e-3, 1),
-        )
-    )
-    layouts = {
-        node.attr["data_format"].s
-        for node in graph.get_concrete_function(x).graph.as_graph_def().node
-        if node.op == "FusedBatchNormV3"
-    }
-    assert layouts == {b"NCHW" if gpu else b"NHWC"}
-    (y, (mean, variance, _)), inferred = graph(x)
-    wide = x.numpy().astype("float64")
-    expected = reference.moments(wide, 1)
-    np.testing.assert_allclose(mean, expected[0], rtol=1e-6)
-    np.testing.assert_allclose(variance, expected[1], rtol=2e-6)
-    for got, moments in ((y, expected), (inferred, (p["mean"].numpy(), p["variance"].numpy()))):
-        want = reference.apply(wide, *moments, p["beta"].numpy(), p["gamma"].numpy(), axis=1)
-        np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
-
-
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(("shape", "axis"), SHAPES[:7])
@@ -120,78 +83,6 @@ def test_fused_gradients_equal_those_of_the_formulas_in_float64(shape, axis, tra
         # Sums of hundreds of float32 terms, twice over in the second gradient.
         tolerance = 1e-4 * np.abs(expected).max()
         np.testing.assert_allclose(tensor, expected, rtol=0, atol=tolerance)
-
-
-def test_where_the_fused_kernel_is_not_used(monkeypatch):
-    x = tf.ones((4, 3))
-    assert kernels._fused_can(x, 1e-3, -1)
-    assert not kernels._fused_can(tf.cast(x, tf.float64), 1e-3, -1)
-    assert not kernels._fused_can(x, 1e-3, (0, 1))
-    assert kernels._fused_can(x, 1e-5, -1)
-    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: [kind])
-    assert not kernels._fused_can(x, 1e-5, -1)
-
-
-@pytest.mark.parametrize("mode", ["eager", "unknown", "jit"])
-@pytest.mark.parametrize(("shape", "axis"), FAR)
-def test_values_far_from_zero_keep_their_variance(shape, axis, mode):
-    noise = np.random.default_rng(0).standard_normal(shape)
-    spec = tf.TensorSpec(
-        [size if number == axis % len(shape) else None for number, size in enumerate(shape)]
-    )
-    function = lambda x: kernels.normalize_batch(x, None, None, 1e-3, axis)  # noqa: E731
-    if mode != "eager":
-        signature = [spec] if mode == "unknown" else None
-        function = tf.function(function, jit_compile=mode == "jit", input_signature=signature)
-    for mean in FAR_MEANS[:: 3 if mode == "jit" else 1]:
-        assert_exact_far_from_zero(function, (noise + mean).astype("float32"), mean, axis)
-
-
-def test_one_channel_far_from_zero_is_enough():
-    x = reference.data((64, 20, 20, 8))
-    x[..., 3] += 10100
-    moments = kernels.normalize_batch(tf.constant(x), None, None, 1e-3, -1)[1]
-    np.testing.assert_allclose(moments.variance, reference.moments(x)[1], rtol=1e-4)
-
-
-ONE_THREAD = """
-import tensorflow as tf
-tf.config.threading.set_intra_op_parallelism_threads(1)
-import numpy as np, far_from_zero
-from tfbn import kernels
-for shape, axis in far_from_zero.FAR[:3]:
-    noise = np.random.default_rng(0).standard_normal(shape)
-    for mean in (30.0, 1001.0, 10100.0):
-        far_from_zero.assert_exact_far_from_zero(
-            lambda x: kernels.normalize_batch(x, None, None, 1e-3, axis),
-            (noise + mean).astype("float32"), mean, axis)
-"""
-
-
-def test_values_far_from_zero_on_one_thread():
-    # The kernel gives each thread a part of the values: with one thread the sums are the longest.
-    subprocess.run([sys.executable, "-c", ONE_THREAD], check=True, cwd=HELPERS)
-
-
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_precision_of_unknown_size_keeps_float32_statistics(dtype):
-    spec = tf.TensorSpec((None, 2), dtype)
-    step = tf.function(
-        lambda x: kernels.normalize_batch(x, None, None, 1e-3, -1), input_signature=[spec]
-    )
-    for mean in (0.3, 100.0):
-        x = tf.cast(np.random.default_rng(0).normal(mean, 1, (200_000, 2)), dtype)
-        y, moments = step(x)
-        wide = tf.cast(x, tf.float64).numpy()
-        expected = reference.moments(wide)
-        np.testing.assert_allclose(moments.mean, expected[0], rtol=2e-5)
-        np.testing.assert_allclose(moments.variance, expected[1], rtol=2e-4)  # the kernel's own sums
-        np.testing.assert_allclose(
-            tf.cast(y, tf.float64), reference.apply(wide, *expected), rtol=0, atol=2 * OUTPUT[dtype]
-        )
-    outlier = np.full((20000, 2), 30000, dtype=tf.as_dtype(dtype).as_numpy_dtype)
-    outlier[0] = -60000
-    assert np.isfinite(step(outlier)[1].variance).all()
 
 
 def test_fit_uses_the_fused_kernel_and_jit_does_not():
@@ -293,9 +184,10 @@ def test_very_many_values_in_a_batch_of_unknown_size(shape, axis, mean):
     np.testing.assert_allclose(slope, want, rtol=0, atol=2e-3 * np.abs(want).max())
 
 
+@pytest.mark.parametrize("decay", [0.99, 0.25])
 @pytest.mark.parametrize("axis", [-1, 1])
-def test_a_batch_that_turns_out_to_be_empty(axis):
-    layer, shape = tfbn.BatchNorm(axis=axis), (None, 14, 14, 96)
+def test_a_batch_that_turns_out_to_be_empty(axis, decay):
+    layer, shape = tfbn.BatchNorm(axis=axis, decay=decay), (None, 14, 14, 96)
     layer.build(shape)
 
     @tf.function(input_signature=[tf.TensorSpec(shape)])
@@ -308,7 +200,8 @@ def test_a_batch_that_turns_out_to_be_empty(axis):
     y, slopes = step(np.zeros((0, *shape[1:]), "float32"))
     assert y.shape == (0, *shape[1:])
     assert all(np.isfinite(slope).all() for slope in slopes)
-    assert all(np.isfinite(weight).all() for weight in layer.get_weights())
+    weights = zip(layer.get_weights(), (1, 0, 0, 1), strict=True)  # gamma, beta, mean, variance
+    assert all((weight == initial).all() for weight, initial in weights)
 
 
 @pytest.mark.parametrize("batch", [0, None])

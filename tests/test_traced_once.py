@@ -10,7 +10,7 @@ import tensorflow as tf
 import reference
 import tfbn
 from slopes import slopes
-from tfbn import flat, functional, kernels, traced_once
+from tfbn import flat, functional, fused, traced_once
 from tfbn.moments import batch_moments
 
 EPSILON = 1e-2
@@ -85,13 +85,13 @@ def test_one_trace_for_each_shape_type_and_epsilon(traces):
 
 def test_what_saves_the_kernel_s_digits_is_traced_once_and_left_a_function():
     """Inlined, TensorFlow optimises its conditional for each layer, for seconds."""
-    kernels._centring.cache_clear()
+    fused._centring.cache_clear()
     layers = [keras.Input((None, None, 3))]
     layers += [layer for _ in range(3) for layer in (keras.layers.Conv2D(5, 3), tfbn.BatchNorm())]
     model = keras.Sequential(layers)
     for spec in (tf.TensorSpec((None, 40, 40, 3)), tf.TensorSpec((None, None, None, 3))):
         step = tf.function(lambda x: model(x, training=True)).get_concrete_function(spec)
-    assert kernels._centring(3, 4, tf.float32).experimental_get_tracing_count() == 1
+    assert fused._centring(3, 4, tf.float32).experimental_get_tracing_count() == 1
     (centring,) = (
         function
         for function in step.graph.as_graph_def().library.function

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from . import runtime
 from .axes import reduction_axes
-from .flat import Flat, Plain
+from .flat import MOST_PLAIN_COUNT, Flat, Plain
 from .moments import count_values, widen
 from .sums import exact_sum
 from .traced_once import functions_of
@@ -78,11 +78,19 @@ class _Unrounded(Flat):
         return exact_sum(values, reduction_axes(self.channel, values.shape.rank), tf.float64)
 
 
+class _Small(Plain):
+    """`Plain`, of a batch of fewer than `LEAST_VALUES` values."""
+
+    def _are_few(self, values: tf.Tensor) -> tf.Tensor | bool:
+        channels = values.shape.as_list()[self.channel]
+        return MOST_PLAIN_COUNT * channels >= LEAST_VALUES or super()._are_few(values)
+
+
 class BySize:
     """A `flat.Kind`: `Plain`, or `Compiled` for a batch that turns out to be large."""
 
     def __init__(self, epsilon: float, channel: int) -> None:
-        self._large, self._small = Compiled(epsilon, channel), Plain(epsilon, channel)
+        self._large, self._small = Compiled(epsilon, channel), _Small(epsilon, channel)
 
     def forward(self, x: tf.Tensor, beta: tf.Tensor, gamma: tf.Tensor) -> tuple[tf.Tensor, ...]:
         unknown = tf.zeros_like(beta), tf.zeros_like(beta), tf.constant(0)

@@ -244,15 +244,21 @@ class Plain(Flat):
         return deviations
 
     def _sum(self, values: tf.Tensor, samples: tf.Tensor | None) -> tf.Tensor:
-        few = count_values(values, self.channel) <= MOST_PLAIN_COUNT
-        # In a conditional or loop the second derivative of tf.cond would sum the slopes of a boolean.
-        return tf.switch_case(
-            tf.cast(few, tf.int32),
-            [
-                lambda: super(Plain, self)._sum(values, samples),
-                lambda: self._sum_of_slopes(values),
-            ],
+        ways = (
+            lambda: super(Plain, self)._sum(values, samples),
+            lambda: self._sum_of_slopes(values),
         )
+        few = self._are_few(values)
+        if not tf.is_tensor(few):
+            return ways[few]()
+        # In a conditional or loop the second derivative of tf.cond would sum the slopes of a boolean.
+        return tf.switch_case(tf.cast(few, tf.int32), ways)
+
+    def _are_few(self, values: tf.Tensor) -> tf.Tensor | bool:
+        """Whether a channel has few values; a tensor where that is not known of a batch of any size."""
+        count = count_values(values, self.channel)
+        known = tf.get_static_value(count)
+        return count <= MOST_PLAIN_COUNT if known is None else bool(known <= MOST_PLAIN_COUNT)
 
     def _sum_of_slopes(self, values: tf.Tensor) -> tf.Tensor:
         return tf.reduce_sum(values, reduction_axes(self.channel, values.shape.rank))

@@ -223,7 +223,12 @@ class BatchNorm(keras.layers.Layer):
         """Update a moving average, but where a channel had no values."""
         old = tf.convert_to_tensor(moving)
         decay = self.decay if decay is None else decay
-        moving.assign(tf.where(count > 0, functional.update_moving_average(old, value, decay), old))
+        if decay < 0.5:  # a step from the value, as `update_moving_average`
+            updated = functional.update_moving_average(old, value, decay)
+            moving.assign(tf.where(count > 0, updated, old))
+        else:  # the same in an operation less, for small batches
+            share = tf.cast(count > 0, old.dtype) * (1 - decay)
+            moving.assign(old + tf.math.multiply_no_nan(tf.cast(value, old.dtype) - old, share))
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> Sequence[int | None]:
         channel_axes(self.axis, len(input_shape))
