@@ -8,7 +8,6 @@ import tensorflow as tf
 import reference
 import tfbn
 from slopes import slopes
-from sweeps import some
 from tfbn import compiled, functional, kernels, runtime, traced_once
 from tfbn.moments import batch_moments
 
@@ -132,76 +131,6 @@ def test_what_takes_room_is_what_is_compiled(monkeypatch):
 
     build.get_concrete_function()
     assert found == [True] * 3 + [False] * 5
-
-
-@pytest.mark.parametrize("order", [1, 2])
-@pytest.mark.parametrize("shape", [(300,), (4, 5, 15)])
-def test_small_samples_are_compiled_where_the_batch_is_large(shape, order, monkeypatch):
-    monkeypatch.setattr(compiled, "LEAST_VALUES", 10_000)
-    forget()
-    specs = [tf.TensorSpec((None, *shape)), *[tf.TensorSpec([shape[-1]])] * 2]
-    step = tf.function(training_step(order), input_signature=specs)
-    assert compiled_on_their_own(step.get_concrete_function().graph)
-    p = {name: value.astype("float32") for name, value in reference.parameters(shape[-1:]).items()}
-
-    def formulas(x, beta, gamma):
-        moments = batch_moments(x)
-        return functional.normalize(x, *moments[:2], beta, gamma, EPSILON), moments
-
-    for batch in (3, 33, 34, 100):
-        x = reference.data((batch, *shape)).astype("float32")
-        wide = [tf.cast(tensor, tf.float64) for tensor in (x, p["beta"], p["gamma"])]
-        for got, want in zip(step(x, p["beta"], p["gamma"]), slopes(formulas, wide, order), strict=True):
-            np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * np.abs(want).max())
-        kind = compiled.BySize(EPSILON, 1)
-        flat = tf.reshape(x, [-1, shape[-1]])
-        *_, deviations = tf.function(kind.forward, autograph=False)(flat, p["beta"], p["gamma"])
-        assert len(deviations) == (0 if x.size >= 10_000 else len(flat))
-    forget()
-
-
-CONTROL_FLOW = {
-    "cond": lambda layer, x: tf.cond(tf.size(x) > 0, lambda: layer(x), lambda: x),
-    "loop": lambda layer, x: tf.while_loop(lambda i, _: i < 1, lambda i, y: (i + 1, layer(y)), (0, x))[
-        1
-    ],
-    "map": lambda layer, x: tf.map_fn(layer, x[tf.newaxis])[0],
-}
-
-
-@pytest.mark.once  # XLA's code, whatever oneDNN replaces
-@pytest.mark.parametrize("batch", some([4, 40], [40]))
-@pytest.mark.parametrize("called", some(CONTROL_FLOW, ["cond", "map"]))
-def test_second_derivatives_in_control_flow(called, batch, monkeypatch):
-    monkeypatch.setattr(compiled, "LEAST_VALUES", 10_000)
-    forget()
-
-    def ours(x):
-        y, _ = kernels.normalize_batch(x, None, None, EPSILON, -1)
-        return tf.ensure_shape(y, (None, 300))
-
-    def formulas(x):
-        mean, variance, _ = batch_moments(x)
-        return functional.normalize(x, mean, variance, None, None, EPSILON)
-
-    def second(function, dtype):
-        @tf.function(input_signature=[tf.TensorSpec((None, 300), dtype)], autograph=False)
-        def slope_of_slopes(x):
-            with tf.GradientTape() as outer:
-                outer.watch(x)
-                with tf.GradientTape() as inner:
-                    inner.watch(x)
-                    total = tf.reduce_sum(function(x) ** 3)
-                penalty = tf.reduce_sum(inner.gradient(total, x) ** 2)
-            return outer.gradient(penalty, x)
-
-        return slope_of_slopes
-
-    x = reference.data((batch, 300))
-    want = second(formulas, tf.float64)(x)
-    got = second(lambda x: CONTROL_FLOW[called](ours, x), tf.float32)(x.astype("float32"))
-    np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * np.abs(want).max())
-    forget()
 
 
 def test_numbers_of_samples_to_compile_for_are_few():

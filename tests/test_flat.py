@@ -7,7 +7,7 @@ import tensorflow as tf
 import reference
 import tfbn
 from slopes import slopes
-from tfbn import flat, functional, kernels, runtime
+from tfbn import flat, functional, kernels, plain, runtime
 from tfbn.moments import batch_moments
 
 EPSILON = 1e-2
@@ -54,8 +54,8 @@ def test_the_batch_and_its_moments_are_the_oracles(shape, axis, dtype, known):
         (flat.Flat, "eager"),
         (flat.Flat, "graph"),
         (flat.Flat, "jit"),
-        (flat.Plain, "eager"),
-        (flat.Plain, "graph"),
+        (plain.Plain, "eager"),
+        (plain.Plain, "graph"),
     ],
 )
 @pytest.mark.parametrize("order", [1, 2])
@@ -155,50 +155,6 @@ def test_on_a_gpu_nothing_waits_for_a_value_and_no_sum_is_float64(path, monkeypa
     assert fused == (path in ("plain", "unknown"))
 
 
-def in_a_graph_for_any_batch(x):
-    """The normalised batch, its moments and its slopes, and the graph's operations."""
-    spec = tf.TensorSpec((None, *x.shape[1:]), x.dtype)
-
-    @tf.function(input_signature=[spec])
-    def step(x):
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            y, moments = kernels.normalize_batch(x, None, None, EPSILON, -1)
-            value = tf.reduce_sum(tf.sin(tf.cast(y, tf.float32)))
-        return y, moments, tape.gradient(value, x)
-
-    return step(x), {operation.type for operation in step.get_concrete_function().graph.get_operations()}
-
-
-@pytest.mark.parametrize("mean", [0.0, 1e4])
-@pytest.mark.parametrize("shape", [(8, 16), (1024, 3), (1025, 3), (131072, 4), (3, 4, 4, 8)])
-def test_small_samples_take_few_operations_and_keep_their_variance(shape, mean):
-    x = np.random.default_rng(0).normal(mean, 1, shape).astype("float32")
-    (y, moments, slope), operations = in_a_graph_for_any_batch(tf.constant(x))
-    assert "FusedBatchNormV3" not in operations
-    expected = reference.moments(x, -1)
-    np.testing.assert_allclose(moments.variance, expected[1], rtol=1e-5)
-    np.testing.assert_allclose(moments.mean, expected[0], rtol=1e-6, atol=1e-5)
-    want = reference.apply(x, *expected, epsilon=EPSILON)
-    np.testing.assert_allclose(y, want, rtol=0, atol=1e-4 + 2e-7 * mean)
-    dy, count = np.cos(want), x.size // shape[-1]
-    wide, axes = want * np.sqrt(1 + EPSILON / expected[1]), tuple(range(len(shape) - 1))
-    along = (dy * wide).sum(axes) * expected[1] / (expected[1] + EPSILON)
-    dx = (dy - dy.sum(axes) / count - wide * along / count) / np.sqrt(expected[1] + EPSILON)
-    np.testing.assert_allclose(slope, dx, rtol=0, atol=1e-4 + 4e-7 * mean)
-
-
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-@pytest.mark.parametrize("shape", [(0, 16), (1, 16), (0, 4, 4, 8), (1, 4, 4, 8)])
-def test_no_sample_and_a_single_one_are_small_batches_too(shape, dtype):
-    (y, moments, slope), _ = in_a_graph_for_any_batch(tf.ones(shape, dtype))
-    assert (y.shape, y.dtype, slope.dtype) == (shape, dtype, dtype)
-    assert not tf.cast(y, tf.float32).numpy().any()
-    assert not tf.cast(slope, tf.float32).numpy().any()
-    np.testing.assert_array_equal(moments.mean, float(bool(shape[0])) * np.ones(shape[-1]))
-    np.testing.assert_array_equal(moments.variance, np.zeros(shape[-1]))
-
-
 @pytest.mark.parametrize("jit", [False, True])
 @pytest.mark.parametrize(("shape", "axis"), [((5,), 0), ((4, 3, 3, 0), -1), ((4, 0, 3, 5), -1)])
 def test_axes_that_are_all_or_nothing(shape, axis, jit):
@@ -243,3 +199,40 @@ def test_long_sums_of_values_that_are_alike(shape, tolerance, clusters, monkeypa
     )
     want = x.astype("float64").var((0, 1, 2))
     np.testing.assert_allclose(step(x), want, rtol=tolerance)
+
+
+class Told(flat.Flat):
+    """Records whether the slopes of the moments are told to be zeros."""
+
+    told: list[bool] = []
+
+    def backward(self, x, gamma, dy, *upstream_and_known, share=None):
+        self.told.append(upstream_and_known[:2] == (None, None))
+        return super().backward(x, gamma, dy, *upstream_and_known, share=share)
+
+
+@pytest.mark.parametrize("of_moments", [False, True])
+@pytest.mark.parametrize("called", ["at once", "in a function"])
+def test_slopes_of_moments_that_no_loss_is_made_of_are_known_to_be_zeros(called, of_moments):
+    def normalized(x):
+        return flat.normalize_batch(x, None, None, EPSILON, -1, Told)
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 5))])
+    def slope(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y, moments = (tf.function(normalized) if called == "in a function" else normalized)(x)
+            loss = tf.reduce_sum(y**3) + (tf.reduce_sum(moments.variance**2) if of_moments else 0.0)
+        return tape.gradient(loss, x)
+
+    Told.told.clear()
+    x = reference.data((7, 5))
+    got = slope(x.astype("float32"))
+    assert {*Told.told} == {not of_moments}
+    with tf.GradientTape() as tape:
+        tape.watch(wide := tf.constant(x))
+        mean, variance, _ = batch_moments(wide)
+        y = functional.normalize(wide, mean, variance, None, None, EPSILON)
+        loss = tf.reduce_sum(y**3) + (tf.reduce_sum(variance**2) if of_moments else 0.0)
+    want = tape.gradient(loss, wide)
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())

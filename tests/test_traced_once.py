@@ -10,13 +10,13 @@ import tensorflow as tf
 import reference
 import tfbn
 from slopes import slopes
-from tfbn import flat, functional, fused, traced_once
+from tfbn import flat, functional, fused, plain, traced_once
 from tfbn.moments import batch_moments
 
 EPSILON = 1e-2
 
 
-class Counting(flat.Plain):
+class Counting(plain.Plain):
     """Notes each time that Python runs it."""
 
     traces: ClassVar = []

@@ -16,12 +16,11 @@ import tensorflow as tf
 
 from . import runtime
 from .axes import reduction_axes
-from .flat import MOST_PLAIN_COUNT, Flat, Plain
-from .moments import count_values, widen
+from .flat import Flat
+from .moments import count_values
 from .sums import exact_sum
 from .traced_once import functions_of
 
-LEAST_VALUES = 2**18  # of a batch of small samples; with fewer, XLA leaves sums in one loop
 ROOM = 9  # for shapes that a graph compiles
 STEPS = 8  # numbers of samples from one power of two to the next
 LAST_DIGITS = 2**52 // STEPS - 1  # of a float64: those behind the ones that tell the steps apart
@@ -58,13 +57,18 @@ class Compiled:
         return _emptied(y, x), *others, missing
 
     def backward(
-        self, x: tf.Tensor, gamma: tf.Tensor, dy: tf.Tensor, *upstream_and_known: tf.Tensor
+        self, x: tf.Tensor, gamma: tf.Tensor, dy: tf.Tensor, *upstream_and_known: tf.Tensor | None
     ) -> tuple[tf.Tensor, ...]:
         *others, missing = upstream_and_known
         # What is filled up has no part in the sums: its slopes from above are zeros.
         filled, above = _filled(x, missing), _filled(dy, missing)
         dx, dbeta, dgamma = self._backward(filled, gamma, above, *others, share=self._share(x))
         return _emptied(dx, x), tf.cast(dbeta, gamma.dtype), dgamma
+
+    def unknown(self, x: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """As `by_size.Kind.unknown`."""
+        channels = tf.zeros([x.shape.as_list()[self._channel]])
+        return channels, channels, channels, tf.constant(0)
 
     def _share(self, x: tf.Tensor) -> tf.Tensor | None:
         """As the argument of `Flat.backward`."""
@@ -76,51 +80,6 @@ class _Unrounded(Flat):
 
     def _sum_of_slopes(self, values: tf.Tensor) -> tf.Tensor:
         return exact_sum(values, reduction_axes(self.channel, values.shape.rank), tf.float64)
-
-
-class _Small(Plain):
-    """`Plain`, of a batch of fewer than `LEAST_VALUES` values."""
-
-    def _are_few(self, values: tf.Tensor) -> tf.Tensor | bool:
-        channels = values.shape.as_list()[self.channel]
-        return MOST_PLAIN_COUNT * channels >= LEAST_VALUES or super()._are_few(values)
-
-
-class BySize:
-    """A `flat.Kind`: `Plain`, or `Compiled` for a batch that turns out to be large."""
-
-    def __init__(self, epsilon: float, channel: int) -> None:
-        self._large, self._small = Compiled(epsilon, channel), _Small(epsilon, channel)
-
-    def forward(self, x: tf.Tensor, beta: tf.Tensor, gamma: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        unknown = tf.zeros_like(beta), tf.zeros_like(beta), tf.constant(0)
-
-        def large() -> tuple[tf.Tensor, ...]:
-            return *self._large.forward(x, beta, gamma), tf.zeros_like(widen(x[:0]))
-
-        def small() -> tuple[tf.Tensor, ...]:
-            *results, deviations = self._small.forward(x, beta, gamma)
-            return *results, *unknown, deviations
-
-        y, *others = tf.cond(_is_large(x), large, small)
-        y.set_shape(x.shape)
-        return y, *others
-
-    def backward(
-        self, x: tf.Tensor, gamma: tf.Tensor, dy: tf.Tensor, *upstream_and_known: tf.Tensor
-    ) -> tuple[tf.Tensor, ...]:
-        *others, shift, mean, missing, deviations = upstream_and_known
-        dx, *slopes = tf.cond(
-            _is_large(x),
-            lambda: self._large.backward(x, gamma, dy, *others, shift, mean, missing),
-            lambda: self._small.backward(x, gamma, dy, *others, deviations),
-        )
-        dx.set_shape(x.shape)
-        return dx, *slopes
-
-
-def _is_large(x: tf.Tensor) -> tf.Tensor:
-    return tf.size(x, tf.int64) >= LEAST_VALUES
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Algorithm 1 on few axes: sums of small numbers, and a gradient of two sums, in three kinds.
+"""Algorithm 1 on few axes: sums of small numbers, and a gradient of two sums, in several kinds.
 
 `Flat` is for XLA, which makes loops of the operations as they are written. On a tensor whose positions
 are one axis they are up to four times as fast as on images (docs/benchmarks.md). What the gradient needs
@@ -19,8 +19,6 @@ from .functional import TensorLike, normalize
 from .moments import Moments, batch_moments, broadcast_along, count_values, widen
 from .sums import exact_sum, sum_each
 
-MOST_PLAIN_COUNT = 2**10  # values of a channel, added up one after another with a rounding each
-
 Slope = tuple[tf.Tensor | None, ...]
 
 
@@ -31,9 +29,12 @@ class Kind(Protocol):
         """The normalised batch, mean, variance, and what `backward` takes as `known`."""
 
     def backward(
-        self, x: tf.Tensor, gamma: tf.Tensor, dy: tf.Tensor, *upstream_and_known: tf.Tensor
+        self, x: tf.Tensor, gamma: tf.Tensor, dy: tf.Tensor, *upstream_and_known: tf.Tensor | None
     ) -> tuple[tf.Tensor, ...]:
-        """The gradients of x, beta and gamma. Mean and variance are results, too: their slopes count."""
+        """The gradients of x, beta and gamma.
+
+        Mean and variance are results, too: their slopes follow dy. Both are `None` if both are zeros.
+        """
 
 
 def normalize_batch(
@@ -94,13 +95,22 @@ def _normalized(
         outputs = y, mean, variance
 
         def slopes(*upstream: tf.Tensor | None) -> Slope:
-            return differentiable(x, gamma, *_or_zeros(upstream, outputs), *known)
+            dy, *of_moments = _or_zeros(upstream, outputs)
+            backward = _backward(kind, epsilon, channel, skip=all(map(_are_zeros, of_moments)))
+            return backward(x, gamma, dy, *of_moments, *known)
 
         return outputs, slopes
 
+    return normalized(x, beta, gamma)
+
+
+def _backward(kind: Kind, epsilon: float, channel: int, skip: bool) -> Callable[..., Slope]:
+    """`kind.backward` that has a gradient; `skip` says that the slopes of the moments are zeros."""
+
     @tf.custom_gradient
-    def differentiable(*arguments: tf.Tensor) -> tuple[Slope, Callable[..., Slope]]:
+    def backward(*arguments: tf.Tensor) -> tuple[Slope, Callable[..., Slope]]:
         arguments = _in_this_graph(*arguments)
+        x, gamma, dy, *of_moments = arguments[:5]
 
         def slopes(*upstream: tf.Tensor | None) -> Slope:
             # Those of what `forward` knew are part of those of x.
@@ -108,9 +118,9 @@ def _normalized(
             without = (None,) * len(arguments[5:])
             return *function(epsilon, channel, arguments[:5], upstream), *without
 
-        return kind.backward(*arguments), slopes
+        return kind.backward(x, gamma, dy, *([None] * 2 if skip else of_moments), *arguments[5:]), slopes
 
-    return normalized(x, beta, gamma)
+    return backward
 
 
 def _in_this_graph(*tensors: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -126,6 +136,14 @@ def _or_zeros(upstream: Slope, like: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """The slopes from above; forward accumulation has `None` for those that are 0."""
     pairs = zip(upstream, like, strict=True)
     return [tf.zeros_like(result) if above is None else above for above, result in pairs]
+
+
+def _are_zeros(tensor: tf.Tensor) -> bool:
+    """Whether that is known before the tensor is, as of the slopes of what nothing is made of."""
+    value = tf.get_static_value(tensor)
+    if value is not None:
+        return not value.any()
+    return not tf.executing_eagerly() and tensor.op.type == "ZerosLike"
 
 
 class Flat:
@@ -165,7 +183,7 @@ class Flat:
         x: tf.Tensor,
         gamma: tf.Tensor,
         dy: tf.Tensor,
-        *upstream_and_known: tf.Tensor,
+        *upstream_and_known: tf.Tensor | None,
         share: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, ...]:
         """As `Kind.backward`.
@@ -173,7 +191,9 @@ class Flat:
         Args:
             share: one over the number of values of a channel; `None` for that of the whole batch.
         """
-        dmean, dvariance, factor, *kept = upstream_and_known
+        *of_moments, factor = upstream_and_known[:3]
+        dmean, dvariance = (0.0 if slope is None else slope for slope in of_moments)
+        kept = upstream_and_known[3:]
         deviations = self._deviations(x, *kept)
         dy = widen(dy)
         dbeta = self._sum_of_slopes(dy)
@@ -231,37 +251,6 @@ class Flat:
 
     def _along(self, per_channel: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
         return broadcast_along(per_channel, self.channel, x.shape.rank)
-
-
-class Plain(Flat):
-    """The same in few operations. The gradients' sums are as those of TensorFlow's own gradients."""
-
-    def _kept(self, deviations: tf.Tensor, *_: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        return (deviations,)
-
-    def _deviations(self, x: tf.Tensor, *kept: tf.Tensor) -> tf.Tensor:
-        (deviations,) = kept
-        return deviations
-
-    def _sum(self, values: tf.Tensor, samples: tf.Tensor | None) -> tf.Tensor:
-        ways = (
-            lambda: super(Plain, self)._sum(values, samples),
-            lambda: self._sum_of_slopes(values),
-        )
-        few = self._are_few(values)
-        if not tf.is_tensor(few):
-            return ways[few]()
-        # In a conditional or loop the second derivative of tf.cond would sum the slopes of a boolean.
-        return tf.switch_case(tf.cast(few, tf.int32), ways)
-
-    def _are_few(self, values: tf.Tensor) -> tf.Tensor | bool:
-        """Whether a channel has few values; a tensor where that is not known of a batch of any size."""
-        count = count_values(values, self.channel)
-        known = tf.get_static_value(count)
-        return count <= MOST_PLAIN_COUNT if known is None else bool(known <= MOST_PLAIN_COUNT)
-
-    def _sum_of_slopes(self, values: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_sum(values, reduction_axes(self.channel, values.shape.rank))
 
 
 def _slopes_of_slopes(

@@ -25,15 +25,18 @@ the layer takes them from `functional`.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import tensorflow as tf
 
 from . import flat, functional, fused, runtime
 from .axes import Axis, channel_axes
-from .compiled import BySize, Compiled, finds_room
+from .by_size import CompiledIfLarge, FusedIfLarge
+from .compiled import Compiled, finds_room
 from .functional import TensorLike
 from .moments import Moments, batch_moments, count_values
+from .plain import Plain
 from .traced_once import TracedOnce
 
 # From how many values of a sample on `flat` is compiled on its own. It is faster from fewer on, too, but
@@ -43,8 +46,8 @@ LEAST_COMPILED_PLANE = 2**8, 2**14  # positions and values: of large planes the 
 LEAST_COMPILED_CHANNELS_FIRST = 2**12  # values, which would be transposed for the kernel, and back
 LEAST_COMPILED_BESIDE_ONEDNN = 2**13  # positions: many of them, and 131 072 values are a small batch
 LEAST_OF_LARGE_BATCH = 2**8  # values of a sample; the question takes 0.05 ms
-MOST_PLAIN_VALUES = 2**16
-MOST_PLAIN_SAMPLE, MOST_PLAIN_SAMPLE_BESIDE_ONEDNN = 2**12, 2**11  # values, of batches of any size
+MOST_PLAIN_VALUES = 2**16  # of a batch
+MOST_BY_SIZE = 2**7, 2**13  # positions and values of samples that are compiled if there are many
 
 
 def normalize_batch(
@@ -82,7 +85,7 @@ def normalize_batch(
 
 
 def _kind_of_flat(x: tf.Tensor, epsilon: float, axis: Axis) -> type[flat.Kind] | None:
-    """What of `flat` beats the kernel, if anything does: where XLA compiles everything, its code."""
+    """What of `flat` computes it, if anything does: where XLA compiles everything, its code."""
     channel, *others = channel_axes(axis, x.shape.rank)
     if others or x.shape.rank == 1:
         return None
@@ -92,21 +95,24 @@ def _kind_of_flat(x: tf.Tensor, epsilon: float, axis: Axis) -> type[flat.Kind] |
     can = x.dtype in fused.TYPES and runtime.in_function() and not runtime.has_gpu()
     if not can or None in sizes or channel == 0:
         return None
-    if _is_small(x.shape[0], sizes, channel):
-        may_be_large = x.shape[0] is None and math.prod(sizes) >= LEAST_OF_LARGE_BATCH
-        return BySize if may_be_large else flat.Plain
-    worth = len(sizes) > 1 and _is_worth_compiling(sizes, channel)
-    return Compiled if worth and finds_room(x, epsilon, channel) else None
+    room = partial(finds_room, x, epsilon, channel)
+    if len(sizes) > 1 and _is_worth_compiling(sizes, channel) and room():
+        return Compiled
+    return _kind_of_channels_last(x.shape[0], sizes, room) if channel == len(sizes) else None
 
 
-def _is_small(samples: int | None, sizes: list[int], channel: int) -> bool:
-    """Whether so few values are summed that starting an operation is what takes the time."""
-    if channel < len(sizes):
-        return False
-    values = math.prod(sizes)
-    if samples is not None:
-        return samples * values <= MOST_PLAIN_VALUES
-    return values <= (MOST_PLAIN_SAMPLE_BESIDE_ONEDNN if runtime.has_onednn() else MOST_PLAIN_SAMPLE)
+def _kind_of_channels_last(
+    samples: int | None, sizes: list[int], room: Callable[[], bool]
+) -> type[flat.Kind] | None:
+    values, positions = math.prod(sizes), math.prod(sizes[:-1])
+    if samples is not None and samples * values > MOST_PLAIN_VALUES:
+        return fused.Fused if samples * positions <= fused.MOST_VALUES else None
+    if samples is not None or values < LEAST_OF_LARGE_BATCH:
+        return Plain
+    small = positions <= MOST_BY_SIZE[0] and values <= MOST_BY_SIZE[1]
+    if not runtime.has_onednn() and (positions == 1 or (small and room())):
+        return CompiledIfLarge
+    return FusedIfLarge if values <= MOST_PLAIN_VALUES else fused.Fused
 
 
 def _is_worth_compiling(sizes: list[int], channel: int) -> bool:

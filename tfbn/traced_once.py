@@ -31,7 +31,7 @@ class TracedOnce:
         return self._functions(x)[0](x, beta, gamma)
 
     def backward(
-        self, x: tf.Tensor, gamma: tf.Tensor, dy: tf.Tensor, *upstream_and_known: tf.Tensor
+        self, x: tf.Tensor, gamma: tf.Tensor, dy: tf.Tensor, *upstream_and_known: tf.Tensor | None
     ) -> tuple[tf.Tensor, ...]:
         return self._functions(x)[1](x, gamma, dy, *upstream_and_known)
 

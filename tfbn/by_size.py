@@ -1,0 +1,92 @@
+"""Algorithm 1 for batches whose size shows when they are there: small ones in few operations."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import tensorflow as tf
+
+from . import flat
+from .compiled import Compiled
+from .fused import Fused
+from .moments import widen
+from .plain import MOST_COUNT, Plain
+
+
+class Kind(flat.Kind, Protocol):
+    """One that can be left out."""
+
+    def unknown(self, x: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """In place of what `forward` knows, where another kind computes: of the same types.
+
+        What has samples has none, but is not a constant: loops would take its shape for that of all.
+        """
+
+
+class _BySize:
+    """A `flat.Kind`: `Plain`, or another for a batch that turns out to have many values."""
+
+    LEAST_VALUES: int  # of the other
+
+    def __init__(self, large: Kind, epsilon: float, channel: int) -> None:
+        self._large, self._small = large, _Small(epsilon, channel, self.LEAST_VALUES)
+
+    def forward(self, x: tf.Tensor, beta: tf.Tensor, gamma: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        def large() -> tuple[tf.Tensor, ...]:
+            return *self._large.forward(x, beta, gamma), *self._small.unknown(x)
+
+        def small() -> tuple[tf.Tensor, ...]:
+            y, mean, variance, *known = self._small.forward(x, beta, gamma)
+            return y, mean, variance, *self._large.unknown(x), *known
+
+        y, *others = tf.cond(self._is_large(x), large, small)
+        y.set_shape(x.shape)
+        return y, *others
+
+    def backward(
+        self, x: tf.Tensor, gamma: tf.Tensor, dy: tf.Tensor, *upstream_and_known: tf.Tensor | None
+    ) -> tuple[tf.Tensor, ...]:
+        of_moments, known = upstream_and_known[:2], upstream_and_known[2:]
+        number = len(known) - self._small.KNOWN
+        dx, *slopes = tf.cond(
+            self._is_large(x),
+            lambda: self._large.backward(x, gamma, dy, *of_moments, *known[:number]),
+            lambda: self._small.backward(x, gamma, dy, *of_moments, *known[number:]),
+        )
+        dx.set_shape(x.shape)
+        return dx, *slopes
+
+    def _is_large(self, x: tf.Tensor) -> tf.Tensor:
+        return tf.size(x, tf.int64) >= self.LEAST_VALUES
+
+
+class CompiledIfLarge(_BySize):
+    LEAST_VALUES = 2**18  # with fewer, XLA leaves sums in one loop
+
+    def __init__(self, epsilon: float, channel: int) -> None:
+        super().__init__(Compiled(epsilon, channel), epsilon, channel)
+
+
+class FusedIfLarge(_BySize):
+    LEAST_VALUES = 100_000
+
+    def __init__(self, epsilon: float, channel: int) -> None:
+        super().__init__(Fused(epsilon, channel), epsilon, channel)
+
+
+class _Small(Plain):
+    """`Plain`, of a batch of fewer values than a number."""
+
+    KNOWN = 2
+
+    def __init__(self, epsilon: float, channel: int, more: int) -> None:
+        super().__init__(epsilon, channel)
+        self._more = more
+
+    def unknown(self, x: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """As `Kind.unknown`."""
+        return tf.zeros([x.shape.as_list()[self.channel]]), widen(x[:0])
+
+    def _are_few(self, values: tf.Tensor) -> tf.Tensor | bool:
+        channels = values.shape.as_list()[self.channel]
+        return MOST_COUNT * channels >= self._more or super()._are_few(values)
