@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 LAYER = "Layer, training step, against Keras' layer"
+LAYER_OTHERS = "Layer, training step, of many shapes, against Keras' layer"
 LAYER_XLA = "Layer, training step compiled by XLA, against Keras' layer"
 LAYER_TF_KERAS = "Layer, training step, against tf_keras' layer"
 LAYER_TORCH = "Layer, training step, against torch's layer"

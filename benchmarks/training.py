@@ -30,6 +30,16 @@ OTHERS = (
     ((8, 16, 28, 28, 32), -1, "float32"),
     ((32, 64, 56, 56), 1, "float32"),
 )
+# Of ranks 2 to 5, with batches of 1 to 1024 samples.
+MANY_SHAPES = (
+    *((1, 1024), (8, 1024), (32, 64), (32, 1024), (64, 256), (128, 512), (256, 64), (256, 256)),
+    *((1024, 1024), (128, 4096)),
+    *((8, 128, 64), (32, 128, 64), (16, 50, 768), (32, 512, 128), (64, 256, 32), (1, 1000, 64)),
+    *((1, 56, 56, 64), (1, 224, 224, 32), (1, 7, 7, 1280), (8, 14, 14, 256), (16, 3, 3, 960)),
+    *((16, 3, 3, 1280), (16, 6, 6, 576), (16, 7, 7, 512), (32, 1, 1, 512), (32, 4, 4, 256)),
+    *((64, 8, 8, 128), (16, 112, 112, 64), (16, 28, 28, 192), (128, 32, 32, 16), (256, 8, 8, 64)),
+    *((2, 16, 28, 28, 32), (8, 8, 14, 14, 64), (4, 4, 7, 7, 128)),
+)
 # Images in a batch, and their size.
 MODELS = {
     "MobileNetV2": ((32, 96), (16, 224)),
@@ -150,6 +160,16 @@ def other_steps(rounds: int) -> Iterator[Row]:
         yield compare(kinds.LAYER, name, ours, stock, rounds)
 
 
+def many_steps(rounds: int) -> Iterator[Row]:
+    """Many shapes against Keras' layer, to find those where ours is slow; small ones take more turns."""
+    for shape in MANY_SHAPES:
+        x = data(*shape)
+        ours = training_step(tfbn.BatchNorm(), x)
+        stock = training_step(keras.layers.BatchNormalization(), x)
+        turns = rounds * (1 if np.prod(shape) > 2**20 else 8)
+        yield compare(kinds.LAYER_OTHERS, f"{shape}", ours, stock, turns)
+
+
 def inferences(rounds: int) -> Iterator[Row]:
     x = data(*SHAPES[0])
     ones, zeros = tf.ones(x.shape[-1]), tf.zeros(x.shape[-1])
@@ -215,6 +235,7 @@ def rows(rounds: int, networks: int | None = None) -> Iterator[Row]:
     """All rows; of the models, those of the first `networks`."""
     yield from steps(rounds)
     yield from other_steps(rounds)
+    yield from many_steps(rounds)
     yield from inferences(rounds)
     yield from models(rounds, networks)
 

@@ -179,12 +179,14 @@ def test_layers_and_models_are_measured(benchmarks, monkeypatch):
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")
     monkeypatch.setattr(training, "SHAPES", ((2, 3, 3, 4), (5, 4)))
     monkeypatch.setattr(training, "OTHERS", (((2, 4, 3, 3), 1, "float32"), ((2, 3, 4), -1, "bfloat16")))
+    monkeypatch.setattr(training, "MANY_SHAPES", ((3, 2), (2, 2, 2, 3, 2)))
     monkeypatch.setattr(training, "MODELS", {"tiny": ((2, 96),)})
     monkeypatch.setattr(training, "MODEL_XLA", ("tiny", 96))
     monkeypatch.setattr(training, "network", lambda name, size: tiny(size))
     rows = [*training.rows(1)]
     assert {row.kind.split(", against")[0] for row in rows} == {
         "Layer, training step",
+        "Layer, training step, of many shapes",
         "Layer, training step compiled by XLA",
         "Layer, inference",
         "Model, first training step, converted against stock",

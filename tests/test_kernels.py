@@ -16,9 +16,10 @@ OUTPUT = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 2e-2}  # the unit roundo
 
 
 def graph_operations(function, *arguments):
-    """The types of all operations of a function's graph."""
-    graph = tf.function(function).get_concrete_function(*arguments).graph
-    return {operation.type for operation in graph.get_operations()}
+    """The types of all operations of a function's graph, and of what it calls."""
+    graph = tf.function(function).get_concrete_function(*arguments).graph.as_graph_def()
+    nodes = [*graph.node, *(node for called in graph.library.function for node in called.node_def)]
+    return {node.op for node in nodes}
 
 
 @pytest.mark.parametrize("dtype", OUTPUT)

@@ -1,8 +1,8 @@
-"""Which TensorFlow kernel computes Algorithm 1 and inference: the one place where that is decided.
+"""Which code computes Algorithm 1 and inference: the one place where that is decided.
 
-TensorFlow's `FusedBatchNormV3` computes a training batch in one pass forward and one backward. With
-oneDNN it is several times as fast as the formulas of `functional`, without oneDNN once to three times
-(docs/benchmarks.md). The formulas are used instead where
+TensorFlow's `FusedBatchNormV3` (`fused`) computes a training batch in one pass forward and one backward.
+With oneDNN it is several times as fast as the formulas of `functional`, without oneDNN once to three
+times (docs/benchmarks.md). The formulas are used instead where
 
 * the input is float64 or has several channel axes: the kernel supports neither;
 * epsilon is below 1.001e-5 and there is a GPU: older cuDNN kernels refuse it;
@@ -15,8 +15,10 @@ faster. (A tf.function that was first traced outside XLA and is then called from
 kernel.) On a CPU it is faster than the kernel, too, for large samples: 1.6 to 2.6 times without oneDNN,
 and with it where there are more values than the kernel may sum. There `flat` is compiled on its own,
 for as many shapes as a graph has room for.
-For small samples it is 1.0 to 1.7 times as fast uncompiled, for the kernel takes up to 0.3 ms to start;
-where they make a batch of 2**18 values and more, compiled is 1.2 to 1.9 times as fast again.
+
+For batches of few values `plain` is faster, 1.0 to 1.5 times, for the kernel takes 0.3 ms to start and
+as long to end. In a graph for batches of any size both stand (`by_size`); without oneDNN, `compiled` in
+the kernel's place is 1.2 to 1.6 times as fast for many small samples.
 
 The kernel computes the moments of one whole local batch. Masked and synchronized moments are not that:
 the layer takes them from `functional`.
@@ -72,7 +74,7 @@ def normalize_batch(
         A tensor of `x`'s shape and type, and its `Moments`, float32 or wider.
     """
     known = tf.get_static_value(count_values(x, axis))
-    kind = None if copied else _kind_of_flat(x, epsilon, axis)
+    kind = None if copied else _kind_of(x, epsilon, axis)
     if kind is not None:
         make_kind = kind if runtime.inside_xla() else partial(TracedOnce, kind)
         return flat.normalize_batch(x, beta, gamma, epsilon, axis, make_kind)
@@ -84,8 +86,8 @@ def normalize_batch(
     return functional.normalize(x, mean, variance, beta, gamma, epsilon, axis), moments
 
 
-def _kind_of_flat(x: tf.Tensor, epsilon: float, axis: Axis) -> type[flat.Kind] | None:
-    """What of `flat` computes it, if anything does: where XLA compiles everything, its code."""
+def _kind_of(x: tf.Tensor, epsilon: float, axis: Axis) -> type[flat.Kind] | None:
+    """Which flat kind computes it, if any does: where XLA compiles everything, its code."""
     channel, *others = channel_axes(axis, x.shape.rank)
     if others or x.shape.rank == 1:
         return None
@@ -104,6 +106,13 @@ def _kind_of_flat(x: tf.Tensor, epsilon: float, axis: Axis) -> type[flat.Kind] |
 def _kind_of_channels_last(
     samples: int | None, sizes: list[int], room: Callable[[], bool]
 ) -> type[flat.Kind] | None:
+    """The same, of channels that are last.
+
+    Args:
+        samples: how many the batch has, if that is known.
+        sizes: the shape of one.
+        room: whether the graph has room for another compiled shape.
+    """
     values, positions = math.prod(sizes), math.prod(sizes[:-1])
     if samples is not None and samples * values > MOST_PLAIN_VALUES:
         return fused.Fused if samples * positions <= fused.MOST_VALUES else None
