@@ -49,7 +49,8 @@ LEAST_COMPILED_CHANNELS_FIRST = 2**12  # values, which would be transposed for t
 LEAST_COMPILED_BESIDE_ONEDNN = 2**13  # positions: many of them, and 131 072 values are a small batch
 LEAST_OF_LARGE_BATCH = 2**8  # values of a sample; the question takes 0.05 ms
 MOST_PLAIN_VALUES = 2**16  # of a batch
-MOST_BY_SIZE = 2**7, 2**13  # positions and values of samples that are compiled if there are many
+# Values and positions of samples that have code for small batches, too: both take time to trace.
+MOST_BY_SIZE, MOST_POSITIONS_BY_SIZE = 2**13, 2**7
 
 
 def normalize_batch(
@@ -114,14 +115,16 @@ def _kind_of_channels_last(
         room: whether the graph has room for another compiled shape.
     """
     values, positions = math.prod(sizes), math.prod(sizes[:-1])
-    if samples is not None and samples * values > MOST_PLAIN_VALUES:
-        return fused.Fused if samples * positions <= fused.MOST_VALUES else None
-    if samples is not None or values < LEAST_OF_LARGE_BATCH:
+    if samples is not None:
+        return Plain if samples * values <= MOST_PLAIN_VALUES else None
+    if values < LEAST_OF_LARGE_BATCH:
         return Plain
-    small = positions <= MOST_BY_SIZE[0] and values <= MOST_BY_SIZE[1]
-    if not runtime.has_onednn() and (positions == 1 or (small and room())):
+    small, dense = values <= MOST_BY_SIZE, positions == 1
+    if not runtime.has_onednn() and (
+        dense or (small and positions <= MOST_POSITIONS_BY_SIZE and room())
+    ):
         return CompiledIfLarge
-    return FusedIfLarge if values <= MOST_PLAIN_VALUES else fused.Fused
+    return FusedIfLarge if small else None
 
 
 def _is_worth_compiling(sizes: list[int], channel: int) -> bool:
