@@ -157,7 +157,7 @@ def _call(
         y, *others = _call(x, beta, gamma, mean, variance, epsilon, -1, **arguments)
         return tf.transpose(y, [order.index(number) for number in range(len(order))]), *others
     images, layout = x, "NHWC"
-    # In training, oneDNN's kernel takes 1.3 to 1.8 times as long for images of more than a pixel. At
+    # In training, oneDNN's kernel takes 1.1 to 1.8 times as long for images of more than a pixel. At
     # inference TensorFlow merges an image's batch norm with the convolution before it.
     as_they_are = x.shape.rank == 4 and (runtime.has_gpu() or not arguments["is_training"])
     if channel == x.shape.rank - 1 and not as_they_are:
