@@ -177,6 +177,22 @@ def test_batches_of_any_size(samples):
         np.testing.assert_allclose(slope, expected, atol=2e-3 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize(("samples", "asked"), [(100, False), (101, True)])
+def test_of_what_batches_it_is_asked_how_far_from_zero_they_are(samples, asked, monkeypatch):
+    monkeypatch.setattr(fused, "_loses_digits", lambda *_: tf.constant(True))
+    fused._centring.cache_clear()
+    centre = tf.function(
+        lambda x: fused._centre(x, -1), input_signature=[tf.TensorSpec((None, 4, 4, 3))], autograph=False
+    )
+    x = reference.data((samples, 4, 4, 3)).astype("float32")
+    values, kept, *moments = centre(x)
+    fused._centring.cache_clear()
+    assert kept == (not asked)
+    mean, variance = reference.moments(x.astype("float64")) if asked else (np.zeros(3), np.zeros(3))
+    np.testing.assert_allclose(moments, [mean, variance], rtol=1e-6)
+    np.testing.assert_allclose(values, x - mean, atol=1e-5)
+
+
 @pytest.mark.parametrize("value", [7.0, np.nan])
 def test_a_single_value(value):
     step = tf.function(
