@@ -212,32 +212,33 @@ class Telling(flat.Flat):
         return super().backward(x, gamma, dy, *upstream_and_known, share=share)
 
 
-@pytest.mark.parametrize("power", [0, 1, 2])
+@pytest.mark.parametrize("of_moments", ["nothing", "themselves", "squares"])
 @pytest.mark.parametrize("called", ["at once", "in a function"])
-def test_slopes_of_moments_that_no_loss_is_made_of_are_known_to_be_zeros(called, power):
-    """Known before the batch are those of the first power, too: all are 1."""
+def test_slopes_of_moments_that_no_loss_is_made_of_are_known_to_be_zeros(called, of_moments):
+    """Known before the batch are those of the moments themselves, too: all are 1."""
 
-    def loss_of(y, variance):
-        return tf.reduce_sum(y**3) + (tf.reduce_sum(variance**power) if power else 0)
+    def losses_of(y, variance):
+        others = {"nothing": [], "themselves": [variance], "squares": [tf.reduce_sum(variance**2)]}
+        return [tf.reduce_sum(y**3), *others[of_moments]]
 
-    def loss(x):
+    def losses(x):
         y, moments = flat.normalize_batch(x, None, None, EPSILON, -1, Telling)
-        return loss_of(y, moments.variance)
+        return losses_of(y, moments.variance)
 
     @tf.function(input_signature=[tf.TensorSpec((None, 5))])
     def slope(x):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            value = (tf.function(loss) if called == "in a function" else loss)(x)
-        return tape.gradient(value, x)
+            values = (tf.function(losses) if called == "in a function" else losses)(x)
+        return tape.gradient(values, x)
 
     told.clear()
     x = reference.data((7, 5))
     got = slope(x.astype("float32"))
-    assert {*told} == {not power}
+    assert {*told} == {of_moments == "nothing"}
     with tf.GradientTape() as tape:
         tape.watch(wide := tf.constant(x))
         mean, variance, _ = batch_moments(wide)
-        value = loss_of(functional.normalize(wide, mean, variance, None, None, EPSILON), variance)
-    want = tape.gradient(value, wide)
+        values = losses_of(functional.normalize(wide, mean, variance, None, None, EPSILON), variance)
+    want = tape.gradient(values, wide)
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
