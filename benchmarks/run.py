@@ -139,7 +139,7 @@ def main(
     On two cores everything takes more than an hour: each of 13 networks is exported two or
     three times, some of them for other runtimes, too, and timed as often, under both settings.
     `--networks 1` takes a quarter of an hour, `--only training` half an hour, and
-    `--only training --networks 0` (layers alone) two minutes.
+    `--only training --networks 0` (layers alone) some six minutes.
     """
     if source:
         show(json.loads(source.read_text()), into)
