@@ -13,6 +13,7 @@ from tfbn.moments import batch_moments
 
 EPSILON = 1e-2
 LARGE = 10_000  # values, in these tests
+KINDS = {"compiled": "CompiledIfLarge", "fused": "FusedIfLarge"}
 
 
 def forget():
@@ -22,9 +23,10 @@ def forget():
 
 @pytest.fixture(params=["compiled", "fused"])
 def kind(request, monkeypatch):
-    """What computes large batches of small samples; what the machine has decides."""
+    """What computes large batches of small samples; the shape, and what the machine has, decide."""
+    monkeypatch.setattr(kernels, "CompiledIfLarge", getattr(by_size, KINDS[request.param]))
     monkeypatch.setattr(runtime, "has_onednn", lambda: request.param == "fused")
-    found = by_size.FusedIfLarge if request.param == "fused" else by_size.CompiledIfLarge
+    found = getattr(by_size, KINDS[request.param])
     monkeypatch.setattr(found, "LEAST_VALUES", LARGE)
     forget()
     yield found
@@ -120,6 +122,26 @@ def test_how_values_are_added_up_is_asked_only_where_there_may_be_many(channels)
     forward = tf.function(by_size.FusedIfLarge(EPSILON, 2).forward, autograph=False)
     graph = forward.get_concrete_function(spec, *[tf.TensorSpec([channels])] * 2).graph
     assert ("Case" in " ".join(all_operations(graph))) == (channels == 64)
+
+
+@pytest.mark.usefixtures("kind")
+def test_a_function_traced_outside_xla_runs_inside():
+    """Its kernel is what XLA makes of it: shapes that its branches do not share would be dynamic."""
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 4, 4, 32))], autograph=False)
+    def slope(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y, _ = normalized(x, tf.zeros(32), tf.ones(32))
+            loss = tf.reduce_sum(y**3)
+        return tape.gradient(loss, x)
+
+    for samples in (5, 60):
+        x = reference.data((samples, 4, 4, 32)).astype("float32")
+        want = slope(x)
+        inside = tf.function(lambda x: tf.identity(slope(x)), jit_compile=True, autograph=False)
+        got = inside(tf.constant(x))
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * np.abs(want).max())
 
 
 CONTROL_FLOW = {

@@ -19,7 +19,8 @@ class Kind(flat.Kind, Protocol):
     def unknown(self, x: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """In place of what `forward` knows, where another kind computes: of the same types.
 
-        What has samples has none, but is not a constant: loops would take its shape for that of all.
+        What has samples is no constant: loops would take its shape for that of all. XLA, too, if it
+        compiles a function that was traced outside of it, takes a part of them for a dynamic shape.
         """
 
 

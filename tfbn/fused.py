@@ -89,7 +89,7 @@ class Fused:
     def unknown(self, x: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """As `by_size.Kind.unknown`."""
         channels = tf.zeros([x.shape.as_list()[self._channel]])
-        return x[:0], channels, channels, channels, tf.zeros([0])
+        return x, channels, channels, channels, tf.zeros([0])
 
 
 def _train(

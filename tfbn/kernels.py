@@ -17,8 +17,8 @@ and with it where there are more values than the kernel may sum. There `flat` is
 for as many shapes as a graph has room for.
 
 For batches of few values `plain` is faster, 1.0 to 1.5 times, for the kernel takes 0.3 ms to start and
-as long to end. In a graph for batches of any size both stand (`by_size`); without oneDNN, `compiled` in
-the kernel's place is 1.2 to 1.6 times as fast for many small samples.
+as long to end. In a graph for batches of any size both stand (`by_size`), or `compiled` in the kernel's
+place: without oneDNN it is 1.2 to 1.6 times as fast for many small samples.
 
 The kernel computes the moments of one whole local batch. Masked and synchronized moments are not that:
 the layer takes them from `functional`.
@@ -49,8 +49,11 @@ LEAST_COMPILED_CHANNELS_FIRST = 2**12  # values, which would be transposed for t
 LEAST_COMPILED_BESIDE_ONEDNN = 2**13  # positions: many of them, and 131 072 values are a small batch
 LEAST_OF_LARGE_BATCH = 2**8  # values of a sample; the question takes 0.05 ms
 MOST_PLAIN_VALUES = 2**16  # of a batch
-# Values and positions of samples that have code for small batches, too: both take time to trace.
-MOST_BY_SIZE, MOST_POSITIONS_BY_SIZE = 2**13, 2**7
+# Values of samples that have code for small batches, too, which takes time to trace. Of fewer, and of few
+# positions, `compiled` is the code for large ones: it is more exact than the kernel far from zero.
+MOST_BY_SIZE = 2**13
+MOST_COMPILED_BY_SIZE = {False: 2**13, True: 2**11}  # beside oneDNN
+MOST_POSITIONS_BY_SIZE = 2**7
 
 
 def normalize_batch(
@@ -119,12 +122,10 @@ def _kind_of_channels_last(
         return Plain if samples * values <= MOST_PLAIN_VALUES else None
     if values < LEAST_OF_LARGE_BATCH:
         return Plain
-    small, dense = values <= MOST_BY_SIZE, positions == 1
-    if not runtime.has_onednn() and (
-        dense or (small and positions <= MOST_POSITIONS_BY_SIZE and room())
-    ):
+    compiled, most_positions = MOST_COMPILED_BY_SIZE[runtime.has_onednn()], MOST_POSITIONS_BY_SIZE
+    if positions == 1 or (values <= compiled and positions <= most_positions and room()):
         return CompiledIfLarge
-    return FusedIfLarge if small else None
+    return FusedIfLarge if values <= MOST_BY_SIZE else None
 
 
 def _is_worth_compiling(sizes: list[int], channel: int) -> bool:
