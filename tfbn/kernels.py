@@ -49,7 +49,7 @@ LEAST_COMPILED_CHANNELS_FIRST = 2**12  # values, which would be transposed for t
 LEAST_COMPILED_BESIDE_ONEDNN = 2**13  # positions: many of them, and 131 072 values are a small batch
 LEAST_OF_LARGE_BATCH = 2**8  # values of a sample; the question takes 0.05 ms
 MOST_PLAIN_VALUES = 2**16  # of a batch
-# Values of samples that have code for small batches, too, which takes time to trace. Of fewer values, and
+# Values of samples that have code for small batches, too, which takes time to trace. Of fewer values and
 # of few positions, `compiled` is that for large ones: it is more exact than the kernel far from zero.
 MOST_BY_SIZE = 2**13
 MOST_COMPILED_BY_SIZE = {False: 2**13, True: 2**11}  # beside oneDNN
