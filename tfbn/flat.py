@@ -3,7 +3,7 @@
 `Flat` is for XLA, which makes loops of the operations as they are written. On a tensor whose positions
 are one axis they are up to four times as fast as on images (docs/benchmarks.md). What the gradient needs
 is computed again from the inputs, which XLA fuses into the sums. `compiled.Compiled` has XLA compile it
-inside a graph that XLA does not. `plain.Plain` is for few values, where each operation of a graph counts.
+inside a graph that XLA does not; `plain.Plain` is for few values, where each operation counts.
 """
 
 from __future__ import annotations
