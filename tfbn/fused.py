@@ -56,7 +56,7 @@ def normalize_batch(
         gamma = tf.math.multiply_no_nan(tf.cast(gamma, count.dtype), tf.cast(count > 0, count.dtype))
     values, *centring = _centre(x, axis, copied)
     x = _shifted(x, values) if centring else x
-    y, moments, _ = _train(x, beta, gamma, epsilon, axis, centring)
+    y, moments, _ = _train(x, beta, gamma, epsilon, axis, centring, copied)
     return y, moments
 
 
@@ -99,14 +99,16 @@ def _train(
     epsilon: float,
     axis: Axis,
     centring: Sequence[tf.Tensor],
+    keeps_images: bool = False,
 ) -> tuple[tf.Tensor, Moments, list[tf.Tensor]]:
     """The kernel's result, the moments, and what the kernel's gradient takes, the kernel's mean first.
 
     Args:
         centring: what `_centre` tells of `x`.
+        keeps_images: as `_call` takes it.
     """
     count, empty = count_values(x, axis), tf.zeros([0])
-    y, *known = _call(x, beta, gamma, empty, empty, epsilon, axis, is_training=True)
+    y, *known = _call(x, beta, gamma, empty, empty, epsilon, axis, keeps_images, is_training=True)
     mean, variance, *reserved = known
     # The kernel returns the unbiased variance; for a single value that is 0 or NaN, depending on the
     # device.
@@ -134,7 +136,7 @@ def normalize(
 ) -> tf.Tensor:
     """As `functional.normalize`."""
     mean, variance = tf.cast(mean, tf.float32), tf.cast(variance, tf.float32)
-    return _call(x, beta, gamma, mean, variance, epsilon, axis, is_training=False)[0]
+    return _call(x, beta, gamma, mean, variance, epsilon, axis, True, is_training=False)[0]
 
 
 def _call(
@@ -145,21 +147,26 @@ def _call(
     variance: tf.Tensor,
     epsilon: float,
     axis: Axis,
+    keeps_images: bool,
     **arguments: Any,
 ) -> tuple[tf.Tensor, ...]:
-    """The kernel on a tensor of any rank, reshaped to images: channels last or, on a GPU, first."""
+    """The kernel on a tensor of any rank, reshaped to images: channels last or, on a GPU, first.
+
+    Args:
+        keeps_images: whether images stay that, though in training oneDNN's kernel takes 1.1 to 1.8 times
+            as long for more than a pixel. At inference TensorFlow merges an image's batch norm with the
+            convolution before it, and programs search TensorFlow 1's graphs for the kernel by its name.
+    """
     (channel,) = channel_axes(axis, x.shape.rank)
     shape, size = tf.shape(x), x.shape.as_list()[channel]
     if channel < x.shape.rank - 1 and not runtime.has_gpu():
         # On the CPU the kernel would transpose, too, 2.2 to 2.9 times more slowly forward and backward.
         order = [*(number for number in range(x.shape.rank) if number != channel), channel]
         x = tf.transpose(x, order)
-        y, *others = _call(x, beta, gamma, mean, variance, epsilon, -1, **arguments)
+        y, *others = _call(x, beta, gamma, mean, variance, epsilon, -1, keeps_images, **arguments)
         return tf.transpose(y, [order.index(number) for number in range(len(order))]), *others
     images, layout = x, "NHWC"
-    # In training, oneDNN's kernel takes 1.1 to 1.8 times as long for images of more than a pixel. At
-    # inference TensorFlow merges an image's batch norm with the convolution before it.
-    as_they_are = x.shape.rank == 4 and (runtime.has_gpu() or not arguments["is_training"])
+    as_they_are = x.shape.rank == 4 and (runtime.has_gpu() or keeps_images)
     if channel == x.shape.rank - 1 and not as_they_are:
         images = _pixels(x)
     elif channel < x.shape.rank - 1:
