@@ -15,6 +15,7 @@ from measure import Row, Run, compare, milliseconds, row, tell
 
 import tfbn
 
+BOTH = tfbn.BatchNorm, keras.layers.BatchNormalization
 SHAPES = (
     (32, 56, 56, 64),
     (32, 14, 14, 512),
@@ -134,14 +135,10 @@ def steps(rounds: int) -> Iterator[Row]:
     """Common shapes against all peers."""
     for shape in SHAPES:
         x, name = data(*shape), f"{shape}"
-        ours = training_step(tfbn.BatchNorm(), x)
-        stock = training_step(keras.layers.BatchNormalization(), x)
+        ours, stock = (training_step(layer(), x) for layer in BOTH)
         yield compare(kinds.LAYER, name, ours, stock, rounds)
-        compiled, peer = (
-            training_step(layer(), x, xla=True)
-            for layer in (tfbn.BatchNorm, keras.layers.BatchNormalization)
-        )
-        yield compare(kinds.LAYER_XLA, name, compiled, peer, rounds)
+        compiled = (training_step(layer(), x, xla=True) for layer in BOTH)
+        yield compare(kinds.LAYER_XLA, name, *compiled, rounds)
         yield compare(kinds.LAYER_KERNEL, name, ours, bare_step(x), rounds)
         if (tf_keras_run := tf_keras_step(x)) is not None:
             yield compare(kinds.LAYER_TF_KERAS, name, ours, tf_keras_run, rounds)
@@ -154,20 +151,17 @@ def other_steps(rounds: int) -> Iterator[Row]:
     for shape, axis, dtype in OTHERS:
         x = tf.cast(data(*shape), dtype)
         policy = "float32" if dtype == "float32" else f"mixed_{dtype}"
-        ours = training_step(tfbn.BatchNorm(axis=axis, dtype=policy), x)
-        stock = training_step(keras.layers.BatchNormalization(axis=axis, dtype=policy), x)
         name = f"{shape}" + ", channels first" * (axis == 1) + f", {dtype}" * (dtype != "float32")
-        yield compare(kinds.LAYER, name, ours, stock, rounds)
+        runs = (training_step(layer(axis=axis, dtype=policy), x) for layer in BOTH)
+        yield compare(kinds.LAYER, name, *runs, rounds)
 
 
 def many_steps(rounds: int) -> Iterator[Row]:
     """Many shapes against Keras' layer, to find those where ours is slow; small ones take more turns."""
     for shape in MANY_SHAPES:
-        x = data(*shape)
-        ours = training_step(tfbn.BatchNorm(), x)
-        stock = training_step(keras.layers.BatchNormalization(), x)
-        turns = rounds * (1 if np.prod(shape) > 2**20 else 8)
-        yield compare(kinds.LAYER_OTHERS, f"{shape}", ours, stock, turns)
+        x, turns = data(*shape), rounds * (1 if np.prod(shape) > 2**20 else 8)
+        runs = (training_step(layer(), x) for layer in BOTH)
+        yield compare(kinds.LAYER_OTHERS, f"{shape}", *runs, turns)
 
 
 def inferences(rounds: int) -> Iterator[Row]:
@@ -184,8 +178,7 @@ def inferences(rounds: int) -> Iterator[Row]:
             x=x, scale=ones, offset=zeros, mean=zeros, variance=ones, epsilon=1e-3, is_training=False
         )[0]
 
-    ours, name = inference(tfbn.BatchNorm()), f"{SHAPES[0]}"
-    stock = inference(keras.layers.BatchNormalization())
+    name, (ours, stock) = f"{SHAPES[0]}", (inference(layer()) for layer in BOTH)
     yield compare(kinds.INFERENCE, name, ours, stock, rounds)
     yield compare(kinds.INFERENCE_KERNEL, name, ours, bare, rounds)
 

@@ -52,6 +52,7 @@ MOST_PLAIN_VALUES = 2**16  # of a batch
 # Values of samples that have code for small batches, too, which takes time to trace. Of fewer values and
 # of few positions, `compiled` is that for large ones: it is more exact than the kernel far from zero.
 MOST_BY_SIZE = 2**13
+MOST_OF_SEQUENCES_BY_SIZE = 2**16  # their networks have few shapes
 MOST_COMPILED_BY_SIZE = {False: 2**13, True: 2**11}  # beside oneDNN
 MOST_POSITIONS_BY_SIZE = 2**7
 
@@ -125,7 +126,8 @@ def _kind_of_channels_last(
     compiled, most_positions = MOST_COMPILED_BY_SIZE[runtime.has_onednn()], MOST_POSITIONS_BY_SIZE
     if positions == 1 or (values <= compiled and positions <= most_positions and room()):
         return CompiledIfLarge
-    return FusedIfLarge if values <= MOST_BY_SIZE else None
+    most = MOST_OF_SEQUENCES_BY_SIZE if len(sizes) == 2 else MOST_BY_SIZE
+    return FusedIfLarge if values <= most else None
 
 
 def _is_worth_compiling(sizes: list[int], channel: int) -> bool:
