@@ -50,7 +50,7 @@ def all_operations(graph):
 
 
 @pytest.mark.parametrize(("dtype", "order"), [("float32", 1), ("float32", 2), ("float16", 1)])
-@pytest.mark.parametrize("shape", [(300,), (4, 5, 15)])
+@pytest.mark.parametrize("shape", [(300,), (3, 5, 20)])
 def test_small_and_large_batches(kind, shape, dtype, order):
     """The loss is of the moments, too."""
     specs = [tf.TensorSpec((None, *shape), dtype), *[tf.TensorSpec([shape[-1]])] * 2]

@@ -153,7 +153,7 @@ def test_numbers_of_samples_to_compile_for_are_few():
     [
         ((None, 8), -1, "float32"),  # too few values
         ((64, 300), -1, "float32"),
-        ((None, 14, 14, 24), -1, "float32"),
+        ((None, 14, 14, 48), -1, "float32"),
         ((None, None, 64, 64), -1, "float32"),  # too many shapes
         ((None, *LARGE), -1, "float64"),
         ((32, 64, 64), 0, "float32"),
@@ -180,8 +180,10 @@ def test_eager_calls_compile_nothing():
         (False, (16, 16, 64), -1, True),
         (False, (14, 14, 48), -1, False),  # too little is gained
         (False, (14, 14, 96), -1, False),  # there may be too many such shapes
-        (True, LARGE, -1, False),  # its kernel is faster
-        (True, (112, 112, 8), -1, True),  # but for so many values a channel that its sums are too long
+        (True, (64, 64, 24), -1, False),  # its kernel is faster
+        (True, (112, 112, 24), -1, True),  # but for so many values a channel that its sums are too long
+        *((onednn, shape, -1, True) for onednn in (False, True) for shape in ((28, 28, 1), (64, 16))),
+        *((onednn, (15, 17), -1, False) for onednn in (False, True)),  # of few values
         (True, (8, 64, 64), 1, True),
     ],
 )
