@@ -47,6 +47,7 @@ LEAST_COMPILED_VALUES = 60_000
 LEAST_COMPILED_PLANE = 2**8  # positions: of large planes the kernel is slower
 # Of so few channels it is 0.6 to 1.3 times as fast as Keras' formulas, compiled code 0.8 to 2.9 times.
 FEW_CHANNELS = 2**4
+LEAST_COMPILED_OF_FEW_CHANNELS = 2**9  # values
 LEAST_COMPILED_CHANNELS_FIRST = 2**12  # values, which would be transposed for the kernel, and back
 LEAST_COMPILED_BESIDE_ONEDNN = 2**13  # positions: many of them, and 131 072 values are a small batch
 LEAST_OF_LARGE_BATCH = 2**8  # values of a sample; the question takes 0.05 ms
@@ -136,7 +137,7 @@ def _is_worth_compiling(sizes: list[int], channel: int) -> bool:
     values, positions = math.prod(sizes), math.prod(sizes[:-1])
     if channel < len(sizes):
         return values >= LEAST_COMPILED_CHANNELS_FIRST
-    if sizes[-1] <= FEW_CHANNELS and values >= LEAST_OF_LARGE_BATCH:
+    if sizes[-1] <= FEW_CHANNELS and values >= LEAST_COMPILED_OF_FEW_CHANNELS:
         return True
     if runtime.has_onednn():
         return positions >= LEAST_COMPILED_BESIDE_ONEDNN
