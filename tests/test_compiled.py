@@ -182,8 +182,6 @@ def test_eager_calls_compile_nothing():
         (False, (14, 14, 96), -1, False),  # there may be too many such shapes
         (True, (64, 64, 24), -1, False),  # its kernel is faster
         (True, (112, 112, 24), -1, True),  # but for so many values a channel that its sums are too long
-        *((onednn, shape, -1, True) for onednn in (False, True) for shape in ((28, 28, 1), (64, 16))),
-        *((onednn, (34, 15), -1, False) for onednn in (False, True)),  # of few values
         (True, (8, 64, 64), 1, True),
     ],
 )

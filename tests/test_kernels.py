@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import reference
 import tfbn
-from tfbn import fused, kernels
+from tfbn import fused, kernels, runtime
 from tfbn.moments import batch_moments
 
 SHAPES = [((64, 5), -1), ((8, 6, 5), -1), ((8, 5, 6), 1), ((4, 5, 6, 3), -1), ((4, 3, 5, 6), 1)]
@@ -51,6 +51,41 @@ def test_fused_inference_equals_the_oracle(shape, axis, dtype):
     want = reference.apply(tf.cast(x, tf.float64).numpy(), *arguments)
     got = tf.cast(kernels.normalize_at_inference(x, *arguments), tf.float64)
     np.testing.assert_allclose(got, want, rtol=0, atol=OUTPUT[dtype] * np.abs(want).max())
+
+
+@pytest.mark.parametrize(
+    ("onednn", "shape", "expected"),
+    [
+        # Few channels, whatever the machine has, unless the batch is known to be small.
+        *((onednn, (None, 28, 28, 1), "Compiled") for onednn in (False, True)),
+        *((onednn, (None, 64, 16), "Compiled") for onednn in (False, True)),
+        *((onednn, (None, 34, 15), "CompiledIfLarge") for onednn in (False, True)),
+        *((onednn, (8, 64, 16), "Plain") for onednn in (False, True)),
+        *((onednn, (128, 64, 16), "Compiled") for onednn in (False, True)),
+        *((onednn, (None, 16), "Plain") for onednn in (False, True)),
+        # More channels: the size of the batch decides, of sequences for longer.
+        *((onednn, (None, 50, 768), "FusedIfLarge") for onednn in (False, True)),
+        *((onednn, (None, 7, 7, 768), None) for onednn in (False, True)),
+        (True, (None, 90, 768), None),
+        (False, (None, 16, 16, 32), "CompiledIfLarge"),
+        (True, (None, 16, 16, 32), "FusedIfLarge"),
+        (True, (None, 8, 8, 32), "CompiledIfLarge"),
+        # Large samples and planes.
+        (False, (None, 90, 768), "Compiled"),
+        (False, (None, 24, 24, 24), "Compiled"),
+        (True, (None, 24, 24, 24), None),
+    ],
+)
+def test_what_decides(onednn, shape, expected, monkeypatch):
+    monkeypatch.setattr(runtime, "has_onednn", lambda: onednn)
+    kinds = []
+
+    @tf.function(input_signature=[tf.TensorSpec(shape)], autograph=False)
+    def step(x):
+        kinds.append(kernels._kind_of(x, 1e-3, -1))
+
+    step.get_concrete_function()
+    assert [getattr(kind, "__name__", None) for kind in kinds] == [expected]
 
 
 def gradients(function, x, beta, gamma, order):

@@ -13,12 +13,13 @@ Where XLA compiles, `flat` is: XLA's version of the kernel computes E[x²] − E
 factor of 3.4 at a mean of 1e3 and a deviation of 1 (tensorflow #118701), and its code for `flat` is
 faster. (A tf.function that was first traced outside XLA and is then called from inside keeps the
 kernel.) On a CPU it is faster than the kernel, too, for large samples: 1.6 to 2.6 times without oneDNN,
-and with it where there are more values than the kernel may sum. There `flat` is compiled on its own,
-for as many shapes as a graph has room for.
+and with it where there are more values than the kernel may sum; under either setting for images and
+sequences of few channels. There `flat` is compiled on its own, for as many shapes as a graph has room
+for.
 
 For batches of few values `plain` is faster, 1.0 to 1.5 times, for the kernel takes 0.3 ms to start and
 as long to end. In a graph for batches of any size both stand (`by_size`), or `compiled` in the kernel's
-place: without oneDNN it is 1.2 to 1.6 times as fast for many small samples.
+place: without oneDNN it is 1.2 to 1.6 times as fast for many small samples, and more exact with it.
 
 The kernel computes the moments of one whole local batch. Masked and synchronized moments are not that:
 the layer takes them from `functional`.
@@ -45,15 +46,16 @@ from .traced_once import TracedOnce
 # each shape takes a while to compile, and a graph has room for few.
 LEAST_COMPILED_VALUES = 60_000
 LEAST_COMPILED_PLANE = 2**8  # positions: of large planes the kernel is slower
-# Of so few channels it is 0.6 to 1.3 times as fast as Keras' formulas, compiled code 0.8 to 2.9 times.
+# Of so few channels the kernel is 0.6 to 1.3 times as fast as Keras' formulas, compiled code 0.8 to 2.9
+# times, in small batches, too.
 FEW_CHANNELS = 2**4
 LEAST_COMPILED_OF_FEW_CHANNELS = 2**9  # values
 LEAST_COMPILED_CHANNELS_FIRST = 2**12  # values, which would be transposed for the kernel, and back
 LEAST_COMPILED_BESIDE_ONEDNN = 2**13  # positions: many of them, and 131 072 values are a small batch
 LEAST_OF_LARGE_BATCH = 2**8  # values of a sample; the question takes 0.05 ms
 MOST_PLAIN_VALUES = 2**16  # of a batch
-# Values of samples that have code for small batches, too, which takes time to trace. Of fewer values,
-# `compiled` is that for large ones: it is more exact than the kernel far from zero.
+# Values of samples that have code for small batches, too, which takes time to trace. Of so few, while
+# there is room, `compiled` is that for large ones: it is more exact than the kernel far from zero.
 MOST_BY_SIZE = 2**13
 MOST_OF_SEQUENCES_BY_SIZE = 2**16  # their networks have few shapes
 MOST_COMPILED_BY_SIZE = {False: 2**13, True: 2**11}  # beside oneDNN
@@ -121,8 +123,13 @@ def _kind_of_channels_last(
         room: whether the graph has room for another compiled shape.
     """
     values = math.prod(sizes)
+    if samples is not None and samples * values <= MOST_PLAIN_VALUES:
+        return Plain
+    few_channels = len(sizes) > 1 and sizes[-1] <= FEW_CHANNELS
+    if few_channels and values >= LEAST_COMPILED_OF_FEW_CHANNELS and room():
+        return Compiled
     if samples is not None:
-        return Plain if samples * values <= MOST_PLAIN_VALUES else None
+        return None
     if values < LEAST_OF_LARGE_BATCH:
         return Plain
     compiled = MOST_COMPILED_BY_SIZE[runtime.has_onednn()]
@@ -137,8 +144,6 @@ def _is_worth_compiling(sizes: list[int], channel: int) -> bool:
     values, positions = math.prod(sizes), math.prod(sizes[:-1])
     if channel < len(sizes):
         return values >= LEAST_COMPILED_CHANNELS_FIRST
-    if sizes[-1] <= FEW_CHANNELS and values >= LEAST_COMPILED_OF_FEW_CHANNELS:
-        return True
     if runtime.has_onednn():
         return positions >= LEAST_COMPILED_BESIDE_ONEDNN
     plane = positions >= LEAST_COMPILED_PLANE and values > MOST_BY_SIZE
