@@ -125,8 +125,7 @@ def _kind_of_channels_last(
     values = math.prod(sizes)
     if samples is not None and samples * values <= MOST_PLAIN_VALUES:
         return Plain
-    few_channels = len(sizes) > 1 and sizes[-1] <= FEW_CHANNELS
-    if few_channels and values >= LEAST_COMPILED_OF_FEW_CHANNELS and room():
+    if sizes[-1] <= FEW_CHANNELS and values >= LEAST_COMPILED_OF_FEW_CHANNELS and room():
         return Compiled
     if samples is not None:
         return None
