@@ -54,11 +54,12 @@ LEAST_COMPILED_CHANNELS_FIRST = 2**12  # values, which would be transposed for t
 LEAST_COMPILED_BESIDE_ONEDNN = 2**13  # positions: many of them, and 131 072 values are a small batch
 LEAST_OF_LARGE_BATCH = 2**8  # values of a sample; the question takes 0.05 ms
 MOST_PLAIN_VALUES = 2**16  # of a batch
-# Values of samples that have code for small batches, too, which takes time to trace. Of so few, while
-# there is room, `compiled` is that for large ones: it is more exact than the kernel far from zero.
+# Values of samples that have code for small batches, too, which takes time to trace.
 MOST_BY_SIZE = 2**13
 MOST_OF_SEQUENCES_BY_SIZE = 2**16  # their networks have few shapes
-MOST_COMPILED_BY_SIZE = {False: 2**13, True: 2**11}  # beside oneDNN
+# Of those, by whether there is oneDNN, that have `compiled` for large batches while there is room: it is
+# more exact than the kernel far from zero.
+MOST_COMPILED_BY_SIZE = {False: 2**13, True: 2**11}
 
 
 def normalize_batch(
@@ -140,9 +141,10 @@ def _kind_of_channels_last(
 
 def _is_worth_compiling(sizes: list[int], channel: int) -> bool:
     """Whether samples are large enough; the channel axis counts the batch axis, the sizes do not."""
-    values, positions = math.prod(sizes), math.prod(sizes[:-1])
+    values = math.prod(sizes)
     if channel < len(sizes):
         return values >= LEAST_COMPILED_CHANNELS_FIRST
+    positions = math.prod(sizes[:-1])
     if runtime.has_onednn():
         return positions >= LEAST_COMPILED_BESIDE_ONEDNN
     plane = positions >= LEAST_COMPILED_PLANE and values > MOST_BY_SIZE
