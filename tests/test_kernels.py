@@ -63,17 +63,18 @@ def test_fused_inference_equals_the_oracle(shape, axis, dtype):
         *((onednn, (8, 64, 16), "Plain") for onednn in (False, True)),
         *((onednn, (128, 64, 16), "Compiled") for onednn in (False, True)),
         *((onednn, (None, 16), "Plain") for onednn in (False, True)),
-        # More channels: the size of the batch decides, of sequences for longer.
+        # More channels: the size of the batch decides.
         *((onednn, (None, 50, 768), "FusedIfLarge") for onednn in (False, True)),
-        *((onednn, (None, 7, 7, 768), None) for onednn in (False, True)),
+        *((onednn, (None, 7, 7, 768), "FusedIfLarge") for onednn in (False, True)),
         (True, (None, 90, 768), None),
+        (True, (None, 14, 14, 512), None),
         (False, (None, 16, 16, 32), "CompiledIfLarge"),
         (True, (None, 16, 16, 32), "FusedIfLarge"),
         (True, (None, 8, 8, 32), "CompiledIfLarge"),
         # Large samples and planes.
         (False, (None, 90, 768), "Compiled"),
         (False, (None, 24, 24, 24), "Compiled"),
-        (True, (None, 24, 24, 24), None),
+        (True, (None, 24, 24, 24), "FusedIfLarge"),
     ],
 )
 def test_what_decides(onednn, shape, expected, monkeypatch):

@@ -33,11 +33,13 @@ class _BySize:
         self._large, self._small = large, _Small(epsilon, channel, self.LEAST_VALUES)
 
     def forward(self, x: tf.Tensor, beta: tf.Tensor, gamma: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        count = self._count(x)
+
         def large() -> tuple[tf.Tensor, ...]:
             return *self._large.forward(x, beta, gamma), *self._small.unknown(x)
 
         def small() -> tuple[tf.Tensor, ...]:
-            y, mean, variance, *known = self._small.forward(x, beta, gamma)
+            y, mean, variance, *known = self._small.forward(x, beta, gamma, count=count)
             return y, mean, variance, *self._large.unknown(x), *known
 
         y, *others = tf.cond(self._is_large(x), large, small)
@@ -48,14 +50,18 @@ class _BySize:
         self, x: tf.Tensor, gamma: tf.Tensor, dy: tf.Tensor, *upstream_and_known: tf.Tensor | None
     ) -> tuple[tf.Tensor, ...]:
         of_moments, known = upstream_and_known[:2], upstream_and_known[2:]
-        number = len(known) - self._small.KNOWN
+        number, share = len(known) - self._small.KNOWN, 1 / self._count(x)
         dx, *slopes = tf.cond(
             self._is_large(x),
             lambda: self._large.backward(x, gamma, dy, *of_moments, *known[:number]),
-            lambda: self._small.backward(x, gamma, dy, *of_moments, *known[number:]),
+            lambda: self._small.backward(x, gamma, dy, *of_moments, *known[number:], share=share),
         )
         dx.set_shape(x.shape)
         return dx, *slopes
+
+    def _count(self, x: tf.Tensor) -> tf.Tensor:
+        """Outside of the conditionals, so that a graph computes it once."""
+        return flat.divisor(x, self._small.channel)
 
     def _is_large(self, x: tf.Tensor) -> tf.Tensor:
         return tf.size(x, tf.int64) >= self.LEAST_VALUES

@@ -16,8 +16,7 @@ import tensorflow as tf
 
 from . import runtime
 from .axes import reduction_axes
-from .flat import Flat
-from .moments import count_values
+from .flat import Flat, divisor
 from .sums import exact_sum
 from .traced_once import functions_of
 
@@ -53,7 +52,7 @@ class Compiled:
 
     def forward(self, x: tf.Tensor, beta: tf.Tensor, gamma: tf.Tensor) -> tuple[tf.Tensor, ...]:
         missing = _missing(x)
-        y, *others = self._forward(_filled(x, missing), beta, gamma, _samples(x))
+        y, *others = self._forward(_filled(x, missing), beta, gamma, _samples(x), self._count(x))
         return _emptied(y, x), *others, missing
 
     def backward(
@@ -70,9 +69,14 @@ class Compiled:
         channels = tf.zeros([x.shape.as_list()[self._channel]])
         return channels, channels, channels, tf.constant(0)
 
+    def _count(self, x: tf.Tensor) -> tf.Tensor | None:
+        """As the argument of `Flat.forward`."""
+        return divisor(x, self._channel) if _varies(x) else None
+
     def _share(self, x: tf.Tensor) -> tf.Tensor | None:
         """As the argument of `Flat.backward`."""
-        return 1 / tf.maximum(count_values(x, self._channel), 1) if _varies(x) else None
+        count = self._count(x)
+        return None if count is None else 1 / count
 
 
 class _Unrounded(Flat):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import tensorflow as tf
@@ -162,18 +163,18 @@ class Flat:
         beta: tf.Tensor,
         gamma: tf.Tensor,
         samples: tf.Tensor | None = None,
+        count: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, ...]:
         """As `Kind.forward`.
 
         Args:
             samples: how many of the batch count, the first ones; `None` for all.
+            count: the `divisor` of those; `None` for that of the whole batch.
         """
-        wide, count = widen(x), self._count(x, samples)
+        wide, count = widen(x), divisor(x, self.channel) if count is None else count
         shift = self._shift(wide)
         shifted = wide - self._along(shift, x)
-        mean = self._sum(shifted, samples) / count
-        deviations = shifted - self._along(mean, x)
-        variance = self._sum(tf.square(deviations), samples) / count
+        mean, variance, deviations = self._moments(shifted, count, partial(self._sum, samples=samples))
         factor = tf.math.rsqrt(variance + self.epsilon)
         y = deviations * self._along(factor * gamma, x) + self._along(beta, x)
         return tf.cast(y, x.dtype), shift + mean, variance, factor, *self._kept(deviations, shift, mean)
@@ -189,7 +190,7 @@ class Flat:
         """As `Kind.backward`.
 
         Args:
-            share: one over the number of values of a channel; `None` for that of the whole batch.
+            share: one over the `divisor`; `None` for that of the whole batch.
         """
         *of_moments, factor = upstream_and_known[:3]
         dmean, dvariance = (0.0 if slope is None else slope for slope in of_moments)
@@ -198,7 +199,7 @@ class Flat:
         dy = widen(dy)
         dbeta = self._sum_of_slopes(dy)
         dgamma = tf.cast(self._sum_of_slopes(dy * deviations), dy.dtype) * factor
-        share = 1 / self._count(x, None) if share is None else share
+        share = 1 / divisor(x, self.channel) if share is None else share
         constant = (dmean - gamma * factor * tf.cast(dbeta, dy.dtype)) * share
         slope = (2 * dvariance - gamma * factor * factor * dgamma) * share
         dx = (
@@ -207,6 +208,14 @@ class Flat:
             + deviations * self._along(slope, x)
         )
         return tf.cast(dx, x.dtype), dbeta, dgamma
+
+    def _moments(
+        self, x: tf.Tensor, count: tf.Tensor, add_up: Callable[[tf.Tensor], tf.Tensor]
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Mean, variance and deviations from the mean."""
+        mean = add_up(x) / count
+        deviations = x - self._along(mean, x)
+        return mean, add_up(tf.square(deviations)) / count, deviations
 
     def _kept(self, deviations: tf.Tensor, shift: tf.Tensor, mean: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """What `_deviations` takes, beside the batch."""
@@ -238,19 +247,13 @@ class Flat:
     def _sum_of_slopes(self, values: tf.Tensor) -> tf.Tensor:
         return self._sum(values, None)
 
-    def _count(self, x: tf.Tensor, samples: tf.Tensor | None) -> tf.Tensor:
-        """How many values a channel has, at least 1: XLA gives `divide_no_nan` loops of its own."""
-        return tf.maximum(self._values(x, samples), 1)
-
-    def _values(self, x: tf.Tensor, samples: tf.Tensor | None) -> tf.Tensor:
-        if samples is None:
-            return count_values(x, self.channel)
-        shape = x.shape.as_list()
-        others = math.prod(shape[axis] for axis in reduction_axes(self.channel, len(shape))[1:])
-        return tf.cast(samples, widen(x).dtype) * others
-
     def _along(self, per_channel: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
         return broadcast_along(per_channel, self.channel, x.shape.rank)
+
+
+def divisor(x: tf.Tensor, channel: int) -> tf.Tensor:
+    """How many values a channel has, at least 1: XLA gives `divide_no_nan` loops of its own."""
+    return tf.maximum(count_values(x, channel), 1)
 
 
 def _slopes_of_slopes(

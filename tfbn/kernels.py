@@ -46,6 +46,7 @@ from .traced_once import TracedOnce
 # each shape takes a while to compile, and a graph has room for few.
 LEAST_COMPILED_VALUES = 60_000
 LEAST_COMPILED_PLANE = 2**8  # positions: of large planes the kernel is slower
+LEAST_COMPILED_OF_PLANES = 2**13  # values
 # Of so few channels the kernel is 0.6 to 1.3 times as fast as Keras' formulas, compiled code 0.8 to 2.9
 # times, in small batches, too.
 FEW_CHANNELS = 2**4
@@ -55,8 +56,7 @@ LEAST_COMPILED_BESIDE_ONEDNN = 2**13  # positions: many of them, and 131 072 val
 LEAST_OF_LARGE_BATCH = 2**8  # values of a sample; the question takes 0.05 ms
 MOST_PLAIN_VALUES = 2**16  # of a batch
 # Values of samples that have code for small batches, too, which takes time to trace.
-MOST_BY_SIZE = 2**13
-MOST_OF_SEQUENCES_BY_SIZE = 2**16  # their networks have few shapes
+MOST_BY_SIZE = 2**16
 # Of those, by whether there is oneDNN, that have `compiled` for large batches while there is room: it is
 # more exact than the kernel far from zero.
 MOST_COMPILED_BY_SIZE = {False: 2**13, True: 2**11}
@@ -135,8 +135,7 @@ def _kind_of_channels_last(
     compiled = MOST_COMPILED_BY_SIZE[runtime.has_onednn()]
     if values == sizes[-1] or (values <= compiled and room()):
         return CompiledIfLarge
-    most = MOST_OF_SEQUENCES_BY_SIZE if len(sizes) == 2 else MOST_BY_SIZE
-    return FusedIfLarge if values <= most else None
+    return FusedIfLarge if values <= MOST_BY_SIZE else None
 
 
 def _is_worth_compiling(sizes: list[int], channel: int) -> bool:
@@ -147,7 +146,7 @@ def _is_worth_compiling(sizes: list[int], channel: int) -> bool:
     positions = math.prod(sizes[:-1])
     if runtime.has_onednn():
         return positions >= LEAST_COMPILED_BESIDE_ONEDNN
-    plane = positions >= LEAST_COMPILED_PLANE and values > MOST_BY_SIZE
+    plane = positions >= LEAST_COMPILED_PLANE and values > LEAST_COMPILED_OF_PLANES
     return plane or values >= LEAST_COMPILED_VALUES
 
 

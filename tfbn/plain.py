@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import tensorflow as tf
 
 from .axes import reduction_axes
@@ -21,16 +24,18 @@ class Plain(Flat):
         (deviations,) = kept
         return deviations
 
-    def _sum(self, values: tf.Tensor, samples: tf.Tensor | None) -> tf.Tensor:
-        ways = (
-            lambda: super(Plain, self)._sum(values, samples),
-            lambda: self._sum_of_slopes(values),
-        )
-        few = self._are_few(values)
+    def _moments(
+        self, x: tf.Tensor, count: tf.Tensor, add_up: Callable[[tf.Tensor], tf.Tensor]
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        moments = super()._moments
+        ways = [partial(moments, x, count, each) for each in (add_up, self._sum_of_slopes)]
+        few = self._are_few(x)
         if not tf.is_tensor(few):
             return ways[few]()
         # In a conditional or loop the second derivative of tf.cond would sum the slopes of a boolean.
-        return tf.switch_case(tf.cast(few, tf.int32), ways)
+        mean, variance, deviations = tf.switch_case(tf.cast(few, tf.int32), ways)
+        deviations.set_shape(x.shape)
+        return mean, variance, deviations
 
     def _are_few(self, values: tf.Tensor) -> tf.Tensor | bool:
         """Whether a channel has few values; a tensor where that is not known of a batch of any size."""
