@@ -60,7 +60,7 @@ class _BySize:
         return dx, *slopes
 
     def _count(self, x: tf.Tensor) -> tf.Tensor:
-        """Outside of the conditionals, so that a graph computes it once."""
+        """For small batches. Outside of the conditionals a graph computes it once, whoever asks."""
         return flat.divisor(x, self._small.channel)
 
     def _is_large(self, x: tf.Tensor) -> tf.Tensor:

@@ -46,7 +46,6 @@ from .traced_once import TracedOnce
 # each shape takes a while to compile, and a graph has room for few.
 LEAST_COMPILED_VALUES = 60_000
 LEAST_COMPILED_PLANE = 2**8  # positions: of large planes the kernel is slower
-LEAST_COMPILED_OF_PLANES = 2**13  # values
 # Of so few channels the kernel is 0.6 to 1.3 times as fast as Keras' formulas, compiled code 0.8 to 2.9
 # times, in small batches, too.
 FEW_CHANNELS = 2**4
@@ -146,7 +145,7 @@ def _is_worth_compiling(sizes: list[int], channel: int) -> bool:
     positions = math.prod(sizes[:-1])
     if runtime.has_onednn():
         return positions >= LEAST_COMPILED_BESIDE_ONEDNN
-    plane = positions >= LEAST_COMPILED_PLANE and values > LEAST_COMPILED_OF_PLANES
+    plane = positions >= LEAST_COMPILED_PLANE and values > MOST_COMPILED_BY_SIZE[False]
     return plane or values >= LEAST_COMPILED_VALUES
 
 
