@@ -43,6 +43,18 @@ def test_small_samples_take_few_operations_and_keep_their_variance(shape, mean):
     np.testing.assert_allclose(slope, dx, rtol=0, atol=1e-4 + 4e-7 * mean)
 
 
+def test_small_samples_ask_once_whether_they_are_few():
+    @tf.function(input_signature=[tf.TensorSpec((None, 64))])
+    def forward(x):
+        return kernels.normalize_batch(x, None, None, EPSILON, -1)[0]
+
+    definition = forward.get_concrete_function().graph.as_graph_def()
+    inside = (node for function in definition.library.function for node in function.node_def)
+    operations = [node.op for node in (*definition.node, *inside)]
+    questions = [each for each in operations if each.endswith(("Case", "If"))]
+    assert questions == ["StatelessCase"]
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("shape", [(0, 16), (1, 16), (0, 4, 4, 8), (1, 4, 4, 8)])
 def test_no_sample_and_a_single_one_are_small_batches_too(shape, dtype):
