@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from . import runtime
 from .axes import Axis, channel_axes
+from .flat import divisor
 from .functional import TensorLike
 from .moments import Moments, batch_moments, broadcast_along, count_values
 
@@ -81,7 +82,7 @@ class Fused:
         )
         dx = tf.reshape(dx, tf.shape(x))
         if dmean is not None:
-            share = 1 / tf.maximum(count_values(x, self._channel), 1)
+            share = 1 / divisor(x, self._channel)
             deviations = tf.cast(values, mean.dtype) - mean
             dx += tf.cast(share * (dmean + 2 * dvariance * deviations), x.dtype)
         return dx, dbeta, dgamma
