@@ -179,6 +179,20 @@ def test_an_input_of_unknown_rank_is_refused():
         tf.function(batch_moments, input_signature=[spec]).get_concrete_function()
 
 
+@pytest.mark.parametrize(
+    ("size", "is_cut"),
+    [(128, False), (129, False), (256, False), (784, False), (131, True), (1009, True)],
+)
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_only_an_axis_of_no_equal_blocks_is_cut_in_two(size, is_cut, axis):
+    shape = [3, 2, 4]
+    shape[axis] = size
+    x = np.random.default_rng(size).normal(1e3, 1, shape).astype("float32")
+    function = tf.function(lambda x: exact_sum(x, (axis,), tf.float64)).get_concrete_function(x)
+    assert ("SplitV" in {operation.type for operation in function.graph.get_operations()}) == is_cut
+    np.testing.assert_allclose(function(x), x.sum(axis, dtype="float64"), rtol=2e-6)
+
+
 @pytest.mark.parametrize("mean", [0.0, 1e4])
 @pytest.mark.parametrize(
     ("shape", "axis"), [((50_000, 3), -1), ((8, 40, 40, 3), -1), ((8, 3, 40, 40), 1)]

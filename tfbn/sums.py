@@ -87,10 +87,20 @@ def _sum_blocks(x: tf.Tensor, axis: int, block: int) -> tf.Tensor:
     size = x.shape.as_list()[axis]
     if size is not None and size <= block:
         return tf.cast(tf.reduce_sum(x, axis), tf.float64)
+    alike = None if size is None else _length_of_equal_blocks(size, block)
+    if alike is not None:
+        return _sum_equal_blocks(x, axis, alike)
+    full = tf.shape(x)[axis] // block * block
+    head, tail = tf.split(x, [full, tf.shape(x)[axis] - full], axis, num=2)  # copies both
+    return _sum_equal_blocks(head, axis, block) + tf.cast(tf.reduce_sum(tail, axis), tf.float64)
+
+
+def _length_of_equal_blocks(size: int, most: int) -> int | None:
+    """The greatest that divides the size of an axis and is no shorter than a quarter of `most`."""
+    return next((length for length in range(most, most // 4 - 1, -1) if size % length == 0), None)
+
+
+def _sum_equal_blocks(x: tf.Tensor, axis: int, length: int) -> tf.Tensor:
     shape = tf.shape(x)
-    before, after = shape[:axis], shape[axis + 1 :]
-    full = shape[axis] // block
-    head, tail = tf.split(x, [full * block, shape[axis] - full * block], axis, num=2)
-    blocks = tf.reshape(head, tf.concat([before, [full, block], after], 0))
-    sums = tf.cast(tf.reduce_sum(blocks, axis + 1), tf.float64)
-    return tf.reduce_sum(sums, axis) + tf.cast(tf.reduce_sum(tail, axis), tf.float64)
+    parts = tf.concat([shape[:axis], [shape[axis] // length, length], shape[axis + 1 :]], 0)
+    return tf.reduce_sum(tf.cast(tf.reduce_sum(tf.reshape(x, parts), axis + 1), tf.float64), axis)
