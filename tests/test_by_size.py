@@ -103,6 +103,23 @@ def test_what_the_layer_trains_by(kind):
             np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * np.abs(want).max())
 
 
+def test_planes_without_onednn(monkeypatch):
+    """Six images are small, seven are not."""
+    monkeypatch.setattr(runtime, "has_onednn", lambda: False)
+    shape, parameters = (16, 16, 64), [value.astype("float32") for value in np.ones((2, 64))]
+    specs = [tf.TensorSpec((None, *shape)), *[tf.TensorSpec([64])] * 2]
+    step = tf.function(lambda *a: slopes(normalized, a, 1), input_signature=specs)
+    kind = by_size.CompiledUnlessSmall(EPSILON, 2)
+    for samples in (1, 6, 7, 13):
+        x = reference.data((samples, *shape)).astype("float32")
+        wide = [tf.cast(tensor, tf.float64) for tensor in (x, *parameters)]
+        for got, want in zip(step(x, *parameters), slopes(formulas, wide, 1), strict=True):
+            np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * np.abs(want).max())
+        flat = tf.reshape(x, [samples, -1, 64])
+        *_, deviations = tf.function(kind.forward, autograph=False)(flat, *parameters)
+        assert len(deviations) == (samples if samples < 7 else 0)
+
+
 @pytest.mark.parametrize(("batch", "mean"), [(3, 3e3), (20, 3e3), (40, 1e4)])
 @pytest.mark.usefixtures("kind")
 def test_far_from_zero(batch, mean):

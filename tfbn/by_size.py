@@ -74,6 +74,10 @@ class CompiledIfLarge(_BySize):
         super().__init__(Compiled(epsilon, channel), epsilon, channel)
 
 
+class CompiledUnlessSmall(CompiledIfLarge):
+    LEAST_VALUES = 100_000  # of samples of many positions, which TensorFlow adds up slowly, too
+
+
 class FusedIfLarge(_BySize):
     LEAST_VALUES = 100_000
 

@@ -35,7 +35,7 @@ import tensorflow as tf
 
 from . import flat, functional, fused, runtime
 from .axes import Axis, channel_axes
-from .by_size import CompiledIfLarge, FusedIfLarge
+from .by_size import CompiledIfLarge, CompiledUnlessSmall, FusedIfLarge
 from .compiled import Compiled, finds_room
 from .functional import TensorLike
 from .moments import Moments, batch_moments, count_values
@@ -125,13 +125,15 @@ def _kind_of_channels_last(
     values = math.prod(sizes)
     if samples is not None and samples * values <= MOST_PLAIN_VALUES:
         return Plain
-    if sizes[-1] <= FEW_CHANNELS and values >= LEAST_COMPILED_OF_FEW_CHANNELS and room():
-        return Compiled
+    compiled = MOST_COMPILED_BY_SIZE[runtime.has_onednn()]
+    few = sizes[-1] <= FEW_CHANNELS and values >= LEAST_COMPILED_OF_FEW_CHANNELS
+    plane = not runtime.has_onednn() and values >= LEAST_COMPILED_PLANE * sizes[-1]
+    if (few or (plane and values > compiled)) and room():
+        return Compiled if few or samples is not None else CompiledUnlessSmall
     if samples is not None:
         return None
     if values < LEAST_OF_LARGE_BATCH:
         return Plain
-    compiled = MOST_COMPILED_BY_SIZE[runtime.has_onednn()]
     if values == sizes[-1] or (values <= compiled and room()):
         return CompiledIfLarge
     return FusedIfLarge if values <= MOST_BY_SIZE else None
@@ -142,11 +144,9 @@ def _is_worth_compiling(sizes: list[int], channel: int) -> bool:
     values = math.prod(sizes)
     if channel < len(sizes):
         return values >= LEAST_COMPILED_CHANNELS_FIRST
-    positions = math.prod(sizes[:-1])
     if runtime.has_onednn():
-        return positions >= LEAST_COMPILED_BESIDE_ONEDNN
-    plane = positions >= LEAST_COMPILED_PLANE and values > MOST_COMPILED_BY_SIZE[False]
-    return plane or values >= LEAST_COMPILED_VALUES
+        return math.prod(sizes[:-1]) >= LEAST_COMPILED_BESIDE_ONEDNN
+    return values >= LEAST_COMPILED_VALUES
 
 
 def normalize_at_inference(
