@@ -125,10 +125,11 @@ def _kind_of_channels_last(
     values = math.prod(sizes)
     if samples is not None and samples * values <= MOST_PLAIN_VALUES:
         return Plain
-    compiled = MOST_COMPILED_BY_SIZE[runtime.has_onednn()]
+    onednn = runtime.has_onednn()
+    compiled = MOST_COMPILED_BY_SIZE[onednn]
     few = sizes[-1] <= FEW_CHANNELS and values >= LEAST_COMPILED_OF_FEW_CHANNELS
-    plane = not runtime.has_onednn() and values >= LEAST_COMPILED_PLANE * sizes[-1]
-    if (few or (plane and values > compiled)) and room():
+    plane = not onednn and values > compiled and values >= LEAST_COMPILED_PLANE * sizes[-1]
+    if (few or plane) and room():
         return Compiled if few or samples is not None else CompiledUnlessSmall
     if samples is not None:
         return None
