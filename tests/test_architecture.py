@@ -15,13 +15,14 @@ pytestmark = pytest.mark.checkout
 # Each part of the package may import those before it in this list, and nothing after it.
 ORDER = [
     "quiet|messages|options|format_names|axes|runtime|arguments|files|compare",
+    "room",
     "sums",
     "moments",
     "functional",
     "flat",
     "plain",
     "traced_once",
-    "compiled|fused",
+    "called|compiled|fused",
     "by_size",
     "kernels",
     "layer",

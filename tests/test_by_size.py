@@ -8,26 +8,32 @@ import reference
 import tfbn
 from slopes import slopes
 from sweeps import some
-from tfbn import by_size, compiled, functional, kernels, runtime, traced_once
+from tfbn import by_size, called, compiled, functional, kernels, runtime, traced_once
 from tfbn.moments import batch_moments
 
 EPSILON = 1e-2
 LARGE = 10_000  # values, in these tests
-KINDS = {"compiled": "CompiledIfLarge", "fused": "FusedIfLarge"}
+KINDS = {
+    "compiled": by_size.CompiledIfLarge,
+    "fused": by_size.FusedIfLarge,
+    "called": by_size.CalledIfLarge,
+}
 
 
 def forget():
     compiled._functions.cache_clear()
     traced_once._functions.cache_clear()
+    called._forward.cache_clear()
+    called._backward.cache_clear()
 
 
-@pytest.fixture(params=["compiled", "fused"])
+@pytest.fixture(params=KINDS)
 def kind(request, monkeypatch):
     """What computes large batches of small samples; the shape, and what the machine has, decide."""
-    monkeypatch.setattr(kernels, "CompiledIfLarge", getattr(by_size, KINDS[request.param]))
-    monkeypatch.setattr(runtime, "has_onednn", lambda: request.param == "fused")
-    found = getattr(by_size, KINDS[request.param])
-    monkeypatch.setattr(found, "LEAST_VALUES", LARGE)
+    found = KINDS[request.param]
+    monkeypatch.setattr(kernels, "CompiledIfLarge", found)
+    monkeypatch.setattr(runtime, "has_onednn", lambda: request.param != "compiled")
+    monkeypatch.setattr(by_size._Whole if request.param == "called" else found, "LEAST_VALUES", LARGE)
     forget()
     yield found
     forget()
@@ -57,7 +63,7 @@ def test_small_and_large_batches(kind, shape, dtype, order):
     step = tf.function(lambda *a: slopes(normalized, a, order), input_signature=specs)
     graph = step.get_concrete_function().graph
     fused = "FusedBatchNormV3" in all_operations(graph)
-    assert fused == (kind is by_size.FusedIfLarge)
+    assert fused == (kind is not by_size.CompiledIfLarge)
     assert any(f.attr["_XlaMustCompile"].b for f in graph.as_graph_def().library.function) != fused
     p = {name: value.astype("float32") for name, value in reference.parameters(shape[-1:]).items()}
     for batch in (0, 1, 3, 33, 34, 100):
@@ -171,9 +177,9 @@ CONTROL_FLOW = {
 
 
 @pytest.mark.parametrize("batch", some([4, 40], [40]))
-@pytest.mark.parametrize("called", some(CONTROL_FLOW, ["cond", "map"]))
+@pytest.mark.parametrize("inside", some(CONTROL_FLOW, ["cond", "map"]))
 @pytest.mark.usefixtures("kind")
-def test_second_derivatives_in_control_flow(called, batch):
+def test_second_derivatives_in_control_flow(inside, batch):
     def ours(x):
         return tf.ensure_shape(normalized(x, None, None)[0], (None, 300))
 
@@ -192,5 +198,5 @@ def test_second_derivatives_in_control_flow(called, batch):
 
     x = reference.data((batch, 300))
     want = second(lambda x: formulas(x, None, None)[0], tf.float64)(x)
-    got = second(lambda x: CONTROL_FLOW[called](ours, x), tf.float32)(x.astype("float32"))
+    got = second(lambda x: CONTROL_FLOW[inside](ours, x), tf.float32)(x.astype("float32"))
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * np.abs(want).max())

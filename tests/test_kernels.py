@@ -66,8 +66,9 @@ def test_fused_inference_equals_the_oracle(shape, axis, dtype):
         # More channels: the size of the batch decides.
         *((onednn, (None, 50, 768), "FusedIfLarge") for onednn in (False, True)),
         *((onednn, (None, 7, 7, 768), "FusedIfLarge") for onednn in (False, True)),
-        (True, (None, 90, 768), None),
-        (True, (None, 14, 14, 512), None),
+        (True, (None, 90, 768), "CalledIfLarge"),
+        (True, (None, 14, 14, 512), "CalledIfLarge"),
+        (True, (16, 14, 14, 512), None),
         (False, (None, 16, 16, 32), "CompiledIfLarge"),
         (True, (None, 16, 16, 32), "FusedIfLarge"),
         (True, (None, 8, 8, 32), "CompiledIfLarge"),

@@ -7,9 +7,11 @@ from typing import Protocol
 import tensorflow as tf
 
 from . import flat
+from .called import Called
 from .compiled import Compiled
+from .flat import shaped_as
 from .fused import Fused
-from .moments import widen
+from .moments import size_of, widen
 from .plain import MOST_COUNT, Plain
 
 
@@ -82,6 +84,33 @@ class FusedIfLarge(_BySize):
     LEAST_VALUES = 100_000
 
     def __init__(self, epsilon: float, channel: int) -> None:
+        super().__init__(_CalledFused(epsilon, channel), epsilon, channel)
+
+
+class _CalledFused(Fused):
+    """`Fused`, whose moments' many operations are called."""
+
+    def __init__(self, epsilon: float, channel: int) -> None:
+        super().__init__(epsilon, channel)
+        self._called = Called(Fused, epsilon)
+
+    def forward(self, x: tf.Tensor, beta: tf.Tensor, gamma: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        y, mean, variance, values, *known = self._called.forward(x, beta, gamma)
+        return y, mean, variance, shaped_as(values, x), *known
+
+
+class CalledIfLarge(Called):
+    """`FusedIfLarge` for layers that have no room for code of their own."""
+
+    def __init__(self, epsilon: float, channel: int) -> None:
+        super().__init__(_Whole, epsilon)
+        del channel  # the last
+
+
+class _Whole(_BySize):
+    LEAST_VALUES = FusedIfLarge.LEAST_VALUES
+
+    def __init__(self, epsilon: float, channel: int) -> None:
         super().__init__(Fused(epsilon, channel), epsilon, channel)
 
 
@@ -96,8 +125,9 @@ class _Small(Plain):
 
     def unknown(self, x: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """As `Kind.unknown`."""
-        return tf.zeros([x.shape.as_list()[self.channel]]), widen(x[:0])
+        return tf.zeros([size_of(x, self.channel)]), widen(x[:0])
 
     def _are_few(self, values: tf.Tensor) -> tf.Tensor | bool:
         channels = values.shape.as_list()[self.channel]
-        return MOST_COUNT * channels >= self._more or super()._are_few(values)
+        few = channels is not None and MOST_COUNT * channels >= self._more
+        return few or super()._are_few(values)

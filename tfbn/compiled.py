@@ -10,37 +10,23 @@ import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import tensorflow as tf
 
-from . import runtime
 from .axes import reduction_axes
 from .flat import Flat, divisor
 from .sums import exact_sum
 from .traced_once import functions_of
 
-ROOM = 9  # for shapes that a graph compiles
 STEPS = 8  # numbers of samples from one power of two to the next
 LAST_DIGITS = 2**52 // STEPS - 1  # of a float64: those behind the ones that tell the steps apart
 
-_shapes: WeakKeyDictionary[tf.Graph, set[tuple[Any, ...]]] = WeakKeyDictionary()
 
-
-def finds_room(x: tf.Tensor, epsilon: float, channel: int) -> bool:
-    """Whether the graph that is being built compiles `x`'s shape beside others; then it takes room.
-
-    A graph has room for the first shapes, which in most networks are those of the largest images, where
-    most is gained. Each takes 0.3 to 0.5 s; DenseNet121 has 44 at 224 pixels and would begin in twice
-    the time. A function that TensorFlow traced in another graph stays as it is in this one.
-    """
-    shapes = _shapes.setdefault(runtime.outermost_graph(), set())
+def shape_of(x: tf.Tensor, epsilon: float, channel: int) -> tuple[Any, ...]:
+    """What is compiled once for all tensors that have it alike."""
     samples, *sizes = x.shape.as_list()
     before, channels, after = sizes[: channel - 1], sizes[channel - 1], sizes[channel:]
-    shape = epsilon, x.dtype, samples, math.prod(before), channels, math.prod(after)
-    if len(shapes) < ROOM:
-        shapes.add(shape)
-    return shape in shapes
+    return epsilon, x.dtype, samples, math.prod(before), channels, math.prod(after)
 
 
 class Compiled:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import tensorflow as tf
 
@@ -57,9 +57,7 @@ def normalize_batch(
     beta = tf.zeros([size], dtype) if beta is None else tf.cast(beta, dtype)
     gamma = tf.ones([size], dtype) if gamma is None else tf.cast(gamma, dtype)
     y, mean, variance = _normalized(flat, beta, gamma, epsilon, channel, make_kind(epsilon, channel))
-    if flat is not x:
-        y = tf.reshape(y, tf.shape(x))
-        y.set_shape(x.shape)
+    y = y if flat is x else shaped_as(y, x)
     return y, Moments(mean, variance, count_values(x, axis))
 
 
@@ -68,18 +66,35 @@ def _flat(x: tf.Tensor, channel: int) -> tuple[tf.Tensor, int]:
 
     [samples, positions, channels] or, of channels that are not last, [samples, channels, positions].
     """
-    shape, sizes, last = tf.shape(x), x.shape.as_list(), x.shape.rank - 1
-
-    def together(first: int, end: int) -> Any:
-        known = sizes[first:end]
-        return tf.reduce_prod(shape[first:end]) if None in known else math.prod(known)
-
-    if channel == last > 1:
-        return tf.reshape(x, [shape[0], together(1, last), sizes[channel]]), 2
-    if last in (channel, 1):
+    sizes, last = x.shape.as_list(), x.shape.rank - 1
+    if last < 2:
         return x, channel
-    flat = tf.reshape(x, [together(0, channel), sizes[channel], together(channel + 1, last + 1)])
-    return flat, 1
+    first, second = (1, last) if channel == last else (channel, channel + 1)
+    groups = [slice(first), slice(first, second), slice(second, None)]
+    together = [None if None in sizes[each] else math.prod(sizes[each]) for each in groups]
+    if _has_one_unknown(together):
+        shape = [-1 if size is None else size for size in together]
+    else:
+        shape = [
+            tf.reduce_prod(tf.shape(x)[each]) if size is None else size
+            for each, size in zip(groups, together, strict=True)
+        ]
+    return tf.reshape(x, shape), 2 if channel == last else 1
+
+
+def shaped_as(values: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """The values in the shape of `x`."""
+    sizes = x.shape.as_list()
+    if _has_one_unknown(sizes):
+        return tf.reshape(values, [-1 if size is None else size for size in sizes])
+    values = tf.reshape(values, tf.shape(x))
+    values.set_shape(x.shape)
+    return values
+
+
+def _has_one_unknown(sizes: Sequence[int | None]) -> bool:
+    """Whether `tf.reshape` can tell an unknown size from the others."""
+    return sizes.count(None) == 1 and 0 not in sizes
 
 
 def _normalized(

@@ -21,7 +21,7 @@ from . import runtime
 from .axes import Axis, channel_axes
 from .flat import divisor
 from .functional import TensorLike
-from .moments import Moments, batch_moments, broadcast_along, count_values
+from .moments import Moments, batch_moments, broadcast_along, count_values, size_of
 
 TYPES = (tf.float32, tf.float16, tf.bfloat16)
 MOST_VALUES = 2**17  # in a channel
@@ -68,17 +68,22 @@ class Fused:
         self._epsilon, self._channel = epsilon, channel
 
     def forward(self, x: tf.Tensor, beta: tf.Tensor, gamma: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        values, *centring = _centre(x, self._channel)
+        values, *centring = _centre(x, self._channel, inline=True)
         y, moments, known = _train(values, beta, gamma, self._epsilon, self._channel, centring)
-        return y, moments.mean, moments.variance, values, *known
+        return y, moments.mean, moments.variance, values, *known[:2]  # the third is empty on a CPU
 
     def backward(
         self, x: tf.Tensor, gamma: tf.Tensor, dy: tf.Tensor, *upstream_and_known: Any
     ) -> tuple[tf.Tensor, ...]:
-        dmean, dvariance, values, mean, *reserved = upstream_and_known
-        spaces = {f"reserve_space_{number}": space for number, space in enumerate(reserved, 1)}
+        dmean, dvariance, values, mean, spread = upstream_and_known
         dx, dgamma, dbeta, *_ = tf.raw_ops.FusedBatchNormGradV3(
-            y_backprop=_pixels(dy), x=_pixels(values), scale=gamma, epsilon=self._epsilon, **spaces
+            y_backprop=_pixels(dy),
+            x=_pixels(values),
+            scale=gamma,
+            reserve_space_1=mean,
+            reserve_space_2=spread,
+            reserve_space_3=tf.zeros([0]),
+            epsilon=self._epsilon,
         )
         dx = tf.reshape(dx, tf.shape(x))
         if dmean is not None:
@@ -89,8 +94,8 @@ class Fused:
 
     def unknown(self, x: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """As `by_size.Kind.unknown`."""
-        channels = tf.zeros([x.shape.as_list()[self._channel]])
-        return x, channels, channels, channels, tf.zeros([0])
+        channels = tf.zeros([size_of(x, self._channel)])
+        return x, channels, channels
 
 
 def _train(
@@ -102,7 +107,7 @@ def _train(
     centring: Sequence[tf.Tensor],
     keeps_images: bool = False,
 ) -> tuple[tf.Tensor, Moments, list[tf.Tensor]]:
-    """The kernel's result, the moments, and what the kernel's gradient takes, the kernel's mean first.
+    """The kernel's result, the moments, and what the kernel's gradient takes, on a CPU its mean first.
 
     Args:
         centring: what `_centre` tells of `x`.
@@ -123,7 +128,7 @@ def _train(
             tf.math.multiply_no_nan(biased, kept) + exact_variance,
             count,
         )
-    return y, moments, [mean, *reserved]
+    return y, moments, reserved
 
 
 def normalize(
@@ -159,7 +164,7 @@ def _call(
             convolution before it, and programs search TensorFlow 1's graphs for the kernel by its name.
     """
     (channel,) = channel_axes(axis, x.shape.rank)
-    shape, size = tf.shape(x), x.shape.as_list()[channel]
+    shape, size = tf.shape(x), size_of(x, channel)
     if channel < x.shape.rank - 1 and not runtime.has_gpu():
         # On the CPU the kernel would transpose, too, 2.2 to 2.9 times more slowly forward and backward.
         order = [*(number for number in range(x.shape.rank) if number != channel), channel]
@@ -193,10 +198,10 @@ def _call(
 
 def _pixels(x: tf.Tensor) -> tf.Tensor:
     """A tensor whose channels are last as images of one pixel."""
-    return tf.reshape(x, [-1, 1, 1, x.shape.as_list()[-1]])
+    return tf.reshape(x, [-1, 1, 1, size_of(x, -1)])
 
 
-def _centre(x: tf.Tensor, axis: Axis, copied: bool = False) -> tuple[tf.Tensor, ...]:
+def _centre(x: tf.Tensor, axis: Axis, inline: bool = False) -> tuple[tf.Tensor, ...]:
     """`x` without its mean if the kernel would lose digits, `x` itself otherwise.
 
     Returns:
@@ -210,7 +215,7 @@ def _centre(x: tf.Tensor, axis: Axis, copied: bool = False) -> tuple[tf.Tensor, 
         return (values,)
     function = _centring(channel, x.shape.rank, x.dtype)
     # A graph of TensorFlow 1 would be kept by the function.
-    inline = copied or not tf.compat.v1.executing_eagerly_outside_functions()
+    inline = inline or not tf.compat.v1.executing_eagerly_outside_functions()
     centre = function.python_function if inline else function
     if known is not None:
         deviations, kept, *moments = centre(values)

@@ -35,11 +35,12 @@ import tensorflow as tf
 
 from . import flat, functional, fused, runtime
 from .axes import Axis, channel_axes
-from .by_size import CompiledIfLarge, CompiledUnlessSmall, FusedIfLarge
-from .compiled import Compiled, finds_room
+from .by_size import CalledIfLarge, CompiledIfLarge, CompiledUnlessSmall, FusedIfLarge
+from .compiled import Compiled, shape_of
 from .functional import TensorLike
 from .moments import Moments, batch_moments, count_values
 from .plain import Plain
+from .room import finds_room
 from .traced_once import TracedOnce
 
 # From how many values of a sample on `flat` is compiled on its own. It is faster from fewer on, too, but
@@ -82,11 +83,11 @@ def normalize_batch(
     Returns:
         A tensor of `x`'s shape and type, and its `Moments`, float32 or wider.
     """
-    known = tf.get_static_value(count_values(x, axis))
     kind = None if copied else _kind_of(x, epsilon, axis)
     if kind is not None:
-        make_kind = kind if runtime.inside_xla() else partial(TracedOnce, kind)
+        make_kind = kind if kind in (flat.Flat, CalledIfLarge) else partial(TracedOnce, kind)
         return flat.normalize_batch(x, beta, gamma, epsilon, axis, make_kind)
+    known = tf.get_static_value(count_values(x, axis))
     most = math.inf if runtime.has_gpu() else fused.MOST_VALUES
     if fused.supports(x, epsilon, axis) and (known is None or 0 < known <= most):
         return fused.normalize_batch(x, beta, gamma, epsilon, axis, copied)
@@ -106,7 +107,7 @@ def _kind_of(x: tf.Tensor, epsilon: float, axis: Axis) -> type[flat.Kind] | None
     can = x.dtype in fused.TYPES and runtime.in_function() and not runtime.has_gpu()
     if not can or None in sizes or channel == 0:
         return None
-    room = partial(finds_room, x, epsilon, channel)
+    room = partial(finds_room, shape_of(x, epsilon, channel))
     if len(sizes) > 1 and _is_worth_compiling(sizes, channel) and room():
         return Compiled
     return _kind_of_channels_last(x.shape[0], sizes, room) if channel == len(sizes) else None
@@ -137,7 +138,7 @@ def _kind_of_channels_last(
         return Plain
     if values == sizes[-1] or (values <= compiled and room()):
         return CompiledIfLarge
-    return FusedIfLarge if values <= MOST_BY_SIZE else None
+    return FusedIfLarge if values <= MOST_BY_SIZE and finds_room() else CalledIfLarge
 
 
 def _is_worth_compiling(sizes: list[int], channel: int) -> bool:

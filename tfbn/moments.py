@@ -93,12 +93,23 @@ def count_values(x: TensorLike, axis: Axis = -1) -> tf.Tensor:
     dtype = widen(x).dtype
     x = tf.convert_to_tensor(x)  # as it is: to learn a size, a graph would widen all values
     shape = x.shape.as_list()  # TF1's behaviour has no plain numbers in x.shape
-    sizes = [(number, shape[number]) for number in reduction_axes(axis, x.shape.rank)]
-    count = tf.constant(float(math.prod(size for _, size in sizes if size is not None)), dtype)
-    for number, size in sizes:
-        if size is None:
+    sizes = [shape[number] for number in reduction_axes(axis, x.shape.rank)]
+    if None not in sizes:
+        return tf.constant(float(math.prod(sizes)), dtype)
+    kept = [shape[number] for number in channel_axes(axis, x.shape.rank)]
+    if None not in kept and 0 not in kept:  # in fewer operations
+        return tf.cast(tf.size(x, tf.int64) // math.prod(kept), dtype)
+    count = tf.constant(float(math.prod(size for size in sizes if size is not None)), dtype)
+    for number in reduction_axes(axis, x.shape.rank):
+        if shape[number] is None:
             count *= tf.cast(tf.shape(x)[number], dtype)
     return count
+
+
+def size_of(x: tf.Tensor, axis: int) -> int | tf.Tensor:
+    """How long an axis is: a number where that is known."""
+    size = x.shape.as_list()[axis]
+    return tf.shape(x)[axis] if size is None else size
 
 
 def weighted_moments(x: TensorLike, weights: TensorLike, axis: Axis = -1) -> Moments:

@@ -1,0 +1,42 @@
+"""What a graph has room for: the first ones."""
+
+import tensorflow as tf
+
+from tfbn import room
+
+
+def found(*asked):
+    """What is found, in a graph of its own."""
+    answers = []
+
+    @tf.function(autograph=False)
+    def build():
+        answers.extend(room.finds_room(what) for what in asked)
+
+    build.get_concrete_function()
+    return answers
+
+
+def test_the_first_ones_find_room(monkeypatch):
+    """One that asks again is no other; graphs have rooms of their own."""
+    monkeypatch.setattr(room, "ROOM", 2)
+    assert found("a", "b", "a", "c", "b") == [True, True, True, False, True]
+    assert found("c", "a") == [True, True]
+
+
+def test_what_has_no_name_is_no_other_s(monkeypatch):
+    monkeypatch.setattr(room, "ROOM", 3)
+    assert found(None, "a", None, None, "a", "b") == [True, True, True, False, True, False]
+
+
+def test_functions_that_are_traced_inside_share_the_graph_s_room(monkeypatch):
+    monkeypatch.setattr(room, "ROOM", 1)
+    answers = []
+
+    @tf.function(autograph=False)
+    def build(x):
+        answers.append(room.finds_room("a"))
+        return tf.cond(x > 0, lambda: (answers.append(room.finds_room("b")), x)[1], lambda: x)
+
+    build.get_concrete_function(tf.TensorSpec([]))
+    assert answers == [True, False]
