@@ -12,6 +12,8 @@ INFERENCE = "Layer, inference, against Keras' layer"
 INFERENCE_KERNEL = "Layer, inference, against the bare kernel"
 MODEL = "Model, training step, converted against stock"
 FIRST_STEP = "Model, first training step, converted against stock"
+MODEL_ANY = "Model, training step for batches of any size, converted against stock"
+FIRST_STEP_ANY = "Model, first training step for batches of any size, converted against stock"
 MODEL_XLA = "Model, training step compiled by XLA, converted against stock"
 POPULATION = "population_statistics, a batch, against a forward pass in training"
 

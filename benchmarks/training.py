@@ -129,6 +129,15 @@ def fit_step(model: keras.Model, x: tf.Tensor, labels: tf.Tensor, xla: bool = Fa
     return lambda: model.train_on_batch(x, labels)
 
 
+def any_step(model: keras.Model, x: tf.Tensor, labels: tf.Tensor) -> Run:
+    """The same where the graph is for batches of any size, as where the last one is a partial one."""
+    model.compile(keras.optimizers.SGD(1e-3), "sparse_categorical_crossentropy")
+    samples = tf.data.Dataset.from_tensor_slices((x, labels))
+    batches = iter(samples.repeat().batch(len(x)))
+    model.make_train_function()
+    return lambda: model.train_function(batches)
+
+
 def data(*shape: int) -> tf.Tensor:
     return tf.constant(np.random.default_rng(0).standard_normal(shape), tf.float32)
 
@@ -197,6 +206,9 @@ def models(rounds: int, networks: int | None) -> Iterator[Row]:
             x = data(batch, size, size, 3)
             labels = tf.constant(np.random.default_rng(0).integers(0, 10, batch))
             both = tfbn.convert(stock), stock
+            runs = [any_step(model, x, labels) for model in both]
+            yield row(kinds.FIRST_STEP_ANY, title, *([milliseconds(run)] for run in runs))
+            yield compare(kinds.MODEL_ANY, title, *runs, rounds)
             runs = [fit_step(model, x, labels) for model in both]
             yield row(kinds.FIRST_STEP, title, *([milliseconds(run)] for run in runs))
             yield compare(kinds.MODEL, title, *runs, rounds)

@@ -243,5 +243,5 @@ def test_to_count_values_none_is_widened():
     """A graph would cast a whole batch of a short type to learn how many samples it has."""
     spec = tf.TensorSpec((None, 4), tf.float16)
     graph = tf.function(count_values).get_concrete_function(spec).graph
-    (shape,) = (operation for operation in graph.get_operations() if operation.type == "Shape")
-    assert shape.inputs[0].op.type == "Placeholder"
+    (size,) = (operation for operation in graph.get_operations() if operation.type == "Size")
+    assert size.inputs[0].op.type == "Placeholder"

@@ -220,10 +220,10 @@ def _centre(x: tf.Tensor, axis: Axis, inline: bool = False) -> tuple[tf.Tensor, 
     if known is not None:
         deviations, kept, *moments = centre(values)
     else:  # the question alone would take small batches a tenth of their time
-        deviations, kept, *moments = tf.cond(
-            count > CANCELLATION_FREE_COUNT,
-            lambda: centre(values),
-            lambda: _as_they_are(values, channel),
+        ways = [lambda: _as_they_are(values, channel), lambda: centre(values)]
+        # In a conditional or loop the second derivative of tf.cond would sum the slopes of a boolean.
+        deviations, kept, *moments = tf.switch_case(
+            tf.cast(count > CANCELLATION_FREE_COUNT, tf.int32), ways
         )
     deviations.set_shape(x.shape)
     for each in moments:
