@@ -1,7 +1,7 @@
 """A kind as two functions for all layers, whatever their shapes, which TensorFlow calls.
 
 Inlined, some are hundreds of operations a layer, which TensorFlow optimises in the first step, at 3000 a
-second. A call takes 0.03 to 0.1 ms, at each step.
+second. A call takes 0.05 to 0.2 ms, at each step.
 """
 
 from __future__ import annotations

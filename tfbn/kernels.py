@@ -19,7 +19,9 @@ for.
 
 For batches of few values `plain` is faster, 1.0 to 1.5 times, for the kernel takes 0.3 ms to start and
 as long to end. In a graph for batches of any size both stand (`by_size`), or `compiled` in the kernel's
-place: without oneDNN it is 1.2 to 1.6 times as fast for many small samples, and more exact with it.
+place: without oneDNN it is 1.2 to 1.6 times as fast for many small samples, and more exact with it. Both
+are code that TensorFlow optimises for each layer before the first step, so it is inlined where the graph
+has room (`room`); the layers behind share functions, which are called (`called`).
 
 The kernel computes the moments of one whole local batch. Masked and synchronized moments are not that:
 the layer takes them from `functional`.
@@ -55,7 +57,7 @@ LEAST_COMPILED_CHANNELS_FIRST = 2**12  # values, which would be transposed for t
 LEAST_COMPILED_BESIDE_ONEDNN = 2**13  # positions: many of them, and 131 072 values are a small batch
 LEAST_OF_LARGE_BATCH = 2**8  # values of a sample; the question takes 0.05 ms
 MOST_PLAIN_VALUES = 2**16  # of a batch
-# Values of samples that have code for small batches, too, which takes time to trace.
+# Values of samples whose small batches are worth code of a layer's own.
 MOST_BY_SIZE = 2**16
 # Of those, by whether there is oneDNN, that have `compiled` for large batches while there is room: it is
 # more exact than the kernel far from zero.

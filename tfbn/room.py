@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from . import runtime
 
-ROOM = 9
+ROOM = 6
 
 _taken: WeakKeyDictionary[tf.Graph, set[Hashable]] = WeakKeyDictionary()
 
