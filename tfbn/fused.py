@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from . import runtime
 from .axes import Axis, channel_axes
+from .called import NOT_INLINED
 from .flat import divisor
 from .functional import TensorLike
 from .moments import Moments, batch_moments, broadcast_along, count_values, size_of
@@ -29,9 +30,6 @@ LEAST_EPSILON = 1.001e-5  # CUDNN_BN_MIN_EPSILON, with room for rounding
 CANCELLATION_LIMIT = 2.0**22  # of N·μ/σ; below it the variance errs by 1e-5 at most
 # Values in a channel; with no more, N·μ/σ reaches 2**24 only where the mean is 10 000 deviations off 0.
 CANCELLATION_FREE_COUNT = 1600
-# Where TensorFlow inlines a conditional into a graph, it optimises its branches each time. That of 52
-# layers takes 5 s, in the first step.
-NOT_INLINED = {"_noinline": True}
 SAMPLE = 32  # values of a channel
 
 
