@@ -33,7 +33,8 @@ def kind(request, monkeypatch):
     found = KINDS[request.param]
     monkeypatch.setattr(kernels, "CompiledIfLarge", found)
     monkeypatch.setattr(runtime, "has_onednn", lambda: request.param != "compiled")
-    monkeypatch.setattr(by_size._Whole if request.param == "called" else found, "LEAST_VALUES", LARGE)
+    with_values = by_size.FusedIfLarge if request.param == "called" else found
+    monkeypatch.setattr(with_values, "LEAST_VALUES", LARGE)
     forget()
     yield found
     forget()

@@ -9,7 +9,6 @@ import tensorflow as tf
 from . import flat
 from .called import Called
 from .compiled import Compiled
-from .flat import shaped_as
 from .fused import Fused
 from .moments import size_of, widen
 from .plain import MOST_COUNT, Plain
@@ -83,35 +82,21 @@ class CompiledUnlessSmall(CompiledIfLarge):
 class FusedIfLarge(_BySize):
     LEAST_VALUES = 100_000
 
-    def __init__(self, epsilon: float, channel: int) -> None:
-        super().__init__(_CalledFused(epsilon, channel), epsilon, channel)
-
-
-class _CalledFused(Fused):
-    """`Fused`, whose moments' many operations are called."""
-
-    def __init__(self, epsilon: float, channel: int) -> None:
-        super().__init__(epsilon, channel)
-        self._called = Called(Fused, epsilon)
-
-    def forward(self, x: tf.Tensor, beta: tf.Tensor, gamma: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        y, mean, variance, values, *known = self._called.forward(x, beta, gamma)
-        return y, mean, variance, shaped_as(values, x), *known
+    def __init__(self, epsilon: float, channel: int, inline: bool = False) -> None:
+        super().__init__(Fused(epsilon, channel, inline), epsilon, channel)
 
 
 class CalledIfLarge(Called):
     """`FusedIfLarge` for layers that have no room for code of their own."""
 
     def __init__(self, epsilon: float, channel: int) -> None:
-        super().__init__(_Whole, epsilon)
+        super().__init__(_whole, epsilon)
         del channel  # the last
 
 
-class _Whole(_BySize):
-    LEAST_VALUES = FusedIfLarge.LEAST_VALUES
-
-    def __init__(self, epsilon: float, channel: int) -> None:
-        super().__init__(Fused(epsilon, channel), epsilon, channel)
+def _whole(epsilon: float, channel: int) -> FusedIfLarge:
+    """What is called, with nothing in it that is called."""
+    return FusedIfLarge(epsilon, channel, inline=True)
 
 
 class _Small(Plain):

@@ -60,13 +60,17 @@ def normalize_batch(
 
 
 class Fused:
-    """A `flat.Kind` of tensors whose channels are last: as `normalize_batch`, in fewer operations."""
+    """A `flat.Kind` of tensors whose channels are last: as `normalize_batch`, in fewer operations.
 
-    def __init__(self, epsilon: float, channel: int) -> None:
-        self._epsilon, self._channel = epsilon, channel
+    Args:
+        inline: whether what centres the values stands in the graph, in place of a call.
+    """
+
+    def __init__(self, epsilon: float, channel: int, inline: bool = False) -> None:
+        self._epsilon, self._channel, self._inline = epsilon, channel, inline
 
     def forward(self, x: tf.Tensor, beta: tf.Tensor, gamma: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        values, *centring = _centre(x, self._channel, inline=True)
+        values, *centring = _centre(x, self._channel, self._inline)
         y, moments, known = _train(values, beta, gamma, self._epsilon, self._channel, centring)
         return y, moments.mean, moments.variance, values, *known[:2]  # the third is empty on a CPU
 
