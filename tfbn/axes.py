@@ -46,6 +46,16 @@ def per_channel_shape(shape: Sequence[int], axis: Axis) -> tuple[int, ...]:
     return tuple(size if number in axes else 1 for number, size in enumerate(shape))
 
 
+def known_shape(sizes: Sequence[int | None]) -> list[int] | None:
+    """A shape as `tf.reshape` takes it, which finds out one size; `None` where it cannot.
+
+    In a graph that takes an operation less than `tf.shape`, and a batch of known shape keeps it.
+    """
+    if None in sizes and (sizes.count(None) > 1 or 0 in sizes):
+        return None
+    return [-1 if size is None else size for size in sizes]
+
+
 def bias_may_be_misplaced(shape: Sequence[int | None]) -> bool:
     """Whether Keras may add the bias of a channels-first convolution along the last axis of its output.
 

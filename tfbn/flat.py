@@ -15,7 +15,7 @@ from typing import Protocol
 
 import tensorflow as tf
 
-from .axes import Axis, channel_axes, reduction_axes
+from .axes import Axis, channel_axes, known_shape, reduction_axes
 from .functional import TensorLike, normalize
 from .moments import Moments, batch_moments, broadcast_along, count_values, widen
 from .sums import exact_sum, sum_each
@@ -72,29 +72,19 @@ def _flat(x: tf.Tensor, channel: int) -> tuple[tf.Tensor, int]:
     first, second = (1, last) if channel == last else (channel, channel + 1)
     groups = [slice(first), slice(first, second), slice(second, None)]
     together = [None if None in sizes[each] else math.prod(sizes[each]) for each in groups]
-    if _has_one_unknown(together):
-        shape = [-1 if size is None else size for size in together]
-    else:
-        shape = [
-            tf.reduce_prod(tf.shape(x)[each]) if size is None else size
-            for each, size in zip(groups, together, strict=True)
-        ]
+    shape = known_shape(together) or [
+        tf.reduce_prod(tf.shape(x)[each]) if size is None else size
+        for each, size in zip(groups, together, strict=True)
+    ]
     return tf.reshape(x, shape), 2 if channel == last else 1
 
 
 def shaped_as(values: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     """The values in the shape of `x`."""
-    sizes = x.shape.as_list()
-    if _has_one_unknown(sizes):
-        return tf.reshape(values, [-1 if size is None else size for size in sizes])
-    values = tf.reshape(values, tf.shape(x))
+    shape = known_shape(x.shape.as_list())
+    values = tf.reshape(values, tf.shape(x) if shape is None else shape)
     values.set_shape(x.shape)
     return values
-
-
-def _has_one_unknown(sizes: Sequence[int | None]) -> bool:
-    """Whether `tf.reshape` can tell an unknown size from the others."""
-    return sizes.count(None) == 1 and 0 not in sizes
 
 
 def _normalized(
@@ -145,7 +135,10 @@ def _in_this_graph(*tensors: tf.Tensor) -> tuple[tf.Tensor, ...]:
     In the gradient of a branch or a loop, they are the forward graph's. A function that XLA compiles
     would capture them as if all was compiled, and the gradient's gradient could not reach them.
     """
-    return tuple(map(tf.identity, tensors))
+    graph = tf.compat.v1.get_default_graph()
+    return tuple(
+        tensor if getattr(tensor, "graph", None) is graph else tf.identity(tensor) for tensor in tensors
+    )
 
 
 def _or_zeros(upstream: Slope, like: Sequence[tf.Tensor]) -> list[tf.Tensor]:
@@ -275,7 +268,8 @@ def _slopes_of_slopes(
     epsilon: float, channel: int, arguments: tuple[tf.Tensor, ...], upstream: Slope
 ) -> Slope:
     """The gradient of `backward`: that of the formulas. In a graph, where no tape need be recording."""
-    arguments = _in_this_graph(*arguments)  # some come of the others, which is not asked here
+    # Copies, for some come of the others, which is not asked here.
+    arguments = tuple(map(tf.identity, arguments))
     x, gamma, *above = arguments
     beta = tf.zeros_like(gamma)
     mean, variance, _ = batch_moments(x, channel)

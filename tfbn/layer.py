@@ -214,21 +214,28 @@ class BatchNorm(keras.layers.Layer):
 
     def _update(self, moments: Moments) -> None:
         variance = unbiased_variance(moments) if self.unbiased else moments.variance
-        self._step(self.moving_mean, moments.mean, moments.count)
-        self._step(self.moving_variance, variance, moments.count)
+        moving = (self.moving_mean, self.moving_variance)
+        self._step(moving, (moments.mean, variance), moments.count)
 
     def _step(
-        self, moving: keras.Variable, value: tf.Tensor, count: tf.Tensor, decay: float | None = None
+        self,
+        averages: Sequence[keras.Variable],
+        values: Sequence[tf.Tensor],
+        count: tf.Tensor,
+        decay: float | None = None,
     ) -> None:
-        """Update a moving average, but where a channel had no values."""
-        old = tf.convert_to_tensor(moving)
+        """Update moving averages, but where a channel had no values."""
         decay = self.decay if decay is None else decay
-        if decay < 0.5:  # a step from the value, as `update_moving_average`
-            updated = functional.update_moving_average(old, value, decay)
-            moving.assign(tf.where(count > 0, updated, old))
-        else:  # the same in an operation less, for small batches
-            share = tf.cast(count > 0, old.dtype) * (1 - decay)
-            moving.assign(old + tf.math.multiply_no_nan(tf.cast(value, old.dtype) - old, share))
+        had_values = count > 0
+        share = tf.cast(had_values, count.dtype) * (1 - decay)
+        for moving, value in zip(averages, values, strict=True):
+            old = tf.convert_to_tensor(moving)
+            if decay < 0.5:  # a step from the value, as `update_moving_average`
+                updated = functional.update_moving_average(old, value, decay)
+                moving.assign(tf.where(had_values, updated, old))
+            else:  # the same in few operations, for small batches
+                step = tf.cast(value, old.dtype) - old
+                moving.assign(old + tf.math.multiply_no_nan(step, tf.cast(share, old.dtype)))
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> Sequence[int | None]:
         channel_axes(self.axis, len(input_shape))

@@ -109,12 +109,11 @@ class BatchRenorm(BatchNorm):
     def _update(self, moments: Moments) -> None:
         variance = unbiased_variance(moments) if self.unbiased else moments.variance
         stddev = tf.sqrt(variance + self.epsilon)
-        self._step(self.renorm_mean, moments.mean, moments.count, self.renorm_decay)
-        self._step(self.renorm_stddev, stddev, moments.count, self.renorm_decay)
-        self._step(self.moving_mean, moments.mean, moments.count)
-        self._step(self.moving_stddev, stddev, moments.count)
+        values, count = (moments.mean, stddev), moments.count
+        self._step((self.renorm_mean, self.renorm_stddev), values, count, self.renorm_decay)
+        self._step((self.moving_mean, self.moving_stddev), values, count)
         squared = tf.nn.relu(tf.square(tf.convert_to_tensor(self.moving_stddev)) - self.epsilon)
-        self._step(self.moving_variance, squared, moments.count, decay=0.0)
+        self._step((self.moving_variance,), (squared,), count, decay=0.0)
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from . import runtime
+from .axes import known_shape
 
 BLOCK = 128  # values added up in their own type before float64 takes over
 XLA_BLOCK = 1024  # the same of long sums where XLA compiles
@@ -101,6 +102,10 @@ def _length_of_equal_blocks(size: int, most: int) -> int | None:
 
 
 def _sum_equal_blocks(x: tf.Tensor, axis: int, length: int) -> tf.Tensor:
-    shape = tf.shape(x)
-    parts = tf.concat([shape[:axis], [shape[axis] // length, length], shape[axis + 1 :]], 0)
+    sizes = x.shape.as_list()
+    sizes[axis : axis + 1] = [sizes[axis] and sizes[axis] // length, length]
+    parts = known_shape(sizes)
+    if parts is None:
+        shape = tf.shape(x)
+        parts = tf.concat([shape[:axis], [shape[axis] // length, length], shape[axis + 1 :]], 0)
     return tf.reduce_sum(tf.cast(tf.reduce_sum(tf.reshape(x, parts), axis + 1), tf.float64), axis)
