@@ -20,7 +20,7 @@ import tensorflow as tf
 from . import runtime
 from .axes import Axis, channel_axes
 from .called import NOT_INLINED
-from .flat import divisor
+from .flat import divisor, shaped_as
 from .functional import TensorLike
 from .moments import Moments, batch_moments, broadcast_along, count_values, size_of
 
@@ -70,9 +70,10 @@ class Fused:
         self._epsilon, self._channel, self._inline = epsilon, channel, inline
 
     def forward(self, x: tf.Tensor, beta: tf.Tensor, gamma: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        values, *centring = _centre(x, self._channel, self._inline)
-        y, moments, known = _train(values, beta, gamma, self._epsilon, self._channel, centring)
-        return y, moments.mean, moments.variance, values, *known[:2]  # the third is empty on a CPU
+        values, *centring = _centre(self._values(x), 1, self._inline)
+        y, moments, known = _train(values, beta, gamma, self._epsilon, 1, centring)
+        # What the kernel's gradient takes third is empty on a CPU.
+        return shaped_as(y, x), moments.mean, moments.variance, values, *known[:2]
 
     def backward(
         self, x: tf.Tensor, gamma: tf.Tensor, dy: tf.Tensor, *upstream_and_known: Any
@@ -87,17 +88,21 @@ class Fused:
             reserve_space_3=tf.zeros([0]),
             epsilon=self._epsilon,
         )
-        dx = tf.reshape(dx, tf.shape(x))
         if dmean is not None:
             share = 1 / divisor(x, self._channel)
             deviations = tf.cast(values, mean.dtype) - mean
-            dx += tf.cast(share * (dmean + 2 * dvariance * deviations), x.dtype)
-        return dx, dbeta, dgamma
+            more = tf.cast(share * (dmean + 2 * dvariance * deviations), x.dtype)
+            dx = self._values(dx) + more
+        return shaped_as(dx, x), dbeta, dgamma
 
     def unknown(self, x: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """As `by_size.Kind.unknown`."""
         channels = tf.zeros([size_of(x, self._channel)])
-        return x, channels, channels
+        return self._values(x), channels, channels
+
+    def _values(self, x: tf.Tensor) -> tf.Tensor:
+        """[values, channels], so that what centres them is traced once for all ranks."""
+        return tf.reshape(x, [-1, size_of(x, -1)])
 
 
 def _train(
