@@ -79,6 +79,10 @@ class CompiledUnlessSmall(CompiledIfLarge):
     LEAST_VALUES = 100_000  # of samples of many positions, which TensorFlow adds up slowly, too
 
 
+class CompiledUnlessTiny(CompiledIfLarge):
+    LEAST_VALUES = 2**15  # of channels that TensorFlow adds up one value after another
+
+
 class FusedIfLarge(_BySize):
     LEAST_VALUES = 100_000
 

@@ -37,7 +37,13 @@ import tensorflow as tf
 
 from . import flat, functional, fused, runtime
 from .axes import Axis, channel_axes
-from .by_size import CalledIfLarge, CompiledIfLarge, CompiledUnlessSmall, FusedIfLarge
+from .by_size import (
+    CalledIfLarge,
+    CompiledIfLarge,
+    CompiledUnlessSmall,
+    CompiledUnlessTiny,
+    FusedIfLarge,
+)
 from .compiled import Compiled, shape_of
 from .functional import TensorLike
 from .moments import Moments, batch_moments, count_values
@@ -49,9 +55,10 @@ from .traced_once import TracedOnce
 # each shape takes a while to compile, and a graph has room for few.
 LEAST_COMPILED_VALUES = 60_000
 LEAST_COMPILED_PLANE = 2**8  # positions: of large planes the kernel is slower
-# Of so few channels the kernel is 0.6 to 1.3 times as fast as Keras' formulas, compiled code 0.8 to 2.9
-# times, in small batches, too.
+# Of so few channels the kernel is 0.6 to 1.3 times as fast as Keras' formulas, compiled code 1.0 to 2.9
+# times from 100 000 values on; of 2 to 7 channels from 2**15 on. It takes 0.2 ms to start.
 FEW_CHANNELS = 2**4
+SLOW_CHANNELS = range(2, 8)
 LEAST_COMPILED_OF_FEW_CHANNELS = 2**9  # values
 LEAST_COMPILED_CHANNELS_FIRST = 2**12  # values, which would be transposed for the kernel, and back
 LEAST_COMPILED_BESIDE_ONEDNN = 2**13  # positions: many of them, and 131 072 values are a small batch
@@ -133,7 +140,8 @@ def _kind_of_channels_last(
     few = sizes[-1] <= FEW_CHANNELS and values >= LEAST_COMPILED_OF_FEW_CHANNELS
     plane = not onednn and values > compiled and values >= LEAST_COMPILED_PLANE * sizes[-1]
     if (few or plane) and room():
-        return Compiled if few or samples is not None else CompiledUnlessSmall
+        by_size = CompiledUnlessTiny if sizes[-1] in SLOW_CHANNELS else CompiledUnlessSmall
+        return by_size if samples is None else Compiled
     if samples is not None:
         return None
     if values < LEAST_OF_LARGE_BATCH:
