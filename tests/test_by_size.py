@@ -110,21 +110,30 @@ def test_what_the_layer_trains_by(kind):
             np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * np.abs(want).max())
 
 
-def test_planes_without_onednn(monkeypatch):
-    """Six images are small, seven are not."""
+@pytest.mark.parametrize(
+    ("shape", "made_by", "most"),
+    [
+        ((16, 16, 64), by_size.CompiledUnlessSmall, 6),
+        ((28, 28, 1), by_size.CompiledUnlessSmall, 127),
+        ((32, 32, 3), by_size.CompiledUnlessTiny, 10),
+    ],
+)
+def test_planes_and_few_channels(shape, made_by, most, monkeypatch):
+    """So many images are small, one more is not."""
     monkeypatch.setattr(runtime, "has_onednn", lambda: False)
-    shape, parameters = (16, 16, 64), [value.astype("float32") for value in np.ones((2, 64))]
-    specs = [tf.TensorSpec((None, *shape)), *[tf.TensorSpec([64])] * 2]
+    channels = shape[-1]
+    parameters = [value.astype("float32") for value in np.ones((2, channels))]
+    specs = [tf.TensorSpec((None, *shape)), *[tf.TensorSpec([channels])] * 2]
     step = tf.function(lambda *a: slopes(normalized, a, 1), input_signature=specs)
-    kind = by_size.CompiledUnlessSmall(EPSILON, 2)
-    for samples in (1, 6, 7, 13):
+    kind = made_by(EPSILON, 2)
+    for samples in (1, most, most + 1, 2 * most + 1):
         x = reference.data((samples, *shape)).astype("float32")
         wide = [tf.cast(tensor, tf.float64) for tensor in (x, *parameters)]
         for got, want in zip(step(x, *parameters), slopes(formulas, wide, 1), strict=True):
             np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * np.abs(want).max())
-        flat = tf.reshape(x, [samples, -1, 64])
+        flat = tf.reshape(x, [samples, -1, channels])
         *_, deviations = tf.function(kind.forward, autograph=False)(flat, *parameters)
-        assert len(deviations) == (samples if samples < 7 else 0)
+        assert len(deviations) == (samples if samples <= most else 0)
 
 
 @pytest.mark.parametrize(("batch", "mean"), [(3, 3e3), (20, 3e3), (40, 1e4)])

@@ -125,15 +125,18 @@ def operations(layer, layers):
     return count(definition.node)
 
 
-def test_layers_without_room_have_no_more_operations_than_keras_own(monkeypatch):
-    """TensorFlow optimises them in the first step: eighty more a layer were 1.5 s of MobileNetV2's."""
+def test_layers_without_room_have_fewer_operations_than_keras_own(monkeypatch):
+    """Python traces them and TensorFlow optimises them before the first step ends.
+
+    Eighty more a layer were 1.5 s of MobileNetV2's.
+    """
 
     def of_a_layer(layer, room_for):
         monkeypatch.setattr(room, "ROOM", room_for)
         return (operations(layer, 8) - operations(layer, 4)) / 4
 
     keras_own = of_a_layer(keras.layers.BatchNormalization, 0)
-    assert of_a_layer(tfbn.BatchNorm, 0) <= keras_own
+    assert of_a_layer(tfbn.BatchNorm, 0) <= 0.7 * keras_own
     assert of_a_layer(tfbn.BatchNorm, 8) > keras_own
 
 
