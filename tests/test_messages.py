@@ -58,10 +58,8 @@ WRONG = {
     ),
     "graph": (lambda _: "frozen.pb", r"this is a graph of TensorFlow, .*tfbn\.export\("),
     "checkpoint": (lambda _: "model.ckpt.index", r"a TensorFlow checkpoint, .*compat\.load_checkpoint"),
-    "file": (
-        lambda _: "m.h5",
-        r"received str: 'm\.h5'\. Load it first, with keras\.models\.load_mod",
-    ),
+    "file": (lambda _: __file__, r"received str: '.*\.py'\. Load it first, with keras\.models\.load"),
+    "nothing": (lambda path: path / "m.h5", r"m\.h5', where there is nothing\. Check the path"),
     "number": (lambda _: 3, "received int: 3. Load it first"),
 }
 

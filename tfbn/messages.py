@@ -71,6 +71,11 @@ def no_model(value: Any) -> str:
         other = other_file(value)
         if other is not None:
             return f"{received} {os.fsdecode(value)!r}: {other}."
+        if not os.path.exists(value):
+            return (
+                f"{received}: {os.fsdecode(value)!r}, where there is nothing. Check the path; a Keras "
+                "model is loaded first, with keras.models.load_model."
+            )
         return (
             f"{received}: {value!r}. Load it first, with keras.models.load_model, or with "
             "tfbn.compat.load_model if Keras 1 or 2 wrote it."

@@ -210,7 +210,7 @@ def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
 
 def test_what_cannot_be_diagnosed(healthy):
     with pytest.raises(
-        TypeError, match="^model must be a keras.Model, received str: 'm.keras'. Load it"
+        TypeError, match="^model must be a keras.Model, received str: 'm.keras', where th"
     ):
         tfbn.diagnose("m.keras", X)
     plain = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)], name="m")

@@ -248,7 +248,7 @@ def test_sources_that_say_nothing(tmp_path):
     wrong = [
         (tmp_path / "none", "has no signatures"),
         (tmp_path / "empty", "Load it first"),
-        (tmp_path / "absent", "Load it first"),
+        (tmp_path / "absent", "where there is nothing"),
         (tmp_path / "a.keras", r"keras\.models\.load_model"),
         (tf.Module(), "has no tf.functions"),
         (tf.function(lambda x: x), "does not say what it takes"),
