@@ -188,14 +188,22 @@ CONTROL_FLOW = {
 
 
 @pytest.mark.parametrize("batch", some([4, 40], [40]))
-@pytest.mark.parametrize("inside", some(CONTROL_FLOW, ["cond", "map"]))
+@pytest.mark.parametrize(
+    "inside_and_shape",
+    some(
+        [(inside, shape) for inside in CONTROL_FLOW for shape in ((300,), (3, 5, 20))],
+        [("cond", (300,)), ("map", (3, 5, 20))],
+    ),
+)
 @pytest.mark.usefixtures("kind")
-def test_second_derivatives_in_control_flow(inside, batch):
+def test_second_derivatives_in_control_flow(inside_and_shape, batch):
+    inside, shape = inside_and_shape
+
     def ours(x):
-        return tf.ensure_shape(normalized(x, None, None)[0], (None, 300))
+        return tf.ensure_shape(normalized(x, None, None)[0], (None, *shape))
 
     def second(function, dtype):
-        @tf.function(input_signature=[tf.TensorSpec((None, 300), dtype)], autograph=False)
+        @tf.function(input_signature=[tf.TensorSpec((None, *shape), dtype)], autograph=False)
         def slope_of_slopes(x):
             with tf.GradientTape() as outer:
                 outer.watch(x)
@@ -207,7 +215,7 @@ def test_second_derivatives_in_control_flow(inside, batch):
 
         return slope_of_slopes
 
-    x = reference.data((batch, 300))
+    x = reference.data((batch, *shape))
     want = second(lambda x: formulas(x, None, None)[0], tf.float64)(x)
     got = second(lambda x: CONTROL_FLOW[inside](ours, x), tf.float32)(x.astype("float32"))
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * np.abs(want).max())

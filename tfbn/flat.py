@@ -246,10 +246,16 @@ class Flat:
             return exact_sum(values, axes)
         first, *others = axes
         counts = (tf.range(tf.shape(values)[0]) < samples)[:, tf.newaxis]
+
+        def kept(values: tf.Tensor) -> tf.Tensor:
+            # Not tf.where, whose gradient takes the booleans: in a conditional or loop the second
+            # derivative of tf.cond would sum their slopes.
+            return tf.math.multiply_no_nan(values, tf.cast(counts, values.dtype))
+
         if others:  # of samples that do not count there are few; they are left out of the last sum
-            total = tf.reduce_sum(tf.where(counts, sum_each(values, others), 0), 0)
+            total = tf.reduce_sum(kept(sum_each(values, others)), 0)
         else:
-            total = sum_each(tf.where(counts, values, 0), [first])
+            total = sum_each(kept(values), [first])
         return tf.cast(total, values.dtype)
 
     def _sum_of_slopes(self, values: tf.Tensor) -> tf.Tensor:
