@@ -254,7 +254,8 @@ def _centring(channel: int, rank: int, dtype: tf.DType) -> Any:
         centred = _loses_digits(x, count, channel)
         # Shorter types would round the deviations, for no gain where the mean is near 0.
         centred = centred | (count > MOST_VALUES) if dtype == tf.float32 else centred
-        return tf.cond(centred, lambda: _less_mean(x, channel), lambda: _as_they_are(x, channel))
+        ways = [lambda: _as_they_are(x, channel), lambda: _less_mean(x, channel)]
+        return tf.switch_case(tf.cast(centred, tf.int32), ways)
 
     spec = tf.TensorSpec([None] * rank, dtype)
     return tf.function(
