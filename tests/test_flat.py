@@ -8,6 +8,7 @@ import reference
 import tfbn
 from slopes import slopes
 from tfbn import flat, functional, kernels, plain, runtime
+from tfbn.axes import known_shape
 from tfbn.moments import batch_moments
 
 EPSILON = 1e-2
@@ -242,3 +243,11 @@ def test_slopes_of_moments_that_no_loss_is_made_of_are_known_to_be_zeros(called,
         values = losses_of(functional.normalize(wide, mean, variance, None, None, EPSILON), variance)
     want = tape.gradient(values, wide)
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
+
+
+def test_a_known_shape_has_at_most_one_size_to_find_out():
+    """Of no values `tf.reshape` cannot tell how long an axis is."""
+    for sizes, shape in (([2, 3], [2, 3]), ([None, 3], [-1, 3]), ([0, 3], [0, 3])):
+        assert known_shape(sizes) == shape
+    assert known_shape([None, None, 3]) is None
+    assert known_shape([None, 0]) is None

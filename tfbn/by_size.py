@@ -76,11 +76,11 @@ class CompiledIfLarge(_BySize):
 
 
 class CompiledUnlessSmall(CompiledIfLarge):
-    LEAST_VALUES = 100_000  # of samples of many positions, which TensorFlow adds up slowly, too
+    LEAST_VALUES = 100_000  # of many positions or few channels, which TensorFlow adds up slowly, too
 
 
 class CompiledUnlessTiny(CompiledIfLarge):
-    LEAST_VALUES = 2**15  # of channels that TensorFlow adds up one value after another
+    LEAST_VALUES = 2**15  # of two to seven channels, which it adds up one value after another
 
 
 class FusedIfLarge(_BySize):

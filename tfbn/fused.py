@@ -97,7 +97,7 @@ class Fused:
 
     def unknown(self, x: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """As `by_size.Kind.unknown`."""
-        channels = tf.zeros([size_of(x, self._channel)])
+        channels = tf.zeros([size_of(x, -1)])
         return self._values(x), channels, channels
 
     def _values(self, x: tf.Tensor) -> tf.Tensor:

@@ -224,18 +224,23 @@ class BatchNorm(keras.layers.Layer):
         count: tf.Tensor,
         decay: float | None = None,
     ) -> None:
-        """Update moving averages, but where a channel had no values."""
+        """Update moving averages of one type, but where a channel had no values."""
         decay = self.decay if decay is None else decay
+        olds = [tf.convert_to_tensor(moving) for moving in averages]
+        pairs = list(zip(olds, values, strict=True))
         had_values = count > 0
-        share = tf.cast(had_values, count.dtype) * (1 - decay)
-        for moving, value in zip(averages, values, strict=True):
-            old = tf.convert_to_tensor(moving)
-            if decay < 0.5:  # a step from the value, as `update_moving_average`
-                updated = functional.update_moving_average(old, value, decay)
-                moving.assign(tf.where(had_values, updated, old))
-            else:  # the same in few operations, for small batches
-                step = tf.cast(value, old.dtype) - old
-                moving.assign(old + tf.math.multiply_no_nan(step, tf.cast(share, old.dtype)))
+        if decay < 0.5:  # a step from the value, as `update_moving_average`
+            updated = [
+                tf.where(had_values, functional.update_moving_average(old, new, decay), old)
+                for old, new in pairs
+            ]
+        else:  # the same in few operations, for small batches
+            share = tf.cast(had_values, olds[0].dtype) * (1 - decay)
+            updated = [
+                old + tf.math.multiply_no_nan(tf.cast(new, old.dtype) - old, share) for old, new in pairs
+            ]
+        for moving, value in zip(averages, updated, strict=True):
+            moving.assign(value)
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> Sequence[int | None]:
         channel_axes(self.axis, len(input_shape))

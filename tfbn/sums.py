@@ -103,8 +103,8 @@ def _length_of_equal_blocks(size: int, most: int) -> int | None:
 
 def _sum_equal_blocks(x: tf.Tensor, axis: int, length: int) -> tf.Tensor:
     sizes = x.shape.as_list()
-    sizes[axis : axis + 1] = [sizes[axis] and sizes[axis] // length, length]
-    parts = known_shape(sizes)
+    blocks = None if sizes[axis] is None else sizes[axis] // length
+    parts = known_shape([*sizes[:axis], blocks, length, *sizes[axis + 1 :]])
     if parts is None:
         shape = tf.shape(x)
         parts = tf.concat([shape[:axis], [shape[axis] // length, length], shape[axis + 1 :]], 0)
