@@ -174,7 +174,9 @@ def test_what_cannot_be_inspected(tmp_path):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         tfbn.inspect(unbuilt)
     with pytest.raises(TypeError, match="^inspect takes a keras.Model or the path of a .keras f"):
-        tfbn.inspect("old.h5")
+        tfbn.inspect(__file__)
+    with pytest.raises(TypeError, match="'none.keras', where there is nothing. Check the path"):
+        tfbn.inspect("none.keras")
     (tmp_path / "text.keras").write_text("no model")
     with pytest.raises(ValueError, match="text.keras cannot be loaded as a Keras model. If K"):
         tfbn.inspect(str(tmp_path / "text.keras"))

@@ -88,8 +88,8 @@ def loaded(model: Any, function: str) -> keras.Model:
         TypeError: neither of them.
         ValueError: a file that Keras cannot load; a model, or a batch norm in it, that is not built.
     """
-    if isinstance(model, (str, os.PathLike)) and os.fspath(model).endswith(".keras"):
-        path = os.fspath(model)
+    path = os.fsdecode(model) if isinstance(model, (str, os.PathLike)) else ""
+    if path.endswith(".keras") and os.path.exists(path):
         try:
             model = keras.models.load_model(path)
         except Exception as error:
