@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from .flat import Kind, shaped_as
+from .flat import Kind, shaped_as, values_of
 
 NOT_INLINED = {"_noinline": True}
 CHANNELS = tf.TensorSpec([None])
@@ -29,7 +29,7 @@ class Called:
         self._made_by = kind, epsilon
 
     def forward(self, x: tf.Tensor, beta: tf.Tensor, gamma: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        y, mean, variance, *known = _forward(*self._made_by, x.dtype)(_values(x), beta, gamma)
+        y, mean, variance, *known = _forward(*self._made_by, x.dtype)(values_of(x), beta, gamma)
         return shaped_as(y, x), _of_channels(mean, x), _of_channels(variance, x), *known
 
     def backward(
@@ -37,7 +37,7 @@ class Called:
     ) -> tuple[tf.Tensor, ...]:
         given = [tensor for tensor in upstream_and_known if tensor is not None]
         backward = _backward(*self._made_by, x.dtype, len(given) == len(upstream_and_known))
-        dx, dbeta, dgamma = backward(_values(x), gamma, _values(dy), *given)
+        dx, dbeta, dgamma = backward(values_of(x), gamma, values_of(dy), *given)
         return shaped_as(dx, x), _of_channels(dbeta, x), _of_channels(dgamma, x)
 
 
@@ -70,11 +70,6 @@ def _function(function: Callable[..., Any], signature: list[tf.TensorSpec]) -> A
 
 def _spec_of_values(dtype: tf.DType) -> tf.TensorSpec:
     return tf.TensorSpec([None, None], dtype)
-
-
-def _values(x: tf.Tensor) -> tf.Tensor:
-    """[values, channels]"""
-    return tf.reshape(x, [-1, x.shape.as_list()[-1]])
 
 
 def _of_channels(values: tf.Tensor, x: tf.Tensor) -> tf.Tensor:

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from .axes import Axis, channel_axes, known_shape, reduction_axes
 from .functional import TensorLike, normalize
-from .moments import Moments, batch_moments, broadcast_along, count_values, widen
+from .moments import Moments, batch_moments, broadcast_along, count_values, size_of, widen
 from .sums import exact_sum, sum_each
 
 Slope = tuple[tf.Tensor | None, ...]
@@ -84,6 +84,11 @@ def shaped_as(values: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     values = tf.reshape(values, known_shape(x.shape.as_list()) or tf.shape(x))
     values.set_shape(x.shape)
     return values
+
+
+def values_of(x: tf.Tensor) -> tf.Tensor:
+    """[values, channels], of a tensor whose channels are last."""
+    return tf.reshape(x, [-1, size_of(x, -1)])
 
 
 def _normalized(

@@ -20,7 +20,7 @@ import tensorflow as tf
 from . import runtime
 from .axes import Axis, channel_axes
 from .called import NOT_INLINED
-from .flat import divisor, shaped_as
+from .flat import divisor, shaped_as, values_of
 from .functional import TensorLike
 from .moments import Moments, batch_moments, broadcast_along, count_values, size_of
 
@@ -70,7 +70,7 @@ class Fused:
         self._epsilon, self._channel, self._inline = epsilon, channel, inline
 
     def forward(self, x: tf.Tensor, beta: tf.Tensor, gamma: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        values, *centring = _centre(self._values(x), 1, self._inline)
+        values, *centring = _centre(values_of(x), 1, self._inline)  # traced once for all ranks
         y, moments, known = _train(values, beta, gamma, self._epsilon, 1, centring)
         # What the kernel's gradient takes third is empty on a CPU.
         return shaped_as(y, x), moments.mean, moments.variance, values, *known[:2]
@@ -92,17 +92,13 @@ class Fused:
             share = 1 / divisor(x, self._channel)
             deviations = tf.cast(values, mean.dtype) - mean
             more = tf.cast(share * (dmean + 2 * dvariance * deviations), x.dtype)
-            dx = self._values(dx) + more
+            dx = values_of(dx) + more
         return shaped_as(dx, x), dbeta, dgamma
 
     def unknown(self, x: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """As `by_size.Kind.unknown`."""
         channels = tf.zeros([size_of(x, -1)])
-        return self._values(x), channels, channels
-
-    def _values(self, x: tf.Tensor) -> tf.Tensor:
-        """[values, channels], so that what centres them is traced once for all ranks."""
-        return tf.reshape(x, [-1, size_of(x, -1)])
+        return values_of(x), channels, channels
 
 
 def _train(
