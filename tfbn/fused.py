@@ -251,6 +251,7 @@ def _centring(channel: int, rank: int, dtype: tf.DType) -> Any:
         # Shorter types would round the deviations, for no gain where the mean is near 0.
         centred = centred | (count > MOST_VALUES) if dtype == tf.float32 else centred
         ways = [lambda: _as_they_are(x, channel), lambda: _less_mean(x, channel)]
+        # Not tf.cond, as in `_centre`.
         return tf.switch_case(tf.cast(centred, tf.int32), ways)
 
     spec = tf.TensorSpec([None] * rank, dtype)
