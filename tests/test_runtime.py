@@ -1,6 +1,7 @@
 """Whether XLA compiles is seen while the graph is built; weights made constants."""
 
 import tensorflow as tf
+from tensorflow.python.eager import forwardprop_util
 from tensorflow.python.framework import convert_to_constants
 from tensorflow.python.ops import control_flow_util
 
@@ -47,6 +48,19 @@ def test_the_outermost_graph_is_found():
     )
     tf.function(look)(tf.ones([]))
     assert found[2] is not found[0]
+
+
+def test_tangents_are_seen():
+    assert hasattr(forwardprop_util, "pack_tangents"), (
+        "forwardprop_util.pack_tangents has moved: find its successor for runtime.has_tangents; "
+        "meanwhile forward accumulation in a tf.function gives zeros where the fused kernel computes"
+    )
+    x, other = tf.ones(2), tf.ones(2)
+    with tf.autodiff.ForwardAccumulator(x, x):
+        y = x + other
+        assert runtime.has_tangents(other, y)
+        assert not runtime.has_tangents(other)
+    assert not runtime.has_tangents(y)
 
 
 def test_auto_clustering_is_xla_too_but_not_surely(monkeypatch):

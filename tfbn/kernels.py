@@ -7,7 +7,9 @@ times (docs/benchmarks.md). The formulas are used instead where
 * the input is float64 or has several channel axes: the kernel supports neither;
 * epsilon is below 1.001e-5 and there is a GPU: older cuDNN kernels refuse it;
 * a channel has more than 131 072 values: the CPU's kernel adds them one after another and errs by 1e-5;
-* the batch is empty: the kernel's second derivative is NaN.
+* the batch is empty: the kernel's second derivative is NaN;
+* a `tf.autodiff.ForwardAccumulator` follows the tensors into a graph: there TensorFlow differentiates
+  what is inside a gradient of our own, and the kernel in a function that is called it does not.
 
 Where XLA compiles, `flat` is: XLA's version of the kernel computes E[x²] − E[x]², which is off by a
 factor of 3.4 at a mean of 1e3 and a deviation of 1 (tensorflow #118701), and its code for `flat` is
@@ -92,13 +94,16 @@ def normalize_batch(
     Returns:
         A tensor of `x`'s shape and type, and its `Moments`, float32 or wider.
     """
-    kind = None if copied else _kind_of(x, epsilon, axis)
+    beta, gamma = (None if each is None else tf.convert_to_tensor(each) for each in (beta, gamma))
+    given = [x, *(each for each in (beta, gamma) if each is not None)]
+    accumulated = runtime.in_function() and runtime.has_tangents(*given)
+    kind = None if copied or accumulated else _kind_of(x, epsilon, axis)
     if kind is not None:
         make_kind = kind if kind in (flat.Flat, CalledIfLarge) else partial(TracedOnce, kind)
         return flat.normalize_batch(x, beta, gamma, epsilon, axis, make_kind)
     known = tf.get_static_value(count_values(x, axis))
     most = math.inf if runtime.has_gpu() else fused.MOST_VALUES
-    if fused.supports(x, epsilon, axis) and (known is None or 0 < known <= most):
+    if not accumulated and fused.supports(x, epsilon, axis) and (known is None or 0 < known <= most):
         return fused.normalize_batch(x, beta, gamma, epsilon, axis, copied)
     moments = batch_moments(x, axis)
     mean, variance, _ = moments
@@ -144,7 +149,7 @@ def _kind_of_channels_last(
         can_be_small = samples is None and values < by_size.LEAST_VALUES
         return by_size if can_be_small else Compiled
     if samples is not None:
-        return None
+        return fused.Fused if samples * values <= fused.MOST_VALUES * sizes[-1] else None
     if values < LEAST_OF_LARGE_BATCH:
         return Plain
     if values == sizes[-1] or (values <= compiled and room()):

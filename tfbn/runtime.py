@@ -70,6 +70,19 @@ def outermost_graph() -> tf.Graph:
     return graph
 
 
+def has_tangents(*tensors: Any) -> bool:
+    """Whether a `tf.autodiff.ForwardAccumulator` that is active has tangents of any of the tensors.
+
+    Private TensorFlow API, used here only: an accumulator tells of its own only. Where it no longer
+    exists, the answer is no, and `tests/test_runtime.py` fails by name.
+    """
+    try:
+        from tensorflow.python.eager.forwardprop_util import pack_tangents  # noqa: PLC0415
+    except ImportError:
+        return False
+    return bool(pack_tangents([tf.convert_to_tensor(tensor) for tensor in tensors]).tangents)
+
+
 def inside_xla() -> bool:
     """Whether the graph being built is to be compiled by XLA, or may be by its auto-clustering.
 
