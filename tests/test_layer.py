@@ -233,6 +233,11 @@ def test_float64_is_computed_in_float64():
             TypeError,
             r"no argument 'momentum' \(received 0.9\): .* BatchNorm\(decay=0.9\)",
         ),
+        (
+            {"centre": False},
+            TypeError,
+            r"^BatchNorm has no argument 'centre' \(received False\)\. Write center=, if that is mea",
+        ),
         ({"decay": 1.5}, ValueError, r"^decay must be a number between 0 and 1, received 1\.5\.$"),
         (
             {"decay": float("nan")},

@@ -60,7 +60,7 @@ WRONG = {
     "checkpoint": (lambda _: "model.ckpt.index", r"a TensorFlow checkpoint, .*compat\.load_checkpoint"),
     "file": (lambda _: __file__, r"received str: '.*\.py'\. Load it first, with keras\.models\.load"),
     "nothing": (lambda path: path / "m.h5", r"m\.h5', where there is nothing\. Check the path"),
-    "number": (lambda _: 3, "received int: 3. Load it first"),
+    "number": (lambda _: 3, r"received int: 3\. Pass a model; one in a file is loaded with"),
 }
 
 

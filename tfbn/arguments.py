@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from inspect import signature
 from typing import Any, TypedDict
 
 import numpy as np
@@ -35,14 +37,21 @@ KERAS_ARGUMENTS = {
 }
 
 
-def refuse_keras_arguments(name: str, arguments: Mapping[str, Any]) -> None:
-    """Raise TypeError for an argument of Keras' layer that the class `name` does not have."""
+def refuse_unknown_arguments(layer: type, arguments: Mapping[str, Any]) -> None:
+    """Raise TypeError for an argument of Keras' layer that this one does not have, or a misspelt one."""
+    name = layer.__name__
     for argument, remedy in KERAS_ARGUMENTS.items():
         if argument in arguments:
             value = arguments[argument]
             raise TypeError(
                 f"{name} has no argument {argument!r} (received {value!r}): "
                 f"{remedy.format(name=name, value=value)}"
+            )
+    for argument in arguments.keys() - LayerArguments.__annotations__.keys():
+        for meant in get_close_matches(argument, signature(layer).parameters, 1):
+            raise TypeError(
+                f"{name} has no argument {argument!r} (received {arguments[argument]!r}). "
+                f"Write {meant}=, if that is meant."
             )
 
 

@@ -39,9 +39,15 @@ def format_of(path: str | os.PathLike[str], told: str | None = None) -> str:
     """The name of the format that a path ends in, or that is told.
 
     Raises:
+        TypeError: it is no path.
         ValueError: there is none of the name, or the path says another one.
         ImportError: packages are missing that it needs.
     """
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        raise TypeError(
+            "path must be where to write to, a string or pathlib.Path, received "
+            f"{type(path).__name__}. Write export(model, path)."
+        )
     if told is not None and told not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, received {told!r}.")
     suffix = Path(os.fsdecode(path)).suffix

@@ -85,7 +85,7 @@ def no_model(value: Any) -> str:
             f"{received}, a loaded SavedModel, which has functions and no layers. tfbn.export(path, "
             "out) folds it; what is measured are Keras models."
         )
-    return f"{received}: {value!r}. Load it first, with keras.models.load_model."
+    return f"{received}: {value!r}. Pass a model; one in a file is loaded with keras.models.load_model."
 
 
 def one_line(error: Exception) -> str:

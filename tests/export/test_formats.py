@@ -239,6 +239,13 @@ def test_formats_that_contradict_the_path_are_refused_before_any_work(
         tfbn.export(model, tmp_path / name, format=told)
 
 
+def test_swapped_arguments_are_seen(model, tmp_path):
+    with pytest.raises(
+        TypeError, match=r"^path must be where .* received Functional. Write export\(model"
+    ):
+        tfbn.export(tmp_path / "m", model)
+
+
 @pytest.mark.parametrize("told", ["litert", "onnx"])
 def test_a_format_may_be_told_where_the_path_says_none(told, model, tmp_path):
     path = tmp_path / "model.v1"
