@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import tensorflow as tf
 
@@ -268,6 +268,11 @@ class Flat:
 
     def _along(self, per_channel: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
         return broadcast_along(per_channel, self.channel, x.shape.rank)
+
+
+def either(question: tf.Tensor, ways: Sequence[Callable[[], Any]]) -> Any:
+    """The way if not, or the way if so. Of tf.cond a loop's second derivative would sum booleans."""
+    return tf.switch_case(tf.cast(question, tf.int32), ways)
 
 
 def divisor(x: tf.Tensor, channel: int) -> tf.Tensor:

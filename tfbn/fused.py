@@ -20,7 +20,7 @@ import tensorflow as tf
 from . import runtime
 from .axes import Axis, channel_axes
 from .called import NOT_INLINED
-from .flat import divisor, shaped_as, values_of
+from .flat import divisor, either, shaped_as, values_of
 from .functional import TensorLike
 from .moments import Moments, batch_moments, broadcast_along, count_values, size_of
 
@@ -224,10 +224,7 @@ def _centre(x: tf.Tensor, axis: Axis, inline: bool = False) -> tuple[tf.Tensor, 
         deviations, kept, *moments = centre(values)
     else:  # the question alone would take small batches a tenth of their time
         ways = [lambda: _as_they_are(values, channel), lambda: centre(values)]
-        # In a conditional or loop the second derivative of tf.cond would sum the slopes of a boolean.
-        deviations, kept, *moments = tf.switch_case(
-            tf.cast(count > CANCELLATION_FREE_COUNT, tf.int32), ways
-        )
+        deviations, kept, *moments = either(count > CANCELLATION_FREE_COUNT, ways)
     deviations.set_shape(x.shape)
     for each in moments:
         each.set_shape(x.shape[channel : channel + 1])
@@ -250,9 +247,7 @@ def _centring(channel: int, rank: int, dtype: tf.DType) -> Any:
         centred = _loses_digits(x, count, channel)
         # Shorter types would round the deviations, for no gain where the mean is near 0.
         centred = centred | (count > MOST_VALUES) if dtype == tf.float32 else centred
-        ways = [lambda: _as_they_are(x, channel), lambda: _less_mean(x, channel)]
-        # Not tf.cond, as in `_centre`.
-        return tf.switch_case(tf.cast(centred, tf.int32), ways)
+        return either(centred, [lambda: _as_they_are(x, channel), lambda: _less_mean(x, channel)])
 
     spec = tf.TensorSpec([None] * rank, dtype)
     return tf.function(

@@ -8,7 +8,7 @@ from functools import partial
 import tensorflow as tf
 
 from .axes import reduction_axes
-from .flat import Flat
+from .flat import Flat, either
 from .moments import count_values
 
 MOST_COUNT = 2**10  # values of a channel, added up one after another with a rounding each
@@ -32,8 +32,7 @@ class Plain(Flat):
         few = self._are_few(x)
         if not tf.is_tensor(few):
             return ways[few]()
-        # In a conditional or loop the second derivative of tf.cond would sum the slopes of a boolean.
-        mean, variance, deviations = tf.switch_case(tf.cast(few, tf.int32), ways)
+        mean, variance, deviations = either(few, ways)
         deviations.set_shape(x.shape)
         return mean, variance, deviations
 
