@@ -77,7 +77,8 @@ def test_fused_inference_equals_the_oracle(shape, axis, dtype):
         (True, (None, 8, 8, 32), "CompiledIfLarge"),
         # Large samples and planes.
         (False, (None, 90, 768), "Compiled"),
-        (False, (None, 16, 16, 64), "CompiledUnlessSmall"),
+        (False, (None, 16, 16, 64), "CompiledIfLarge"),
+        (False, (None, 20, 20, 64), "CompiledUnlessSmall"),
         (False, (None, 24, 24, 24), "CompiledUnlessSmall"),
         (False, (4, 16, 16, 64), "Plain"),
         (False, (32, 16, 16, 64), "Compiled"),
