@@ -99,7 +99,9 @@ def normalize_batch(
     accumulated = runtime.in_function() and runtime.has_tangents(*given)
     kind = None if copied or accumulated else _kind_of(x, epsilon, axis)
     if kind is not None:
-        make_kind = kind if kind in (flat.Flat, fused.Fused, CalledIfLarge) else partial(TracedOnce, kind)
+        make_kind = (
+            kind if kind in (flat.Flat, fused.Fused, CalledIfLarge) else partial(TracedOnce, kind)
+        )
         return flat.normalize_batch(x, beta, gamma, epsilon, axis, make_kind)
     known = tf.get_static_value(count_values(x, axis))
     most = math.inf if runtime.has_gpu() else fused.MOST_VALUES

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import legacy_files as files
 from draws import RANDOM
+from sweeps import some
 from tfbn import compat
 
 
@@ -217,13 +218,14 @@ MANY = {"deadline": None, "derandomize": True, "suppress_health_check": list(Hea
 
 @pytest.mark.once
 @pytest.mark.parametrize("base", BASES)
-def test_mutated_architectures(tmp_path, base):
+@pytest.mark.parametrize("examples", some([250, 700], [250]))
+def test_mutated_architectures(tmp_path, base, examples):
     config, weights, version, backend = base()
     stored = files.write(tmp_path / "w.h5", None, weights, version, backend, whole=False)
     path = tmp_path / "m.json"
     loaded = []
 
-    @settings(max_examples=700, **MANY)
+    @settings(max_examples=examples, **MANY)
     @given(st.integers(0, 2**32))
     def check(seed):
         path.write_text(json.dumps(mutated(config, random.Random(seed))))
@@ -309,13 +311,14 @@ def structures(path, rng):
 
 @pytest.mark.once
 @pytest.mark.parametrize("base", BASES[:2])
-def test_mutated_structures(tmp_path, base):
+@pytest.mark.parametrize("examples", some([200, 500], [200]))
+def test_mutated_structures(tmp_path, base, examples):
     config, weights, version, backend = base()
     whole = files.write(tmp_path / "whole.h5", config, weights, version, None)
     path = tmp_path / "m.h5"
     loaded = []
 
-    @settings(max_examples=500, **MANY)
+    @settings(max_examples=examples, **MANY)
     @given(st.integers(0, 2**32))
     def check(seed):
         shutil.copy(whole, path)
@@ -327,7 +330,8 @@ def test_mutated_structures(tmp_path, base):
 
 
 @pytest.mark.once
-def test_mutated_bytes(tmp_path):
+@pytest.mark.parametrize("examples", some([400, 1000], [400]))
+def test_mutated_bytes(tmp_path, examples):
     """Bytes flipped, cut off, filled with zeros. Other numbers in a weight are no error."""
     config, weights, version, backend = small()
     whole = pathlib.Path(
@@ -336,7 +340,7 @@ def test_mutated_bytes(tmp_path):
     path = tmp_path / "m.h5"
     loaded = []
 
-    @settings(max_examples=1000, **MANY)
+    @settings(max_examples=examples, **MANY)
     @given(st.integers(0, 2**32))
     def check(seed):
         rng = random.Random(seed)
