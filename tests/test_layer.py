@@ -238,6 +238,11 @@ def test_float64_is_computed_in_float64():
             TypeError,
             r"^BatchNorm has no argument 'centre' \(received False\)\. Write center=, if that is mea",
         ),
+        (
+            {"trainabl": False},
+            TypeError,
+            r"no argument 'trainabl' .* Write trainable=, if that is meant\.$",
+        ),
         ({"decay": 1.5}, ValueError, r"^decay must be a number between 0 and 1, received 1\.5\.$"),
         (
             {"decay": float("nan")},

@@ -47,8 +47,10 @@ def refuse_unknown_arguments(layer: type, arguments: Mapping[str, Any]) -> None:
                 f"{name} has no argument {argument!r} (received {value!r}): "
                 f"{remedy.format(name=name, value=value)}"
             )
-    for argument in arguments.keys() - LayerArguments.__annotations__.keys():
-        for meant in get_close_matches(argument, signature(layer).parameters, 1):
+    of_all_layers = LayerArguments.__annotations__
+    for argument in [each for each in arguments if each not in of_all_layers]:
+        known = [*signature(layer).parameters, *of_all_layers]
+        for meant in get_close_matches(argument, known, 1):
             raise TypeError(
                 f"{name} has no argument {argument!r} (received {arguments[argument]!r}). "
                 f"Write {meant}=, if that is meant."

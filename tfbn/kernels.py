@@ -147,8 +147,10 @@ def _kind_of_channels_last(
     few = sizes[-1] <= FEW_CHANNELS and values >= LEAST_COMPILED_OF_FEW_CHANNELS
     plane = not onednn and values > compiled and values >= LEAST_COMPILED_PLANE * sizes[-1]
     if (few or plane) and room():
-        by_size = CompiledUnlessTiny if sizes[-1] in SLOW_CHANNELS else CompiledUnlessSmall
-        if not few and values == LEAST_COMPILED_PLANE * sizes[-1]:
+        by_size: type[CompiledIfLarge] = CompiledUnlessSmall
+        if sizes[-1] in SLOW_CHANNELS:
+            by_size = CompiledUnlessTiny
+        elif not few and values == LEAST_COMPILED_PLANE * sizes[-1]:
             by_size = CompiledIfLarge  # XLA adds up small batches of such planes more slowly, by a fifth
         can_be_small = samples is None and values < by_size.LEAST_VALUES
         return by_size if can_be_small else Compiled
