@@ -204,7 +204,7 @@ CONTROL_FLOW = {
     "inside_and_shape",
     some(
         [(inside, shape) for inside in CONTROL_FLOW for shape in ((300,), (12, 12, 5))],
-        [("map", (12, 12, 5))],
+        [("cond", (300,)), ("map", (12, 12, 5))],
     ),
 )
 @pytest.mark.usefixtures("kind")

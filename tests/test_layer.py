@@ -310,3 +310,19 @@ def test_inputs_that_do_not_fit_the_weights_raise_before_any_computation(unchang
             ValueError, match=r"mask\) of shape \(5,\) do not fit values of shape \(8, 5\)"
         ):
             layer(np.ones((8, 5), "float32"), training=True, mask=np.ones(5, bool))
+
+
+def test_a_class_that_is_inherited_too_may_take_what_is_nearly_an_argument():
+    class Scaled(keras.layers.Layer):
+        def __init__(self, scales=1, **kwargs):
+            super().__init__(**kwargs)
+            self.scales = scales
+
+    class Both(tfbn.BatchNorm, Scaled):
+        pass
+
+    assert Both(scales=3).scales == 3
+    with pytest.raises(TypeError, match=r"^Both has no argument 'centre' .* Write center=, if"):
+        Both(scales=3, centre=True)
+    with pytest.raises(TypeError, match=r"^BatchRenorm has no argument 'centre' .* Write center="):
+        tfbn.BatchRenorm(centre=True)

@@ -50,6 +50,25 @@ def test_the_outermost_graph_is_found():
     assert found[2] is not found[0]
 
 
+def test_graphs_that_are_copied_are_seen():
+    """By the name of wrap_function's graph: if it has another one, look for it there."""
+    seen = []
+
+    def look(x):
+        seen.append(runtime.may_be_copied())
+        return x
+
+    def inside(x):
+        return tf.cond(x > 0, lambda: tf.function(look)(x), lambda: look(x))
+
+    tf.function(inside)(tf.ones([]))
+    assert not any(seen)
+    seen.clear()
+    tf.compat.v1.wrap_function(inside, [tf.TensorSpec([])])
+    assert all(seen)
+    assert seen
+
+
 def test_tangents_are_seen():
     assert hasattr(forwardprop_util, "pack_tangents"), (
         "forwardprop_util.pack_tangents has moved: find its successor for runtime.has_tangents; "

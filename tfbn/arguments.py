@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from inspect import signature
+from inspect import Parameter, signature
 from typing import Any, TypedDict
 
 import numpy as np
@@ -37,9 +37,8 @@ KERAS_ARGUMENTS = {
 }
 
 
-def refuse_unknown_arguments(layer: type, arguments: Mapping[str, Any]) -> None:
-    """Raise TypeError for an argument of Keras' layer that this one does not have, or a misspelt one."""
-    name = layer.__name__
+def refuse_keras_arguments(name: str, arguments: Mapping[str, Any]) -> None:
+    """Raise TypeError for an argument of Keras' layer that the class `name` does not have."""
     for argument, remedy in KERAS_ARGUMENTS.items():
         if argument in arguments:
             value = arguments[argument]
@@ -47,14 +46,23 @@ def refuse_unknown_arguments(layer: type, arguments: Mapping[str, Any]) -> None:
                 f"{name} has no argument {argument!r} (received {value!r}): "
                 f"{remedy.format(name=name, value=value)}"
             )
-    of_all_layers = LayerArguments.__annotations__
-    for argument in [each for each in arguments if each not in of_all_layers]:
-        known = [*signature(layer).parameters, *of_all_layers]
-        for meant in get_close_matches(argument, known, 1):
+
+
+def name_what_is_meant(layer: type, arguments: Mapping[str, Any]) -> None:
+    """Raise TypeError for the first of the arguments that nearly is one of the layer's class.
+
+    For those of which one was refused: another class that the layer's inherits may take them.
+    """
+    kinds = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    makers = [vars(base)["__init__"] for base in layer.__mro__ if "__init__" in vars(base)]
+    parameters = [each for maker in makers for each in signature(maker).parameters.values()]
+    known = {parameter.name for parameter in parameters if parameter.kind in kinds} - {"self"}
+    for argument, value in arguments.items():
+        for meant in [] if argument in known else get_close_matches(argument, sorted(known), 1):
             raise TypeError(
-                f"{name} has no argument {argument!r} (received {arguments[argument]!r}). "
+                f"{layer.__name__} has no argument {argument!r} (received {value!r}). "
                 f"Write {meant}=, if that is meant."
-            )
+            ) from None
 
 
 def valid_axis(axis: Any) -> int | list[int]:

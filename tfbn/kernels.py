@@ -96,6 +96,7 @@ def normalize_batch(
     """
     beta, gamma = (None if each is None else tf.convert_to_tensor(each) for each in (beta, gamma))
     given = [x, *(each for each in (beta, gamma) if each is not None)]
+    copied = copied or (runtime.in_function() and runtime.may_be_copied())
     accumulated = runtime.in_function() and runtime.has_tangents(*given)
     kind = None if copied or accumulated else _kind_of(x, epsilon, axis)
     if kind is not None:

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from . import functional, kernels
-from .arguments import refuse_unknown_arguments, valid_axis, valid_flag, valid_number
+from .arguments import name_what_is_meant, refuse_keras_arguments, valid_axis, valid_flag, valid_number
 from .axes import Axis, channel_axes
 from .moments import (
     Moments,
@@ -113,8 +113,12 @@ class BatchNorm(keras.layers.Layer):
         gamma_constraint: Any = None,
         **kwargs: Unpack[LayerArguments],
     ) -> None:
-        refuse_unknown_arguments(type(self), kwargs)
-        super().__init__(**kwargs)
+        refuse_keras_arguments(type(self).__name__, kwargs)
+        try:
+            super().__init__(**kwargs)
+        except ValueError:
+            name_what_is_meant(type(self), kwargs)
+            raise
         self.axis = valid_axis(axis)
         self.decay = valid_number("decay", decay, 0.0, 1.0)
         self.epsilon = valid_number("epsilon", epsilon, 0.0, math.inf)

@@ -70,6 +70,17 @@ def outermost_graph() -> tf.Graph:
     return graph
 
 
+def may_be_copied() -> bool:
+    """Whether `tf.compat.v1.wrap_function` builds the graph or one around it: its `prune` copies it.
+
+    The graph's name is the only sign. Where it has another one, `tests/test_runtime.py` fails by name.
+    """
+    graph = tf.compat.v1.get_default_graph()
+    while graph is not None and not getattr(graph, "name", "").startswith("wrapped_function"):
+        graph = getattr(graph, "outer_graph", None)
+    return graph is not None
+
+
 def has_tangents(*tensors: Any) -> bool:
     """Whether a `tf.autodiff.ForwardAccumulator` that is active has tangents of any of the tensors.
 

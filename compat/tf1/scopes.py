@@ -7,6 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from ... import runtime
+
 Collections = str | Sequence[str] | None
 KEYS = tf.compat.v1.GraphKeys
 
@@ -21,11 +23,8 @@ def check_owner(function: str) -> None:
         in_a_graph = not tf.executing_eagerly()
     if in_a_graph or tf.compat.v1.get_variable_scope().custom_getter:
         return
-    graph = tf.compat.v1.get_default_graph()
-    while graph is not None:  # the name of a wrap_function's graph, which keeps its variables
-        if getattr(graph, "name", None) == "wrapped_function":
-            return
-        graph = getattr(graph, "outer_graph", None)
+    if runtime.may_be_copied():  # wrap_function keeps its graph's variables
+        return
     raise ValueError(
         f"compat.{function} was called {'eagerly' if tf.executing_eagerly() else 'in a tf.function'}"
         ", outside any layer: it would make variables that nobody keeps or trains. Wrap the code in "

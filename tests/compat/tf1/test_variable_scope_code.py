@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 import reference
+import tfbn
 from tfbn import compat
 from tfbn.compat import VariableScopeLayer
 
@@ -143,3 +144,33 @@ def test_stateless_call(eagerly):
     np.testing.assert_allclose(y, other(X, training=False), rtol=1e-5, atol=1e-6)
     for one, value in zip(updated, other.non_trainable_variables, strict=True):
         np.testing.assert_allclose(one, value, rtol=1e-6)
+
+
+@pytest.mark.parametrize("batch", [True, False], ids=["known batch", "any batch"])
+@pytest.mark.parametrize("kind", [tfbn.BatchNorm, tfbn.BatchRenorm, compat.BatchNormalization])
+@pytest.mark.parametrize("shape", [(8, 96), (64, 20, 96), (2000, 64)])
+def test_batch_norms_of_ours_inside(shape, kind, batch):
+    """The layer copies its graph: a gradient of our own would reach for tensors of the first one."""
+    bn = kind(name="bn")
+    bn.build(shape)
+    layer = VariableScopeLayer(
+        lambda x, is_training: bn(x * tf.reduce_sum(weights()) ** 0, training=is_training)
+    )
+
+    start = bn.get_weights()
+
+    def slope(function, x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(tf.sin(function(x, training=True)))
+        return tape.gradient(loss, x)
+
+    x = tf.constant(reference.data(shape), tf.float32)
+    want = slope(bn, x)
+    bn.set_weights(start)
+    signature = [tf.TensorSpec(shape if batch else (None, *shape[1:]))]
+    for got in (
+        slope(layer, x),
+        tf.function(lambda x: slope(layer, x), input_signature=signature)(x),
+    ):
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * np.abs(want).max())
