@@ -72,8 +72,9 @@ WRONG = {
         tfbn.convert,
         lambda given: tfbn.export(given, "never"),
         lambda given: tfbn.recalibrate(given, 0),
+        tfbn.batch_norms,
     ],
-    ids=["fold", "convert", "export", "recalibrate"],
+    ids=["fold", "convert", "export", "recalibrate", "batch_norms"],
 )
 def test_what_is_no_model_of_keras_3(function, name, tmp_path, request):
     make, message = WRONG[name]

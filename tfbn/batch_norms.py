@@ -15,6 +15,7 @@ import numpy as np
 
 from . import functional
 from .layer import BatchNorm
+from .messages import no_model
 from .renorm import BatchRenorm
 
 AnyBatchNorm: TypeAlias = BatchNorm | keras.layers.BatchNormalization
@@ -123,11 +124,16 @@ def batch_norms(model: keras.layers.Layer, inside: bool = True) -> dict[str, Any
         inside: whether to include those that a layer around TF1 code (`compat.VariableScopeLayer`)
             lists: objects with the statistics and parameters of batch norms.
 
+    Raises:
+        TypeError: what is no layer.
+
     >>> import keras, tfbn
     >>> block = keras.Sequential([keras.Input((4,)), tfbn.BatchNorm(name="bn")], name="block")
     >>> list(tfbn.batch_norms(keras.Sequential([keras.Input((4,)), block])))
     ['block/bn']
     """
+    if not isinstance(model, keras.layers.Layer):
+        raise TypeError(f"batch_norms needs a keras.Model or a layer, {no_model(model)}")
     if is_batch_norm(model):
         return {model.name: model}
     found: dict[str, AnyBatchNorm] = {}
