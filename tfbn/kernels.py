@@ -153,15 +153,27 @@ def _kind_of_channels_last(
             by_size = CompiledUnlessTiny
         elif not few and values == LEAST_COMPILED_PLANE * sizes[-1]:
             by_size = CompiledIfLarge  # XLA adds up small batches of such planes more slowly, by a fifth
-        can_be_small = samples is None and values < by_size.LEAST_VALUES
-        return by_size if can_be_small else Compiled
+        if_small = by_size if samples is None else Plain
+        return Compiled if (samples or 1) * values >= by_size.LEAST_VALUES else if_small
     if samples is not None:
-        return fused.Fused if samples * values <= fused.MOST_VALUES * sizes[-1] else None
+        return _kind_of_known_batch(samples, sizes, room)
     if values < LEAST_OF_LARGE_BATCH:
         return Plain
     if values == sizes[-1] or (values <= compiled and room()):
         return CompiledIfLarge
     return FusedIfLarge if values <= MOST_BY_SIZE and finds_room() else CalledIfLarge
+
+
+def _kind_of_known_batch(
+    samples: int, sizes: list[int], room: Callable[[], bool]
+) -> type[flat.Kind] | None:
+    """The same of so many samples, neither planes nor of few channels, that are not few values."""
+    values = math.prod(sizes)
+    if not runtime.has_onednn() and samples * values >= CompiledIfLarge.LEAST_VALUES:
+        small = values <= MOST_COMPILED_BY_SIZE[False]
+        if values == sizes[-1] or (small and room()):
+            return Compiled
+    return fused.Fused if samples * values <= fused.MOST_VALUES * sizes[-1] else None
 
 
 def _is_worth_compiling(sizes: list[int], channel: int) -> bool:
