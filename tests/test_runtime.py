@@ -55,7 +55,7 @@ def test_graphs_that_are_copied_are_seen():
     seen = []
 
     def look(x):
-        seen.append(runtime.may_be_copied())
+        seen.append(runtime.inside_wrap_function())
         return x
 
     def inside(x):

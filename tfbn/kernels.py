@@ -96,14 +96,12 @@ def normalize_batch(
         A tensor of `x`'s shape and type, and its `Moments`, float32 or wider.
     """
     beta, gamma = (None if each is None else tf.convert_to_tensor(each) for each in (beta, gamma))
-    given = [x, *(each for each in (beta, gamma) if each is not None)]
-    copied = copied or (runtime.in_function() and runtime.may_be_copied())
-    accumulated = runtime.in_function() and runtime.has_tangents(*given)
+    copied = copied or runtime.inside_wrap_function()
+    accumulated = runtime.in_function() and runtime.has_tangents(x, beta, gamma)
     kind = None if copied or accumulated else _kind_of(x, epsilon, axis)
     if kind is not None:
-        make_kind = (
-            kind if kind in (flat.Flat, fused.Fused, CalledIfLarge) else partial(TracedOnce, kind)
-        )
+        as_it_is = kind in (flat.Flat, fused.Fused, CalledIfLarge)  # XLA's, or few operations
+        make_kind = kind if as_it_is else partial(TracedOnce, kind)
         return flat.normalize_batch(x, beta, gamma, epsilon, axis, make_kind)
     known = tf.get_static_value(count_values(x, axis))
     most = math.inf if runtime.has_gpu() else fused.MOST_VALUES
@@ -144,10 +142,9 @@ def _kind_of_channels_last(
     values = math.prod(sizes)
     if samples is not None and samples * values <= MOST_PLAIN_VALUES:
         return Plain
-    onednn = runtime.has_onednn()
-    compiled = MOST_COMPILED_BY_SIZE[onednn]
     few = sizes[-1] <= FEW_CHANNELS and values >= LEAST_COMPILED_OF_FEW_CHANNELS
-    plane = not onednn and values > compiled and values >= LEAST_COMPILED_PLANE * sizes[-1]
+    large = values > MOST_COMPILED_BY_SIZE[False] and values >= LEAST_COMPILED_PLANE * sizes[-1]
+    plane = large and not runtime.has_onednn()
     if (few or plane) and room():
         by_size: type[CompiledIfLarge] = CompiledUnlessSmall
         if sizes[-1] in SLOW_CHANNELS:
@@ -160,7 +157,7 @@ def _kind_of_channels_last(
         return _kind_of_known_batch(samples, sizes, room)
     if values < LEAST_OF_LARGE_BATCH:
         return Plain
-    if values == sizes[-1] or (values <= compiled and room()):
+    if _are_small(sizes, room):
         return CompiledIfLarge
     return FusedIfLarge if values <= MOST_BY_SIZE and finds_room() else CalledIfLarge
 
@@ -168,13 +165,18 @@ def _kind_of_channels_last(
 def _kind_of_known_batch(
     samples: int, sizes: list[int], room: Callable[[], bool]
 ) -> type[flat.Kind] | None:
-    """The same of so many samples, neither planes nor of few channels, that are not few values."""
+    """The same of so many samples that are not few values, and not compiled for what one is."""
+    values = samples * math.prod(sizes)
+    large = not runtime.has_onednn() and values >= CompiledIfLarge.LEAST_VALUES
+    if large and _are_small(sizes, room):
+        return Compiled
+    return fused.Fused if values <= fused.MOST_VALUES * sizes[-1] else None
+
+
+def _are_small(sizes: list[int], room: Callable[[], bool]) -> bool:
+    """Whether large batches of such samples are compiled: vectors, and others while there is room."""
     values = math.prod(sizes)
-    if not runtime.has_onednn() and samples * values >= CompiledIfLarge.LEAST_VALUES:
-        small = values <= MOST_COMPILED_BY_SIZE[False]
-        if values == sizes[-1] or (small and room()):
-            return Compiled
-    return fused.Fused if samples * values <= fused.MOST_VALUES * sizes[-1] else None
+    return values == sizes[-1] or (values <= MOST_COMPILED_BY_SIZE[runtime.has_onednn()] and room())
 
 
 def _is_worth_compiling(sizes: list[int], channel: int) -> bool:

@@ -70,7 +70,7 @@ def outermost_graph() -> tf.Graph:
     return graph
 
 
-def may_be_copied() -> bool:
+def inside_wrap_function() -> bool:
     """Whether `tf.compat.v1.wrap_function` builds the graph or one around it: its `prune` copies it.
 
     The graph's name is the only sign. Where it has another one, `tests/test_runtime.py` fails by name.
@@ -81,7 +81,7 @@ def may_be_copied() -> bool:
     return graph is not None
 
 
-def has_tangents(*tensors: Any) -> bool:
+def has_tangents(*tensors: tf.Tensor | None) -> bool:
     """Whether a `tf.autodiff.ForwardAccumulator` that is active has tangents of any of the tensors.
 
     Private TensorFlow API, used here only: an accumulator tells of its own only. Where it no longer
@@ -91,7 +91,7 @@ def has_tangents(*tensors: Any) -> bool:
         from tensorflow.python.eager.forwardprop_util import pack_tangents  # noqa: PLC0415
     except ImportError:
         return False
-    return bool(pack_tangents([tf.convert_to_tensor(tensor) for tensor in tensors]).tangents)
+    return bool(pack_tangents([tensor for tensor in tensors if tensor is not None]).tangents)
 
 
 def inside_xla() -> bool:

@@ -23,7 +23,7 @@ def check_owner(function: str) -> None:
         in_a_graph = not tf.executing_eagerly()
     if in_a_graph or tf.compat.v1.get_variable_scope().custom_getter:
         return
-    if runtime.may_be_copied():  # wrap_function keeps its graph's variables
+    if runtime.inside_wrap_function():  # which keeps its graph's variables
         return
     raise ValueError(
         f"compat.{function} was called {'eagerly' if tf.executing_eagerly() else 'in a tf.function'}"
