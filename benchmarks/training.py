@@ -129,6 +129,13 @@ def fit_step(model: keras.Model, x: tf.Tensor, labels: tf.Tensor, xla: bool = Fa
     return lambda: model.train_on_batch(x, labels)
 
 
+def frozen_step(model: keras.Model, x: tf.Tensor, labels: tf.Tensor) -> Run:
+    """The same of a model whose batch norms are frozen, from then on."""
+    for batch_norm in tfbn.batch_norms(model).values():
+        batch_norm.trainable = False
+    return fit_step(model, x, labels)
+
+
 def any_step(model: keras.Model, x: tf.Tensor, labels: tf.Tensor) -> Run:
     """The same where the graph is for batches of any size, as where the last one is a partial one."""
     model.compile(keras.optimizers.SGD(1e-3), "sparse_categorical_crossentropy")
@@ -150,6 +157,8 @@ def steps(rounds: int) -> Iterator[Row]:
         yield compare(kinds.LAYER, name, ours, stock, rounds)
         compiled = (training_step(layer(), x, xla=True) for layer in BOTH)
         yield compare(kinds.LAYER_XLA, name, *compiled, rounds)
+        frozen = (training_step(layer(trainable=False), x) for layer in BOTH)
+        yield compare(kinds.LAYER_FROZEN, name, *frozen, rounds)
         yield compare(kinds.LAYER_KERNEL, name, ours, bare_step(x), rounds)
         if (tf_keras_run := tf_keras_step(x)) is not None:
             yield compare(kinds.LAYER_TF_KERAS, name, ours, tf_keras_run, rounds)
@@ -216,6 +225,8 @@ def models(rounds: int, networks: int | None) -> Iterator[Row]:
             if (name, size) == MODEL_XLA:
                 compiled = (fit_step(model, x, labels, xla=True) for model in both)
                 yield compare(kinds.MODEL_XLA, title, *compiled, max(5, rounds // 2))
+            runs = [frozen_step(model, x, labels) for model in both]
+            yield compare(kinds.MODEL_FROZEN, title, *runs, rounds)
             keras.backend.clear_session()
 
 

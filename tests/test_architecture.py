@@ -24,7 +24,7 @@ ORDER = [
     "traced_once",
     "called|compiled",
     "fused",
-    "by_size",
+    "by_size|inference",
     "kernels",
     "layer",
     "renorm",

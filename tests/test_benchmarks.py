@@ -188,11 +188,13 @@ def test_layers_and_models_are_measured(benchmarks, monkeypatch):
         "Layer, training step",
         "Layer, training step, of many shapes",
         "Layer, training step compiled by XLA",
+        "Layer, training step of a frozen one",
         "Layer, inference",
         "Model, first training step for batches of any size, converted against stock",
         "Model, first training step, converted against stock",
         "Model, training step for batches of any size, converted against stock",
         "Model, training step, converted against stock",
+        "Model, training step with batch norms frozen, converted against stock",
         "Model, training step compiled by XLA, converted against stock",
         "population_statistics, a batch",
     }

@@ -66,10 +66,10 @@ def expected(derivative, axis, given):
     return derivative(formulas)(*map(tf.constant, given)).numpy()
 
 
-def ours(sample, axis):
+def ours(sample, axis, training=True):
     layer = tfbn.BatchNorm(axis=axis, epsilon=1e-3)
     layer.build((None, *sample))
-    return lambda x: layer(x, training=True)
+    return lambda x: layer(x, training=training)
 
 
 def assert_equal(got, want):
@@ -99,6 +99,27 @@ def test_of_a_function_that_was_traced_before(shape, derivative, outer):
     inner = tf.function(ours(sample, axis))
     inner(x)
     assert_equal(outer(derivative(inner))(x, direction), expected(derivative, axis, given))
+
+
+@pytest.mark.parametrize("samples", [30, None])
+@pytest.mark.parametrize("derivative", [along, product])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_of_a_function_at_inference(shape, derivative, samples):
+    """TensorFlow's kernel alone has none there, which nothing says."""
+    sample, axis = SHAPES[shape]
+    given = batch_of(sample)
+    x, direction = (tf.constant(each, tf.float32) for each in given)
+    specs = [tf.TensorSpec((samples, *sample))]
+    inner = tf.function(ours(sample, axis, training=False), input_signature=specs)
+
+    def formulas(x):
+        return x / np.sqrt(1 + 1e-3)
+
+    want = derivative(formulas)(*map(tf.constant, given)).numpy()
+    assert_equal(derivative(inner)(x, direction), want)
+    frozen = tf.function(lambda x: 2 * tf.nn.relu(inner(x)) + x)
+    want = derivative(lambda x: 2 * tf.nn.relu(formulas(x)) + x)(*map(tf.constant, given)).numpy()
+    assert_equal(derivative(frozen)(x, direction), want)
 
 
 @pytest.mark.parametrize("training", [False, True])

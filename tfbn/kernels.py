@@ -38,7 +38,7 @@ from functools import partial
 
 import tensorflow as tf
 
-from . import flat, functional, fused, runtime
+from . import flat, functional, fused, inference, runtime
 from .axes import Axis, channel_axes
 from .by_size import (
     CalledIfLarge,
@@ -203,5 +203,8 @@ def normalize_at_inference(
     Gradients reach `x`, beta and gamma; mean and variance are constants.
     """
     mean, variance = tf.stop_gradient(mean), tf.stop_gradient(variance)
-    normalize = fused.normalize if fused.supports(x, epsilon, axis) else functional.normalize
-    return normalize(x, mean, variance, beta, gamma, epsilon, axis)
+    arguments = (x, mean, variance, beta, gamma, epsilon, axis)
+    if not fused.supports(x, epsilon, axis):
+        return functional.normalize(*arguments)
+    own_gradient = runtime.in_function() and not runtime.inside_wrap_function()
+    return (inference if own_gradient else fused).normalize(*arguments)
