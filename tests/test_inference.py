@@ -1,4 +1,7 @@
-"""Inference in a graph: the kernel, its gradients, and what TensorFlow merges it with."""
+"""Inference in a graph: the kernel or the formulas, gradients, and what TensorFlow merges it with."""
+
+import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -70,6 +73,74 @@ def test_second_derivatives_equal_those_of_the_formulas_in_float64(shape, axis):
         np.testing.assert_allclose(tensor, expected, rtol=0, atol=tolerance)
 
 
+def twice(normalized):
+    """In a loop, whose gradient takes what the loop kept."""
+    return lambda x, *weights: tf.while_loop(
+        lambda number, _: number < 2, lambda number, x: (number + 1, normalized(x, *weights)), [0, x]
+    )[1]
+
+
+def in_a_branch(normalized):
+    def function(x, *weights):
+        return tf.cond(tf.reduce_sum(x) < 1e6, lambda: 2 * normalized(x, *weights), lambda: x)
+
+    return function
+
+
+def second(function):
+    """The gradient of a penalty of gradients."""
+
+    def derivative(*arguments):
+        with tf.GradientTape() as outer:
+            outer.watch(arguments)
+            with tf.GradientTape() as tape:
+                tape.watch(arguments)
+                loss = tf.reduce_sum(tf.sin(function(*arguments)))
+            penalty = tf.add_n([tf.reduce_sum(each**2) for each in tape.gradient(loss, arguments)])
+        return outer.gradient(penalty, arguments)
+
+    return derivative
+
+
+def tangent(function):
+    def derivative(x, *weights):
+        with tf.autodiff.ForwardAccumulator(x, tf.cos(x)) as accumulator:
+            y = function(x, *weights)
+        return [accumulator.jvp(y)]
+
+    return derivative
+
+
+@pytest.mark.parametrize("derivative", [second, tangent])
+@pytest.mark.parametrize("flow", [twice, in_a_branch, tf.function])
+@pytest.mark.parametrize(("shape", "axis"), [((64, 5), -1), ((4, 5, 6, 3), -1), ((4, 3, 5, 6), 1)])
+def test_derivatives_of_control_flow(shape, axis, flow, derivative):
+    """Of the kernel alone those of a loop, a branch and a function that is called are wrong."""
+    normalized, p = in_a_graph(shape, axis)
+    function = tf.function(derivative(flow(normalized)), autograph=False)
+    given = reference.data(shape, axis), p["beta"], p["gamma"]
+    got, want = (function(*(tf.constant(each, of) for each in given)) for of in ("float32", "float64"))
+    for tensor, expected in zip(got, want, strict=True):
+        np.testing.assert_allclose(tensor, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+def test_no_graph_is_kept():
+    """TensorFlow keeps what a gradient of our own refers to, such as a model that is dropped."""
+    layer = tfbn.BatchNorm()
+    layer.build((None, 5, 6, 3))
+    graphs = []
+
+    @tf.function
+    def predict(x):
+        graphs.append(weakref.ref(tf.compat.v1.get_default_graph()))
+        return layer(x, training=False)
+
+    predict(tf.ones((2, 5, 6, 3)))
+    del predict
+    gc.collect()
+    assert [graph() for graph in graphs] == [None]
+
+
 def operations_run(function, x):
     """The types of the operations that TensorFlow runs, once it has made the graph simpler."""
     concrete = function.get_concrete_function(tf.TensorSpec(x.shape))
@@ -92,8 +163,9 @@ def test_nothing_is_between_a_convolution_and_its_activation():
     def network(x):
         return tf.nn.relu(layer(tf.nn.conv2d(x, kernel, 1, "SAME"), training=False))
 
-    traced = network.get_concrete_function(tf.TensorSpec((2, 8, 8, 4))).graph
-    assert "IdentityN" in {operation.type for operation in traced.get_operations()}
+    traced = network.get_concrete_function(tf.TensorSpec((2, 8, 8, 4))).graph.as_graph_def()
+    called = [node.op for function in traced.library.function for node in function.node_def]
+    assert "IdentityN" in called
     run = operations_run(network, reference.data((2, 8, 8, 4)))
     assert not {"IdentityN", "FusedBatchNormV3", "Relu"} & set(run)
     assert sum("FusedConv2D" in operation for operation in run) == 1

@@ -140,10 +140,23 @@ def test_fit_uses_the_fused_kernel_and_jit_does_not():
     layer.build((None, 8000))
     x = tf.ones((16, 8000))  # of fewer values it would be slower
     assert "FusedBatchNormV3" in graph_operations(lambda x: layer(x, training=True), x)
-    assert "FusedBatchNormV3" in graph_operations(lambda x: layer(x, training=False), x)
     compiled = tf.function(lambda x: layer(x, training=True), jit_compile=True)
     operations = compiled.get_concrete_function(x).graph.get_operations()
     assert not any("Fused" in operation.type for operation in operations)
+
+
+@pytest.mark.parametrize(
+    ("sample", "gpu", "fused"),
+    [((8,), False, False), ((9, 8), False, False), ((8,), True, True), ((6, 6, 8), False, True)],
+)
+@pytest.mark.parametrize("frozen", [False, True])
+def test_inference_uses_the_kernel_where_tensorflow_merges_it(sample, gpu, fused, frozen, monkeypatch):
+    """Vectors and sequences it takes longer than the formulas."""
+    monkeypatch.setattr(runtime, "has_gpu", lambda: gpu)
+    layer = tfbn.BatchNorm(trainable=not frozen)
+    layer.build((None, *sample))
+    x = tf.ones((16, *sample))
+    assert ("FusedBatchNormV3" in graph_operations(lambda x: layer(x, training=frozen), x)) == fused
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (1, 3), (0, 4, 4, 3), (1, 1, 1, 3)])
@@ -178,6 +191,30 @@ def test_unknown_sizes():
     np.testing.assert_allclose(y, reference.apply(x, *reference.moments(x)), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(moments.variance, batch_moments(x).variance, rtol=1e-6)
     assert traced.get_concrete_function().outputs[0].shape.as_list() == [None, None, 3]
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("shape", [(64, 5), (4, 5, 6, 3), (4, 30, 30, 80)])
+def test_the_slope_of_a_loss_for_any_shape(shape, training):
+    layer = tfbn.BatchNorm()
+    layer.build((None, *shape[1:]))
+
+    def slopes(spec):
+        @tf.function(input_signature=[spec])
+        def loss(y):
+            return tf.reduce_sum(tf.sin(y))
+
+        @tf.function
+        def gradient(x):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = loss(layer(x, training=training))
+            return tape.gradient(y, [x, layer.gamma.value, layer.beta.value])
+
+        return gradient(tf.constant(reference.data(shape)))
+
+    for got, want in zip(slopes(tf.TensorSpec(None)), slopes(tf.TensorSpec(shape)), strict=True):
+        np.testing.assert_array_equal(got, want)
 
 
 def test_mixed_precision_trains_by_the_fused_kernel():

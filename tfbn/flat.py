@@ -148,8 +148,11 @@ def _in_this_graph(*tensors: tf.Tensor) -> tuple[tf.Tensor, ...]:
 
 def _or_zeros(upstream: Slope, like: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """The slopes from above; forward accumulation has `None` for those that are 0."""
-    pairs = zip(upstream, like, strict=True)
-    return [tf.zeros_like(result) if above is None else above for above, result in pairs]
+    slopes = []
+    for above, result in zip(upstream, like, strict=True):
+        slopes.append(tf.zeros_like(result) if above is None else tf.convert_to_tensor(above))
+        slopes[-1].set_shape(result.shape)  # of which a loss for tensors of any shape knows nothing
+    return slopes
 
 
 def _are_zeros(tensor: tf.Tensor) -> bool:

@@ -26,6 +26,10 @@ size is known, and more exact with it. Both are code that TensorFlow optimises f
 first step, so it is inlined where the graph has room (`room`); the layers behind share functions, which
 are called (`called`).
 
+At inference the kernel computes images, which TensorFlow merges with what is around them: MobileNetV2
+predicts at 1.1 to 1.3 times Keras' speed. Vectors and sequences it does not merge, and with oneDNN the
+kernel takes small ones 0.1 ms to start, half of a dense layer's time: there the formulas are used.
+
 The kernel computes the moments of one whole local batch. Masked and synchronized moments are not that:
 the layer takes them from `functional`.
 """
@@ -72,6 +76,8 @@ MOST_BY_SIZE = 2**16
 # Of those, by whether there is oneDNN, that have `compiled` for large batches while there is room: it is
 # more exact than the kernel far from zero.
 MOST_COMPILED_BY_SIZE = {False: 2**13, True: 2**11}
+
+LEAST_MERGED_RANK = 4  # of what the kernel computes at inference
 
 
 def normalize_batch(
@@ -204,7 +210,8 @@ def normalize_at_inference(
     """
     mean, variance = tf.stop_gradient(mean), tf.stop_gradient(variance)
     arguments = (x, mean, variance, beta, gamma, epsilon, axis)
-    if not fused.supports(x, epsilon, axis):
+    in_function = runtime.in_function() and not runtime.inside_wrap_function()
+    merged = x.shape.rank >= LEAST_MERGED_RANK or runtime.has_gpu()
+    if not fused.supports(x, epsilon, axis) or (in_function and not merged):
         return functional.normalize(*arguments)
-    own_gradient = runtime.in_function() and not runtime.inside_wrap_function()
-    return (inference if own_gradient else fused).normalize(*arguments)
+    return (inference if in_function else fused).normalize(*arguments)
