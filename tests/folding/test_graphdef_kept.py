@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from frozen_graphs import BATCH_NORMS, Parts, check, check_graph, kinds, run
+import tfbn
+from frozen_graphs import BATCH_NORMS, Parts, check, check_graph, frozen, kinds, run
 from tfbn.folding.graphdef import fold_graph
 
 raw, tf1 = tf.raw_ops, tf.compat.v1
@@ -44,6 +45,37 @@ def test_a_bias_is_added_under_the_name_of_the_convolution():
     taken = graph_of(lambda x: (function(x), tf.identity(tf.reduce_max(x) + 1, name="conv/linear")))
     new, _ = check_graph(*taken, [X], folded=1)
     assert kinds(new)["conv/linear"] == "Identity"
+
+
+def test_what_only_carries_a_gradient():
+    """An IdentityN of the result and of what the gradient is of, as of swish and of our own layer."""
+    layer = tfbn.BatchNorm()
+    layer.build((None, *IMAGE))
+    kernel = tf.constant(Parts("float32").normal(3, 3, C, C))
+
+    def network(x):
+        for _ in range(2):
+            x = tf.nn.silu(layer(tf.nn.conv2d(x, kernel, 1, "SAME"), training=False))
+        return x, tf.nn.conv2d(x, kernel, 1, "SAME")
+
+    graph = frozen(network, tf.TensorSpec((None, *IMAGE)))
+    assert "IdentityN" in kinds(graph[0]).values()
+    new, report = check_graph(*graph, [X.astype("float32")], folded=2, into=["Conv2D", "Conv2D_1"])
+    assert not BATCH_NORMS & set(kinds(new).values())
+    assert "Call" not in str(report)
+
+
+def test_a_gradient_that_waits_stays():
+    parts = Parts("float64")
+
+    def function(x):
+        made = parts.batch_norm(parts.linear(x))
+        with tf.control_dependencies([tf.tanh(x)]):
+            first, _ = raw.IdentityN(input=[made, x])
+        return tf.tanh(first)
+
+    new, _ = check_graph(*graph_of(function), [X], folded=1)
+    assert "IdentityN" in kinds(new).values()
 
 
 def test_several_outputs_and_tensors_read_by_two():

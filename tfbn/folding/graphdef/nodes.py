@@ -110,13 +110,23 @@ class Nodes:
 
     def replace(self, node: Any, op: str, inputs: Iterable[Source]) -> None:
         """Make another operation of a node, under its name and for the type that it has itself."""
-        waits = [text for text in node.input if text.startswith("^")]
+        waits = self._waits(node.name)
         kind = node.attr["T"].type
         node.op = op
         node.ClearField("attr")
         node.ClearField("input")
         node.input.extend([*map(str, inputs), *waits])
         node.attr["T"].type = kind
+
+    def bypass(self, op: str) -> None:
+        """Let what reads an output of such operations read the input of the same number."""
+        for node in self:
+            for number, source in enumerate(self.inputs(node)):
+                given = source
+                while self.by_name[given.node].op == op and not self._waits(given.node):
+                    given = self.inputs(self.by_name[given.node])[given.output]
+                if given != source:
+                    self.set_input(node, number, given)
 
     def wait(self, node: Any, waits: Iterable[str]) -> None:
         """Let a node wait for others, `"^name"`, too."""
@@ -134,6 +144,9 @@ class Nodes:
         left = tf.compat.v1.GraphDef(library=self._library, versions=self._versions)
         left.node.extend(node for name, node in self.by_name.items() if name in wanted)
         return left
+
+    def _waits(self, name: str) -> list[str]:
+        return [text for text in self.by_name[name].input if text.startswith("^")]
 
     def _added(self, node: Any) -> Source:
         self.by_name[node.name] = node
