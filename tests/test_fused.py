@@ -46,11 +46,10 @@ def test_channels_second_by_either_way(shape, gpu, monkeypatch):
             kernels.normalize_at_inference(x, p["mean"], p["variance"], p["beta"], p["gamma"], 1e-3, 1),
         )
     )
-    layouts = {
-        node.attr["data_format"].s
-        for node in graph.get_concrete_function(x).graph.as_graph_def().node
-        if node.op == "FusedBatchNormV3"
-    }
+    definition = graph.get_concrete_function(x).graph.as_graph_def()
+    called = [node for function in definition.library.function for node in function.node_def]
+    nodes = [node for node in (*definition.node, *called) if node.op == "FusedBatchNormV3"]
+    layouts = {node.attr["data_format"].s for node in nodes}
     assert layouts == {b"NCHW" if gpu else b"NHWC"}
     (y, (mean, variance, _)), inferred = graph(x)
     wide = x.numpy().astype("float64")

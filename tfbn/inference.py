@@ -40,13 +40,14 @@ def normalize(
     size = size_of(x, channel)
     beta = tf.zeros([size]) if beta is None else beta
     gamma = tf.ones([size]) if gamma is None else gamma
-    function = _function(epsilon, channel, x.dtype, *x.shape)
+    function = _function(epsilon, channel, runtime.has_gpu(), x.dtype, *x.shape)
     return function(x, *(tf.cast(each, tf.float32) for each in (mean, variance, beta, gamma)))
 
 
 @lru_cache(MOST_SHAPES)
-def _function(epsilon: float, channel: int, dtype: tf.DType, *sizes: int | None) -> Any:
-    """Of one shape: of x, mean, variance, beta and gamma."""
+def _function(epsilon: float, channel: int, gpu: bool, dtype: tf.DType, *sizes: int | None) -> Any:
+    """Of one shape, with a GPU or without: of x, mean, variance, beta and gamma."""
+    del gpu  # which decides the layout that the kernel is given
 
     def normalized(x: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor, *affine: tf.Tensor) -> tf.Tensor:
         @tf.custom_gradient
