@@ -1,7 +1,10 @@
 """Inference in a graph: the kernel or the formulas, gradients, and what TensorFlow merges it with."""
 
+import contextlib
 import gc
+import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -124,21 +127,44 @@ def test_derivatives_of_control_flow(shape, axis, flow, derivative):
         np.testing.assert_allclose(tensor, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
-def test_no_graph_is_kept():
+@pytest.mark.parametrize("tf1", [False, True])
+def test_no_graph_is_kept(tf1):
     """TensorFlow keeps what a gradient of our own refers to, such as a model that is dropped."""
-    layer = tfbn.BatchNorm()
-    layer.build((None, 5, 6, 3))
     graphs = []
 
     @tf.function
     def predict(x):
         graphs.append(weakref.ref(tf.compat.v1.get_default_graph()))
-        return layer(x, training=False)
+        normalized, _ = in_a_graph(x.shape, -1)
+        return normalized(x, None, None)
 
-    predict(tf.ones((2, 5, 6, 3)))
-    del predict
+    outer = tf.Graph()
+    with outer.as_default() if tf1 else contextlib.nullcontext():
+        predict(tf.ones((2, 5, 6, 3)))
+    graphs.append(weakref.ref(outer))
+    del predict, outer
     gc.collect()
-    assert [graph() for graph in graphs] == [None]
+    assert [graph() for graph in graphs] == [None, None]
+
+
+def test_threads_differentiate_functions_of_one_shape():
+    normalized, p = in_a_graph((4, 5, 6, 3), -1)
+    x = tf.constant(reference.data((4, 5, 6, 3)))
+    wait = threading.Barrier(4)
+
+    def slope(_):
+        @tf.function
+        def step(x):
+            return tf.gradients(normalized(x, p["beta"], p["gamma"]), x)[0]
+
+        wait.wait()
+        return step(x)
+
+    with ThreadPoolExecutor(4) as pool:
+        slopes = [*pool.map(slope, range(4))]
+    scale, _ = reference.affine(p["mean"], p["variance"], None, p["gamma"], 1e-2)
+    for each in slopes:
+        np.testing.assert_allclose(each, np.broadcast_to(scale, x.shape), rtol=1e-5)
 
 
 def operations_run(function, x):

@@ -146,16 +146,26 @@ def test_fit_uses_the_fused_kernel_and_jit_does_not():
 
 
 @pytest.mark.parametrize(
-    ("sample", "gpu", "fused"),
-    [((8,), False, False), ((9, 8), False, False), ((8,), True, True), ((6, 6, 8), False, True)],
+    ("sample", "dtype", "gpu", "fused"),
+    [
+        ((8,), "float32", False, False),
+        ((9, 8), "float32", False, False),
+        ((9, 8), "bfloat16", False, True),
+        ((8,), "float32", True, True),
+        ((6, 6, 8), "float32", False, True),
+    ],
 )
 @pytest.mark.parametrize("frozen", [False, True])
-def test_inference_uses_the_kernel_where_tensorflow_merges_it(sample, gpu, fused, frozen, monkeypatch):
+def test_inference_uses_the_kernel_where_tensorflow_merges_it(
+    sample, dtype, gpu, fused, frozen, monkeypatch
+):
     """Vectors and sequences it takes longer than the formulas."""
     monkeypatch.setattr(runtime, "has_gpu", lambda: gpu)
-    layer = tfbn.BatchNorm(trainable=not frozen)
+    layer = tfbn.BatchNorm(
+        trainable=not frozen, dtype="float32" if dtype == "float32" else f"mixed_{dtype}"
+    )
     layer.build((None, *sample))
-    x = tf.ones((16, *sample))
+    x = tf.ones((16, *sample), dtype)
     assert ("FusedBatchNormV3" in graph_operations(lambda x: layer(x, training=frozen), x)) == fused
 
 

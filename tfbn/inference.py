@@ -6,24 +6,26 @@ through a function, it has stopped all tapes, on one of which the gradient of th
 made: the tangent was lost without a word.
 
 TensorFlow keeps what a gradient of our own refers to, for good. So it stands in a function that refers
-to nothing of a model, which layers of one shape share. TensorFlow inlines its calls and removes the
-operation that carries the gradient, before it merges convolution, batch norm and activation.
+to nothing of a model, one for all layers of one shape in a graph. (One for all graphs would be shared by
+threads, and TensorFlow has no lock where it makes a function's gradient.) TensorFlow inlines the calls
+and removes the operation that carries the gradient, before it merges convolution, batch norm and
+activation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Hashable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import tensorflow as tf
 
 from . import fused, runtime
 from .axes import Axis, channel_axes, reduction_axes
-from .flat import values_of
 from .functional import TensorLike
 from .moments import broadcast_along, size_of, widen
-from .traced_once import MOST_SHAPES
+
+_functions: WeakKeyDictionary[tf.Graph, dict[Hashable, Any]] = WeakKeyDictionary()
 
 
 def normalize(
@@ -35,19 +37,21 @@ def normalize(
     epsilon: float,
     axis: Axis,
 ) -> tf.Tensor:
-    """As `fused.normalize`; mean and variance have no gradient."""
+    """As `fused.normalize`, in the graph of a function; mean and variance have no gradient."""
     (channel,) = channel_axes(axis, x.shape.rank)
     size = size_of(x, channel)
     beta = tf.zeros([size]) if beta is None else beta
     gamma = tf.ones([size]) if gamma is None else gamma
-    function = _function(epsilon, channel, runtime.has_gpu(), x.dtype, *x.shape)
-    return function(x, *(tf.cast(each, tf.float32) for each in (mean, variance, beta, gamma)))
+    made = _functions.setdefault(runtime.outermost_graph(), {})
+    key = (epsilon, channel, x.dtype, *x.shape.as_list())
+    if key not in made:
+        made[key] = _function(*key)
+    with tf.name_scope("batchnorm"):  # as the formulas have
+        return made[key](x, *(tf.cast(each, tf.float32) for each in (mean, variance, beta, gamma)))
 
 
-@lru_cache(MOST_SHAPES)
-def _function(epsilon: float, channel: int, gpu: bool, dtype: tf.DType, *sizes: int | None) -> Any:
-    """Of one shape, with a GPU or without: of x, mean, variance, beta and gamma."""
-    del gpu  # which decides the layout that the kernel is given
+def _function(epsilon: float, channel: int, dtype: tf.DType, *sizes: int | None) -> Any:
+    """Of one shape: of x, mean, variance, beta and gamma."""
 
     def normalized(x: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor, *affine: tf.Tensor) -> tf.Tensor:
         @tf.custom_gradient
@@ -71,17 +75,8 @@ def _slopes(
 ) -> tuple[tf.Tensor, ...]:
     """The gradients of x, beta and gamma; the factor is one over the deviation."""
     rank, dy = x.shape.rank, widen(dy)
+    axes = reduction_axes(channel, rank)
     deviations = widen(x) - broadcast_along(mean, channel, rank)
     dx = dy * broadcast_along(gamma * factor, channel, rank)
-    return tf.cast(dx, x.dtype), _sum(dy, channel), _sum(dy * deviations, channel) * factor
-
-
-def _sum(values: tf.Tensor, channel: int) -> tf.Tensor:
-    """Sum of each channel: of the last axis by a product with ones, in two thirds to all of the time.
-
-    On a GPU, products may round to fewer digits.
-    """
-    if channel < values.shape.rank - 1 or runtime.has_gpu():
-        return tf.reduce_sum(values, reduction_axes(channel, values.shape.rank))
-    rows = values_of(values)
-    return tf.squeeze(tf.ones([1, tf.shape(rows)[0]]) @ rows, 0)
+    dgamma = tf.reduce_sum(dy * deviations, axes) * factor
+    return tf.cast(dx, x.dtype), tf.reduce_sum(dy, axes), dgamma

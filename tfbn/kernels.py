@@ -27,8 +27,8 @@ first step, so it is inlined where the graph has room (`room`); the layers behin
 are called (`called`).
 
 At inference the kernel computes images, which TensorFlow merges with what is around them: MobileNetV2
-predicts at 1.1 to 1.3 times Keras' speed. Vectors and sequences it does not merge, and with oneDNN the
-kernel takes small ones 0.1 ms to start, half of a dense layer's time: there the formulas are used.
+predicts at 1.1 to 1.4 times Keras' speed. Vectors and sequences it does not merge, and with oneDNN the
+kernel takes small ones 0.1 ms to start, half of a dense layer's time: of float32, the formulas are used.
 
 The kernel computes the moments of one whole local batch. Masked and synchronized moments are not that:
 the layer takes them from `functional`.
@@ -210,8 +210,10 @@ def normalize_at_inference(
     """
     mean, variance = tf.stop_gradient(mean), tf.stop_gradient(variance)
     arguments = (x, mean, variance, beta, gamma, epsilon, axis)
-    in_function = runtime.in_function() and not runtime.inside_wrap_function()
-    merged = x.shape.rank >= LEAST_MERGED_RANK or runtime.has_gpu()
-    if not fused.supports(x, epsilon, axis) or (in_function and not merged):
+    own_gradient = runtime.in_function() and not runtime.inside_wrap_function()
+    # A graph of TensorFlow 1 would be kept by the functions that are called in it.
+    own_gradient = own_gradient and tf.compat.v1.executing_eagerly_outside_functions()
+    merged = x.shape.rank >= LEAST_MERGED_RANK or x.dtype != tf.float32 or runtime.has_gpu()
+    if not fused.supports(x, epsilon, axis) or (own_gradient and not merged):
         return functional.normalize(*arguments)
-    return (inference if in_function else fused).normalize(*arguments)
+    return (inference if own_gradient else fused).normalize(*arguments)

@@ -223,6 +223,14 @@ def test_layers_that_need_variables_keep_them(name, tmp_path):
     assert relative_difference(answer(tmp_path / "m", x), model(x)) < 1e-6
 
 
+def test_a_batch_norm_that_stays_has_constants(tmp_path):
+    layers = [keras.Input((8, 8, 4)), keras.layers.Activation("tanh"), tfbn.BatchNorm()]
+    model = randomize(keras.Sequential([*layers, keras.layers.Activation("tanh"), tfbn.BatchNorm()]))
+    report = tfbn.export(model, tmp_path / "m", freeze=True)
+    assert report.frozen
+    assert len(report.fold.kept) == 2
+
+
 @pytest.mark.parametrize("make", [Counter, Metric])
 def test_what_a_call_writes_goes_on(make, tmp_path):
     inputs = keras.Input((4,), name="x")

@@ -60,9 +60,8 @@ def test_what_only_carries_a_gradient():
 
     graph = frozen(network, tf.TensorSpec((None, *IMAGE)))
     assert "IdentityN" in kinds(graph[0]).values()
-    new, report = check_graph(*graph, [X.astype("float32")], folded=2, into=["Conv2D", "Conv2D_1"])
+    new, _ = check_graph(*graph, [X.astype("float32")], folded=2, into=["Conv2D", "Conv2D_1"])
     assert not BATCH_NORMS & set(kinds(new).values())
-    assert "Call" not in str(report)
 
 
 def test_a_gradient_that_waits_stays():

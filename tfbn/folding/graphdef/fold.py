@@ -15,7 +15,7 @@ from .read import read
 from .units import FUSED, LinearUnit
 from .write import write
 
-CALLS = re.compile(r"(?:^|(?<=/))(?:Stateful)?PartitionedCall(?:_\d+)?/")
+CALLS = re.compile(r"^(?:(?:Stateful)?PartitionedCall(?:_\d+)?/)+")
 
 
 def fold_graph(
@@ -97,7 +97,7 @@ def _inside_functions(definition: GraphDef) -> Iterator[FoldEntry]:
 
 
 def _plain(name: str) -> str:
-    """The name without those of calls on the way to it, and of functions that were inlined."""
+    """The name without those of the calls around it, and of functions that were inlined."""
     return CALLS.sub("", name.partition("_tfg_inlined_")[0])
 
 
