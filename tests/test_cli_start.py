@@ -13,6 +13,7 @@ from tfbn import cli
 from tfbn.compat import upgrade
 from tfbn.folding.keras import precision
 
+pytestmark = pytest.mark.both
 SCRIPT = str(Path(sys.executable).with_name("tfbn"))
 SLOW = {"tensorflow", "keras", "numpy", "rich"}
 

@@ -5,6 +5,8 @@ import pytest
 
 from tfbn import compare
 
+pytestmark = pytest.mark.both
+
 
 @pytest.mark.parametrize(
     ("found", "expected", "absolute", "relative"),

@@ -16,7 +16,6 @@ from tfbn import compat
 from tfbn.cloning import CloneAction, rebuild
 
 L = keras.layers
-pytestmark = pytest.mark.once  # no kernel that oneDNN replaces decides here
 
 
 # Registered nowhere, so that Keras could not read them again.

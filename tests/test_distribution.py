@@ -11,8 +11,6 @@ import reference
 import tfbn
 from workers import run_two_workers
 
-pytestmark = pytest.mark.once
-
 # A training step of a synchronized layer; `parts` are the replicas' or workers' shares of the batch.
 STEP = """
 import json, os, sys

@@ -84,6 +84,7 @@ def test_the_example_of_a_diagnosis_fails_when_nothing_is_mended(tmp_path):
     assert "Not mended." in done.stdout
 
 
+@pytest.mark.both
 def test_the_example_of_a_legacy_file(tmp_path):
     done = run_main("upgrade_emotion_model", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -98,7 +99,6 @@ def test_the_example_of_a_legacy_file_fails_when_a_comparison_does(tmp_path):
     assert "A comparison failed." in done.stdout
 
 
-@pytest.mark.once
 def test_the_beam_example_equals_one_process(tmp_path):
     done = run(ROOT / "examples" / "beam_statistics.py", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

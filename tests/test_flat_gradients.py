@@ -10,7 +10,6 @@ import tfbn
 from tfbn import functional, kernels, runtime
 from tfbn.moments import batch_moments
 
-pytestmark = pytest.mark.once  # oneDNN replaces nothing of what is compiled, or is in few operations
 EPSILON = 1e-2
 SAMPLES = {"large": (64, 64, 8), "small": (8,)}  # compiled on its own, and in few operations
 

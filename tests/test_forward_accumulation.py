@@ -9,6 +9,7 @@ import tfbn
 from tfbn import functional
 from tfbn.moments import batch_moments
 
+pytestmark = pytest.mark.both
 SHAPES = {  # of samples, and what computes 30 of them in a graph
     "few values": ((64,), -1),
     "the kernel": ((8, 8, 64), -1),

@@ -12,6 +12,7 @@ from far_from_zero import FAR, FAR_MEANS, assert_exact_far_from_zero
 from paths import HELPERS
 from tfbn import fused, kernels, runtime
 
+pytestmark = pytest.mark.both
 OUTPUT = {"float16": 2e-3, "bfloat16": 2e-2}  # the unit roundoff of the output
 
 

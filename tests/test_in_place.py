@@ -20,6 +20,7 @@ from tfbn import kernels
 from tfbn.batch_norms import batch_norms, layer_paths
 from tfbn.in_place import has_our_kernels
 
+pytestmark = pytest.mark.both
 L = keras.layers
 STOCK = L.BatchNormalization
 X = reference.data((32, 8, 8, 3))

@@ -14,6 +14,7 @@ import reference
 import tfbn
 from tfbn import kernels, runtime
 
+pytestmark = pytest.mark.both
 SHAPES = [((64, 5), -1), ((8, 5, 6), 1), ((4, 5, 6, 3), -1), ((4, 3, 5, 6), 1), ((2, 3, 4, 5, 3), 3)]
 
 

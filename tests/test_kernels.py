@@ -10,6 +10,7 @@ import tfbn
 from tfbn import fused, kernels, runtime
 from tfbn.moments import batch_moments
 
+pytestmark = pytest.mark.both
 SHAPES = [((64, 5), -1), ((8, 6, 5), -1), ((8, 5, 6), 1), ((4, 5, 6, 3), -1), ((4, 3, 5, 6), 1)]
 SHAPES += [((4, 5, 3, 6), 2), ((2, 3, 4, 5, 3), -1), ((2, 3, 4, 5, 3), 1), ((6, 1), -1), ((3, 8), 0)]
 OUTPUT = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 2e-2}  # the unit roundoff of the output

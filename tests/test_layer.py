@@ -9,6 +9,7 @@ import reference
 import tfbn
 from layers import RULES, built
 
+pytestmark = pytest.mark.both
 L = keras.layers
 
 

@@ -10,6 +10,7 @@ import pytest
 import reference
 import tfbn
 
+pytestmark = pytest.mark.both
 L = keras.layers
 
 

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 import reference
 import tfbn
 
+pytestmark = pytest.mark.both
+
 
 def drawn_inputs(draw, dtype):
     """A shape of rank 2 to 5 (an empty batch, one sample, one channel among them), axes and values."""

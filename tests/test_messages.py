@@ -8,8 +8,6 @@ import tf_keras
 import tfbn
 from tfbn.messages import one_line
 
-pytestmark = pytest.mark.once
-
 
 def test_the_error_of_a_layer_loses_its_decoration():
     class Broken(keras.layers.Layer):

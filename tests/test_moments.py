@@ -19,6 +19,8 @@ from tfbn.moments import (
 )
 from tfbn.sums import exact_sum
 
+pytestmark = pytest.mark.both
+
 # float32 has 6e-8 of unit roundoff; sums axis by axis of a few thousand values stay below these.
 STATISTICS = {"float32": 1e-6, "float64": 1e-13}
 OUTPUT = {"float32": 1e-5, "float64": 1e-12}

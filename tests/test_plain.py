@@ -7,6 +7,7 @@ import tensorflow as tf
 import reference
 from tfbn import kernels
 
+pytestmark = pytest.mark.both
 EPSILON = 1e-2
 
 

@@ -18,6 +18,7 @@ from networks import chain
 from paths import ROOT
 from tfbn import compat
 
+pytestmark = pytest.mark.both
 SIGNATURES = {
     "BatchNorm": (
         "axis=-1, decay=0.99, epsilon=0.001, center=True, scale=True, unbiased=False, "
@@ -207,7 +208,6 @@ tfbn.batch_norms(layer)["bn"].moving_mean
 
 
 @pytest.mark.checkout
-@pytest.mark.once
 def test_type_checkers_know_what_is_public(tmp_path):
     for package, place in (("tfbn", "tfbn"), ("compat", "tfbn/compat")):
         shutil.copytree(ROOT / package, tmp_path / place)

@@ -11,6 +11,7 @@ import tensorflow as tf
 import reference
 import tfbn
 
+pytestmark = pytest.mark.both
 KERAS_HAS_RENORM = "renorm" in inspect.signature(keras.layers.BatchNormalization).parameters
 BOUNDS = [{}, {"rmin": 0.7, "rmax": 1.4, "dmax": 0.5}, {"rmax": 1.1}]
 STATE = ("moving_mean", "moving_variance", "moving_stddev", "renorm_mean", "renorm_stddev")

@@ -1,8 +1,11 @@
 """What a graph has room for: the first ones."""
 
+import pytest
 import tensorflow as tf
 
 from tfbn import room
+
+pytestmark = pytest.mark.both
 
 
 def found(*asked):

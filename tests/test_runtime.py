@@ -1,11 +1,14 @@
 """Whether XLA compiles is seen while the graph is built; weights made constants."""
 
+import pytest
 import tensorflow as tf
 from tensorflow.python.eager import forwardprop_util
 from tensorflow.python.framework import convert_to_constants
 from tensorflow.python.ops import control_flow_util
 
 from tfbn import runtime
+
+pytestmark = pytest.mark.both
 
 
 def test_xla_is_seen():

@@ -13,6 +13,7 @@ from slopes import slopes
 from tfbn import flat, functional, fused, plain, traced_once
 from tfbn.moments import batch_moments
 
+pytestmark = pytest.mark.both
 EPSILON = 1e-2
 
 

@@ -14,6 +14,7 @@ import reference
 import tfbn
 from turning import FIRST, arguments_of, chain, check, conv
 
+pytestmark = pytest.mark.both
 L = keras.layers
 KINDS = sorted(
     (
@@ -37,7 +38,6 @@ def test_the_layers_with_a_data_format_are_found():
     assert {L.Conv2D, L.ConvLSTM2D, L.Flatten, L.GlobalMaxPooling3D, L.SpatialDropout2D} <= set(KINDS)
 
 
-@pytest.mark.once  # and both kinds of kernels run the models below
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in AUGMENTING])
 def test_every_layer_of_keras_with_a_data_format(kind):
     arguments, rank = arguments_of(kind)
@@ -116,7 +116,6 @@ STEPS = {
 }
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("name", STEPS)
 def test_what_follows_a_convolution(name):
     """Each between two convolutions, or behind one where it gives no images."""

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 import reference
@@ -10,6 +11,7 @@ from networks import FLOAT32, randomize, relative_difference
 from tfbn.batch_norms import batch_norms
 from turning import FIRST, by_xla, chain, check, conv, samples, sequential
 
+pytestmark = pytest.mark.both
 L = keras.layers
 
 

@@ -11,14 +11,14 @@ import reference
 import tfbn
 from networks import relative_difference
 from random_graphs import Builder, drawn, randomize_as_drawn
+from sweeps import some
 from tfbn.batch_norms import layer_paths
 
 # Rounding of ten layers in float64: a wrong axis stands out.
 TOLERANCE = 1e-11
 
 
-@pytest.mark.once
-@pytest.mark.parametrize("shard", range(4))
+@pytest.mark.parametrize("shard", some(range(4), [0, 1]))
 def test_random_graphs_turn_to_the_same_function(shard):
     permutes = []
 

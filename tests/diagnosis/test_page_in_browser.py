@@ -16,7 +16,6 @@ from networks import chain
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
-pytestmark = pytest.mark.once
 # Clicks a column's button so many times, and writes what a reader then sees into the title.
 CLICK = """
 <script>

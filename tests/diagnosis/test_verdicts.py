@@ -8,8 +8,6 @@ import tensorflow as tf
 import tfbn
 from trainings import X, Y, conv, dense, ours, stock, trained
 
-pytestmark = pytest.mark.once
-
 BAD_FOR_RECALIBRATION = {"lagging", "never updated", "other data"}
 
 

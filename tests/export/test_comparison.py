@@ -13,6 +13,7 @@ import tfbn
 from networks import chain, randomize
 from tfbn.export import ExportError, tolerance
 
+pytestmark = pytest.mark.both
 L = keras.layers
 
 

@@ -15,7 +15,10 @@ from tfbn.export.formats.savedmodel import SavedModel
 L = keras.layers
 
 # Of models with random statistics, on samples of any kind.
-pytestmark = pytest.mark.filterwarnings("ignore:The inputs of these batch norms are far")
+pytestmark = [
+    pytest.mark.both,
+    pytest.mark.filterwarnings("ignore:The inputs of these batch norms are far"),
+]
 
 
 @pytest.mark.parametrize("fold", [True, False])

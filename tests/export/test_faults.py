@@ -16,8 +16,6 @@ import tensorflow as tf
 import tfbn
 from export_child import export_until_killed, small_model
 
-pytestmark = pytest.mark.once
-
 HUNG = 600  # seconds, some hundred times what a process needs alone
 
 

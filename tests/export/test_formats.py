@@ -24,7 +24,10 @@ FILES = {"litert": ["m.tflite"], "onnx": ["m.onnx"], "openvino": ["m.bin", "m.xm
 TITLES = {"litert": "LiteRT", "onnx": "ONNX", "openvino": "OpenVINO"}
 
 # Of models with random statistics, on samples of any kind.
-pytestmark = pytest.mark.filterwarnings("ignore:The inputs of these batch norms are far")
+pytestmark = [
+    pytest.mark.both,
+    pytest.mark.filterwarnings("ignore:The inputs of these batch norms are far"),
+]
 
 
 def run_litert(path, **inputs):

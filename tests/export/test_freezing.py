@@ -14,6 +14,7 @@ from networks import chain, randomize, relative_difference
 from tfbn.compat import VariableScopeLayer
 from tfbn.export import freezing
 
+pytestmark = pytest.mark.both
 L = keras.layers
 
 

@@ -32,7 +32,6 @@ def write_sources(folder):
     tf.saved_model.save(module, str(folder / "model"), signatures=serve)
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("shard", some(range(SHARDS), [0, 1]))
 def test_damaged_files_give_one_clear_error(shard, tmp_path):
     write_sources(tmp_path)

@@ -13,7 +13,6 @@ from networks import relative_difference
 from paths import HELPERS
 from sweeps import some
 
-pytestmark = pytest.mark.once  # the kernels are tested elsewhere
 # Of the batch norms that inference reaches, how many there are and stay: in ResNetV2 a ReLU lies between
 # each unit's first one (and the last one of all) and the next convolution, and a sum before it, but for
 # the very first, before which is a convolution and a pooling.

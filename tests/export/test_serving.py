@@ -14,6 +14,7 @@ import tfbn
 from networks import chain, randomize, relative_difference
 from paths import ROOT
 
+pytestmark = pytest.mark.both
 L = keras.layers
 EXAMPLE = ROOT / "examples" / "serve_c_api.py"
 

@@ -13,10 +13,7 @@ from tfbn.export.formats.savedmodel import SavedModel
 from tfbn.files import atomic
 
 # Of models with random statistics, on samples of any kind.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:The inputs of these batch norms are far"),
-    pytest.mark.once,  # files decide here, and no kernel
-]
+pytestmark = pytest.mark.filterwarnings("ignore:The inputs of these batch norms are far")
 
 
 def test_an_existing_path_is_refused_or_replaced(model, tmp_path, serve):

@@ -15,8 +15,6 @@ import pytest
 import staging_child
 from tfbn.files import atomic
 
-pytestmark = pytest.mark.once
-
 MISSING = None
 
 

@@ -7,7 +7,9 @@ import pytest
 import reference
 import tfbn
 from networks import chain
+from sweeps import some
 
+pytestmark = pytest.mark.both
 L = keras.layers
 FAR = [0.0, 4e2, 1e4, 1e5, 1e6]  # mean / deviation
 KINDS = {"ours": tfbn.BatchNorm, "stock": L.BatchNormalization}
@@ -60,11 +62,7 @@ LAST = {
 }
 
 
-# One of them is enough for either set of kernels: what they round is relative.
-@pytest.mark.parametrize(
-    "deviation",
-    [pytest.param(1.0, marks=pytest.mark.once), 10.0, pytest.param(1e-2, marks=pytest.mark.once)],
-)
+@pytest.mark.parametrize("deviation", some([1.0, 10.0, 1e-2], [10.0]))  # what is rounded is relative
 @pytest.mark.parametrize("far", FAR)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("last", LAST)

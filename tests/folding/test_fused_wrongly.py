@@ -10,6 +10,7 @@ from networks import let_through
 from tfbn.export.graphs.graph import frozen
 from tfbn.export.graphs.signatures import of_named
 
+pytestmark = pytest.mark.both
 L = keras.layers
 
 

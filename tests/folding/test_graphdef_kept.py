@@ -8,6 +8,7 @@ import tfbn
 from frozen_graphs import BATCH_NORMS, Parts, check, check_graph, frozen, kinds, run
 from tfbn.folding.graphdef import fold_graph
 
+pytestmark = pytest.mark.both
 raw, tf1 = tf.raw_ops, tf.compat.v1
 C = 4
 IMAGE = (6, 5, C)

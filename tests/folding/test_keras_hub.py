@@ -23,11 +23,8 @@ from tfbn.export.graphs.graph import frozen
 from tfbn.export.graphs.signatures import of_named
 from tfbn.in_place import has_our_kernels
 
-pytestmark = [
-    pytest.mark.once,  # what is read of the code decides, not which kernel computes it
-    # A model of a list of one tensor that KerasHub calls on the tensor; Keras 3.8 says so in each call.
-    pytest.mark.filterwarnings(r"ignore:(?s).*structure of `inputs` doesn't match"),
-]
+# A model of a list of one tensor that KerasHub calls on the tensor; Keras 3.8 says so in each call.
+pytestmark = pytest.mark.filterwarnings(r"ignore:(?s).*structure of `inputs` doesn't match")
 
 
 class Case(NamedTuple):

@@ -9,6 +9,8 @@ from networks import FLOAT32, let_through, relative_difference
 from sweeps import some
 from tfbn.batch_norms import batch_norms
 
+pytestmark = pytest.mark.both
+
 # (at least so many, of so many, the smallest images that the network takes)
 NETWORKS = {
     "MobileNet": (27, 27, 32),

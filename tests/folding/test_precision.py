@@ -10,6 +10,7 @@ import tfbn
 from networks import chain, relative_difference
 from tfbn.folding.core.kernel_arithmetic import ScaledKernel, round_to
 
+pytestmark = pytest.mark.both
 L = keras.layers
 
 

@@ -26,7 +26,7 @@ FIRST = range(1, 10, 2)
 SHARDS = [(shard, "float64", shard in FIRST, 15 if shard in FIRST else 50) for shard in range(10)]
 SHARDS += [(shard, "mixed_float16", False, 50) for shard in range(10, 15)]
 SHARDS += [(shard, "float64", True, 50) for shard in FIRST]
-SHARDS = some(SHARDS, [*SHARDS[:6], *SHARDS[10:13]])
+SHARDS = some(SHARDS, [*SHARDS[:4], *SHARDS[10:12]])
 
 
 CUSTOM = [(15, "float64"), (16, "mixed_float16")]
@@ -64,8 +64,9 @@ def test_random_graphs_fold_to_the_same_function(case):
     assert found["folded"] > found["all"] / 4  # else the graphs would show nothing
 
 
-@pytest.mark.parametrize(("shard", "policy"), CUSTOM)
-def test_random_graphs_with_custom_layers_fold_to_the_same_function(shard, policy):
+@pytest.mark.parametrize("case", some(CUSTOM, CUSTOM[:1]))
+def test_random_graphs_with_custom_layers_fold_to_the_same_function(case):
+    shard, policy = case
     found = {"folded": 0, "all": 0}
 
     @drawn(30, shard)

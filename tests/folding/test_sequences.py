@@ -66,7 +66,6 @@ def test_a_recurrent_layer_takes_up_the_batch_norm_of_its_input(name, offset, bi
     assert after == before + (0 if own_bias else 1 if "another" in name else cells)
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("name", ALL)
 def test_a_recurrent_layer_in_float64(name):
     keras.config.set_dtype_policy("float64")

@@ -8,6 +8,7 @@ import tfbn
 from networks import chain, relative_difference
 from tfbn.batch_norms import batch_norms
 
+pytestmark = pytest.mark.both
 L = keras.layers
 KINDS = [tfbn.BatchNorm, L.BatchNormalization]
 

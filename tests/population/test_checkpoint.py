@@ -9,7 +9,6 @@ from networks import chain, randomize
 from population_data import Sequence, X
 from tfbn.population import checkpoint as module
 
-pytestmark = pytest.mark.once  # no kernel that oneDNN replaces decides here
 BATCHES = np.split(X, 5)
 
 

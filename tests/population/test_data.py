@@ -10,7 +10,6 @@ import tfbn
 from population_data import assert_exact
 
 L = keras.layers
-pytestmark = pytest.mark.once  # no kernel that oneDNN replaces decides here
 X = reference.data((48, 5, 3), seed=2)
 
 

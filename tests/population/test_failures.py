@@ -11,7 +11,6 @@ from population_data import TARGETS, Sequence, X, unequal_batches
 from tfbn.batch_norms import batch_norms
 
 L = keras.layers
-pytestmark = pytest.mark.once  # no kernel that oneDNN replaces decides here
 
 
 class EndlessSequence(Sequence):

@@ -14,7 +14,6 @@ from population_data import assert_exact
 from tfbn import compat
 
 L = keras.layers
-pytestmark = pytest.mark.once  # no kernel that oneDNN replaces decides here
 X = reference.data((48, 5, 3), seed=2)
 
 

@@ -15,7 +15,6 @@ from population_data import X, assert_first_is_exact
 from tfbn.batch_norms import batch_norms
 from tfbn.moments import Moments
 
-pytestmark = pytest.mark.once  # no kernel that oneDNN replaces decides here
 BATCHES = [(part,) for part in np.split(X, [3, 40, 50, 177])]
 ROUNDING = {"rtol": 1e-13, "atol": 1e-15}  # of float64, over a few additions
 

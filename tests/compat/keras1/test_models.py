@@ -11,6 +11,7 @@ import tfbn
 from networks import relative_difference
 from tfbn.compat import BatchNormalization
 
+pytestmark = pytest.mark.both
 L = keras.layers
 
 

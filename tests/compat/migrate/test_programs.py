@@ -121,7 +121,6 @@ print(sys.argv[1:])
 """
 
 
-@pytest.mark.once
 def test_a_migrated_program_computes_what_it_did(tmp_path):
     old, new = tmp_path / "old.py", tmp_path / "new.py"
     for path in (old, new):

@@ -10,7 +10,6 @@ import pytest
 import slim_nets
 from paths import HELPERS
 
-pytestmark = pytest.mark.once
 # Three minutes: the long tests that build a network at each of its layers are left out of two of them.
 SHORT = ["testBuildClassificationNetwork", "testModelHasExpectedNumberOfParameters", "testEvaluation"]
 NETWORKS = {
@@ -52,7 +51,7 @@ def named_in(folder, networks):
     [
         pytest.param(True, NETWORKS, 86, id="contrib", marks=pytest.mark.sweep),
         pytest.param(True, FEW, 12, id="few of contrib"),
-        pytest.param(False, FEW, 12, id="tf_slim"),
+        pytest.param(False, FEW, 12, id="tf_slim", marks=pytest.mark.sweep),
     ],
 )
 def test_the_networks_own_tests_pass(old, networks, count, run, tmp_path):

@@ -21,10 +21,7 @@ from tfbn.compat.upgrade import upgrade
 
 L = tf_keras.layers
 DATA = paths.DATA / "keras2"
-pytestmark = [
-    pytest.mark.once,
-    pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 
 
 def weighed(model):

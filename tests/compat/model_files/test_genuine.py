@@ -14,6 +14,7 @@ from tfbn import compat
 from tfbn.compat import model_files
 from tfbn.data_format import channels_first
 
+pytestmark = pytest.mark.both
 DATA = paths.DATA / "keras1"
 NAMES = ["dense_mode0", "dense_mode1", "dense_mode2", "conv_th_axis1_mode0"]
 

@@ -216,7 +216,6 @@ def mutated(config, rng):
 MANY = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("examples", some([250, 700], [250]))
 def test_mutated_architectures(tmp_path, base, examples):
@@ -309,7 +308,6 @@ def structures(path, rng):
                     parent.create_dataset(name, data=["a"], dtype=h5py.string_dtype())
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("base", BASES[:2])
 @pytest.mark.parametrize("examples", some([200, 500], [200]))
 def test_mutated_structures(tmp_path, base, examples):
@@ -329,7 +327,6 @@ def test_mutated_structures(tmp_path, base, examples):
     assert 0.02 < np.mean(loaded) < 0.9
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("examples", some([400, 1000], [400]))
 def test_mutated_bytes(tmp_path, examples):
     """Bytes flipped, cut off, filled with zeros. Other numbers in a weight are no error."""

@@ -8,8 +8,6 @@ import tf_keras
 from draws import RANDOM
 from tfbn import compat
 
-pytestmark = pytest.mark.once
-
 L = tf_keras.layers
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}  # float32 computations in the same order, but for fused ones
 MERGES = [L.Add, L.Subtract, L.Multiply, L.Average, L.Maximum, L.Minimum]

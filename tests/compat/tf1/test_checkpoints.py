@@ -256,7 +256,7 @@ def test_what_is_no_sign_of_it():
 # A whole network.
 
 
-@pytest.mark.once
+@pytest.mark.sweep
 def test_a_whole_resnet(tmp_path):
     digits, labels = load_digits(return_X_y=True)
     images = np.repeat(digits[:4].reshape(-1, 8, 8, 1) / 16, 3, -1).astype("float32")

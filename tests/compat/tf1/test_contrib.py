@@ -9,6 +9,7 @@ import reference
 import tf1_programs
 from tfbn import BatchNorm, BatchRenorm, compat
 
+pytestmark = pytest.mark.both
 V1 = tf.compat.v1
 RANKS = {2: (8, 3), 3: (8, 5, 3), 4: (4, 5, 6, 3), 5: (4, 2, 3, 5, 3)}
 FIRST = {2: (8, 3), 3: (4, 3, 5), 4: (4, 3, 5, 6), 5: (4, 3, 2, 5, 6)}  # channels first
@@ -87,7 +88,6 @@ CASES = [
 ]
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("cases", [CASES[::4], pytest.param(CASES, marks=pytest.mark.sweep)])
 def test_a_grid_of_programs_equals_the_original_with_v2_behaviour_off(cases, original, tmp_path):
     ours = tf1_programs.run_elsewhere("ours", cases, tmp_path)

@@ -8,6 +8,7 @@ from sklearn.datasets import load_digits
 
 from tfbn import compat
 
+pytestmark = pytest.mark.both
 V1 = tf.compat.v1
 STEPS, BATCH, RATE = 50, 32, 0.1
 

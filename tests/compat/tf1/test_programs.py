@@ -22,7 +22,6 @@ from sweeps import some
 from tfbn import compat
 from tfbn.compat.migrate.one_file import migrate
 
-pytestmark = pytest.mark.once  # four processes; the kernels are tested elsewhere
 NAMES = runpy.run_path(str(DATA / "tf1_programs" / "main.py"))["PROGRAMS"]
 # Of float32 over three steps of training, a few roundings amplified.
 TOLERANCE = 1e-5

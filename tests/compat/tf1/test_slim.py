@@ -18,7 +18,7 @@ from tfbn import compat
 
 tf1 = tf.compat.v1
 UPDATES = tf1.GraphKeys.UPDATE_OPS
-pytestmark = pytest.mark.filterwarnings("ignore:`layer.apply` is deprecated")
+pytestmark = [pytest.mark.both, pytest.mark.filterwarnings("ignore:`layer.apply` is deprecated")]
 X = np.random.default_rng(0).normal(3, [1, 2, 5], [12, 3]).astype("float32")
 
 
@@ -218,7 +218,6 @@ def assert_same(found, name):
         assert relative_difference(found[key], value) < {"losses": 1e-8}.get(key, 1e-5), key
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("name", some(NETS, ["inception_v2", "resnet_v2_50"]))
 def test_a_network_trains_as_the_original(name):
     layers, variables, trained = NETS[name]
@@ -230,7 +229,6 @@ def test_a_network_trains_as_the_original(name):
         assert_same(net.train(), name)
 
 
-@pytest.mark.once
 def test_the_original_is_what_the_record_says(tmp_path):
     record = tmp_path / "record.json"
     command = [sys.executable, tf1_networks.__file__, record, "inception_v2"]

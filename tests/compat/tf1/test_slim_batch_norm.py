@@ -19,7 +19,6 @@ print("ran", done.testsRun, "failed", len(done.failures) + len(done.errors))
 """
 
 
-@pytest.mark.once
 @pytest.mark.parametrize(
     ("v1", "module", "tests", "result"),
     [

@@ -75,7 +75,6 @@ def in_order(results, case):
     return found
 
 
-@pytest.mark.once
 def test_variables_slots_and_collections_are_in_the_original_s_order(original):
     ours = tf1_programs.run_all(tf1_programs.ours(), CASES)
     wrong = [case for case in CASES if in_order(ours, case) != in_order(original, case)]

@@ -8,7 +8,7 @@ from tf1_layers import X, network
 from tfbn.compat import VariableScopeLayer
 
 tf1 = tf.compat.v1
-pytestmark = [pytest.mark.filterwarnings("ignore:`layer.apply` is deprecated"), pytest.mark.once]
+pytestmark = pytest.mark.filterwarnings("ignore:`layer.apply` is deprecated")
 
 
 def failing(code, match):

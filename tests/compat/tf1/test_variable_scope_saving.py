@@ -9,7 +9,7 @@ from tf1_layers import X, Y, network
 from tfbn.compat import VariableScopeLayer
 
 tf1 = tf.compat.v1
-pytestmark = [pytest.mark.filterwarnings("ignore:`layer.apply` is deprecated"), pytest.mark.once]
+pytestmark = pytest.mark.filterwarnings("ignore:`layer.apply` is deprecated")
 
 
 def test_save_load_clone_and_export(tmp_path):

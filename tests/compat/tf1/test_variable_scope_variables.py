@@ -11,7 +11,7 @@ from tfbn import compat
 from tfbn.compat import VariableScopeLayer
 
 tf1 = tf.compat.v1
-pytestmark = [pytest.mark.filterwarnings("ignore:`layer.apply` is deprecated"), pytest.mark.once]
+pytestmark = pytest.mark.filterwarnings("ignore:`layer.apply` is deprecated")
 
 
 def test_names_order_and_flags():
