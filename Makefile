@@ -67,7 +67,7 @@ test-sweeps: $(VENV)/.test
 
 test-kernels: export TF_ENABLE_ONEDNN_OPTS = 0
 test-kernels: $(VENV)/.test
-	$(BIN)/$(PYTEST) -m "not both and not sweep"
+	$(BIN)/$(PYTEST) -m "(not both or checkout) and not sweep"
 
 # All tests, sweeps too, in an environment that is made anew.
 test-oldest: VERSIONS_PYTHON := $(OLDEST_PYTHON)
