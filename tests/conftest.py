@@ -1,5 +1,6 @@
 """Fixtures shared by the tests; TensorFlow is imported once for each test process."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -42,6 +43,13 @@ def _tf_slim_as_it_was():
     if lookup is not None and lookup._with_our_batch_norm.cache_info().currsize:
         lookup._with_our_batch_norm().__exit__(None, None, None)
         lookup._with_our_batch_norm.cache_clear()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_collection_reads_it_again():
+    """What lives on from other files' tests and TensorFlow's caches is gigabytes by the end of a run."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
