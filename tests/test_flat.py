@@ -7,6 +7,7 @@ import tensorflow as tf
 import reference
 import tfbn
 from slopes import slopes
+from sweeps import thinned
 from tfbn import flat, functional, kernels, plain, runtime
 from tfbn.axes import known_shape
 from tfbn.moments import batch_moments
@@ -24,9 +25,9 @@ SHAPES += [((4, 3, 5, 6), 1), ((4, 5, 3, 6), 2), ((3, 4, 5, 6), 0), ((2, 3, 4, 5
 ROUNDOFF = {"float64": 1e-12, "float32": 1e-5, "float16": 2e-3, "bfloat16": 2e-2}
 
 
-@pytest.mark.parametrize("known", [True, False])
-@pytest.mark.parametrize("dtype", ROUNDOFF)
-@pytest.mark.parametrize(("shape", "axis"), SHAPES)
+@pytest.mark.parametrize(
+    ("shape", "axis", "dtype", "known"), thinned(4, SHAPES, ROUNDOFF, [True, False])
+)
 def test_the_batch_and_its_moments_are_the_oracles(shape, axis, dtype, known):
     x = tf.cast(reference.data(shape, axis), dtype)
     sizes = [size if known or number == axis % len(shape) else None for number, size in enumerate(shape)]
@@ -49,18 +50,16 @@ def test_the_batch_and_its_moments_are_the_oracles(shape, axis, dtype, known):
     assert y.dtype == dtype
 
 
-@pytest.mark.parametrize(
-    ("kind", "mode"),
-    [
-        (flat.Flat, "eager"),
-        (flat.Flat, "graph"),
-        (flat.Flat, "jit"),
-        (plain.Plain, "eager"),
-        (plain.Plain, "graph"),
-    ],
-)
-@pytest.mark.parametrize("order", [1, 2])
-@pytest.mark.parametrize(("shape", "axis"), SHAPES)
+KINDS = [
+    (flat.Flat, "eager"),
+    (flat.Flat, "graph"),
+    (flat.Flat, "jit"),
+    (plain.Plain, "eager"),
+    (plain.Plain, "graph"),
+]
+
+
+@pytest.mark.parametrize(("shape", "axis", "order", "kind", "mode"), thinned(4, SHAPES, [1, 2], KINDS))
 def test_gradients_are_those_of_the_formulas(shape, axis, order, kind, mode):
     p = reference.parameters((shape[axis],))
     arguments = [
@@ -80,20 +79,19 @@ def test_gradients_are_those_of_the_formulas(shape, axis, order, kind, mode):
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-10 * np.abs(want).max())
 
 
-@pytest.mark.parametrize("mean", [0.0, 1e3, 1e4])
-@pytest.mark.parametrize(
-    ("shape", "axis", "tolerance"),
-    [
-        ((131072, 4), -1, 1e-5),
-        ((131071, 4), -1, 1e-5),
-        ((32, 64, 64, 8), -1, 1e-5),
-        ((1, 360, 360, 4), -1, 1e-5),
-        ((32, 8, 64, 64), 1, 1e-5),
-        ((4, 131072), 0, 1e-5),
-        ((2**22, 2), -1, 1e-4),
-        ((2, 1448, 1448, 2), -1, 1e-4),
-    ],
-)
+FAR = [
+    ((131072, 4), -1, 1e-5),
+    ((131071, 4), -1, 1e-5),
+    ((32, 64, 64, 8), -1, 1e-5),
+    ((1, 360, 360, 4), -1, 1e-5),
+    ((32, 8, 64, 64), 1, 1e-5),
+    ((4, 131072), 0, 1e-5),
+    ((2**22, 2), -1, 1e-4),
+    ((2, 1448, 1448, 2), -1, 1e-4),
+]
+
+
+@pytest.mark.parametrize(("mean", "shape", "axis", "tolerance"), thinned(3, [1e4, 1e3, 0.0], FAR))
 def test_values_far_from_zero_keep_their_variance(shape, axis, mean, tolerance):
     x = np.random.default_rng(0).normal(mean, 1, shape).astype("float32")
     step = tf.function(lambda x: kernels.normalize_batch(x, None, None, 1e-3, axis), jit_compile=True)

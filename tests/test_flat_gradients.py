@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import reference
 import tfbn
+from sweeps import thinned
 from tfbn import functional, kernels, runtime
 from tfbn.moments import batch_moments
 
@@ -59,10 +60,10 @@ def slope_norm(layer, inner, order):
     return lambda x: differentiated(x, order)
 
 
-@pytest.mark.parametrize("order", [1, 2])
-@pytest.mark.parametrize(("jit", "batch"), [(False, 4), (False, None), (True, 4)])
-@pytest.mark.parametrize("nested", NESTED)
-@pytest.mark.parametrize("size", SAMPLES)
+@pytest.mark.parametrize(
+    ("order", "jit", "batch", "nested", "size"),
+    thinned(3, [2, 1], [(False, None), (False, 4), (True, 4)], NESTED, SAMPLES),
+)
 def test_gradients_inside_branches_and_loops(size, nested, jit, batch, order):
     ours, theirs = tfbn.BatchNorm(), Formulas(dtype="float64")
     x = reference.data((4, *SAMPLES[size]), -1)

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 import reference
 import tfbn
+from sweeps import thinned
 from tfbn import functional
 from tfbn.moments import batch_moments
 
@@ -77,9 +78,15 @@ def assert_equal(got, want):
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * np.abs(want).max())
 
 
-@pytest.mark.parametrize("derivative", [along, product, gradient_of_derivative])
-@pytest.mark.parametrize(("samples", "jit"), [(30, False), (None, False), (30, True)])
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    ("derivative", "samples", "jit", "shape"),
+    thinned(
+        3,
+        [along, product, gradient_of_derivative],
+        [(30, False), (None, False), (30, True)],
+        SHAPES,
+    ),
+)
 def test_in_a_graph(shape, samples, jit, derivative):
     sample, axis = SHAPES[shape]
     given = batch_of(sample)
@@ -102,9 +109,9 @@ def test_of_a_function_that_was_traced_before(shape, derivative, outer):
     assert_equal(outer(derivative(inner))(x, direction), expected(derivative, axis, given))
 
 
-@pytest.mark.parametrize("samples", [30, None])
-@pytest.mark.parametrize("derivative", [along, product])
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    ("samples", "derivative", "shape"), thinned(2, [30, None], [along, product], SHAPES)
+)
 def test_of_a_function_at_inference(shape, derivative, samples):
     """TensorFlow's kernel alone has none there, which nothing says."""
     sample, axis = SHAPES[shape]

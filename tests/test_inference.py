@@ -12,6 +12,7 @@ import tensorflow as tf
 
 import reference
 import tfbn
+from sweeps import thinned
 from tfbn import kernels, runtime
 
 pytestmark = pytest.mark.both
@@ -115,9 +116,15 @@ def tangent(function):
     return derivative
 
 
-@pytest.mark.parametrize("derivative", [second, tangent])
-@pytest.mark.parametrize("flow", [twice, in_a_branch, tf.function])
-@pytest.mark.parametrize(("shape", "axis"), [((64, 5), -1), ((4, 5, 6, 3), -1), ((4, 3, 5, 6), 1)])
+@pytest.mark.parametrize(
+    ("derivative", "flow", "shape", "axis"),
+    thinned(
+        2,
+        [second, tangent],
+        [twice, in_a_branch, tf.function],
+        [((64, 5), -1), ((4, 5, 6, 3), -1), ((4, 3, 5, 6), 1)],
+    ),
+)
 def test_derivatives_of_control_flow(shape, axis, flow, derivative):
     """Of the kernel alone those of a loop, a branch and a function that is called are wrong."""
     normalized, p = in_a_graph(shape, axis)

@@ -113,7 +113,7 @@ def test_killed_at_random_moments(tmp_path, monkeypatch):
     path, moments = tmp_path / "m", random.Random(0)
     tfbn.export(small_model(0.0), path)
     found, rooms = [0.0], set()
-    for number in range(50):
+    for number in range(20):
         offsets, moment = [2.0 * number + 1, 2.0 * number + 2], moments.uniform(1e-3, 0.2)
         # Some are killed in their first export, which is slower, and most in later ones.
         arguments = (path, offsets, moment, number % 5 > 0)
@@ -127,8 +127,8 @@ def test_killed_at_random_moments(tmp_path, monkeypatch):
         left = set(os.listdir(tmp_path)) - {"m"}
         assert len(left) <= 1  # Each child removes what the one before it left.
         rooms |= left
-    assert len(set(found)) > 25
-    assert len(rooms) > 25  # They were in the midst of exports.
+    assert len(set(found)) > 10
+    assert len(rooms) > 10  # They were in the midst of exports.
     tfbn.export(small_model(-1.0), path, overwrite=True)
     assert served(path) == -1.0
     assert os.listdir(tmp_path) == ["m"]

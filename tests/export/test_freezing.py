@@ -11,6 +11,7 @@ import tensorflow as tf
 import reference
 import tfbn
 from networks import chain, randomize, relative_difference
+from sweeps import thinned
 from tfbn.compat import VariableScopeLayer
 from tfbn.export import freezing
 
@@ -101,8 +102,10 @@ class Attention(L.Layer):
         return self.inner(x, x)
 
 
-@pytest.mark.parametrize("policy", ["float32", "float64", "mixed_float16", "mixed_bfloat16"])
-@pytest.mark.parametrize("name", dict(cases()))
+@pytest.mark.parametrize(
+    ("policy", "name"),
+    thinned(2, ["float32", "float64", "mixed_float16", "mixed_bfloat16"], dict(cases())),
+)
 def test_models_of_all_kinds(name, policy, tmp_path):
     keras.config.set_dtype_policy(policy)
     model = dict(cases())[name]()

@@ -7,6 +7,7 @@ import pytest
 import tfbn
 from folds import bn, check, functional, weigh
 from networks import FLOAT32, outputs, unchanged
+from sweeps import thinned
 
 L, ops = keras.layers, keras.ops
 STEPS = (5, 4)
@@ -88,9 +89,10 @@ def same(model, x, folded, tolerance):
     return report
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", FLOAT32), ("float64", 1e-11)])
-@pytest.mark.parametrize("source", [masking, tokens])
-@pytest.mark.parametrize("name", FOLDS)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance", "source", "name"),
+    thinned(2, [("float32", FLOAT32), ("float64", 1e-11)], [masking, tokens], FOLDS),
+)
 def test_what_has_a_mask_folds_all_the_same(name, source, dtype, tolerance):
     keras.config.set_dtype_policy(dtype)
     *first, x = source()
