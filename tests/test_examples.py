@@ -99,6 +99,7 @@ def test_the_example_of_a_legacy_file_fails_when_a_comparison_does(tmp_path):
     assert "A comparison failed." in done.stdout
 
 
+@pytest.mark.sweep
 def test_the_beam_example_equals_one_process(tmp_path):
     done = run(ROOT / "examples" / "beam_statistics.py", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

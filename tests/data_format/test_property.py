@@ -18,7 +18,7 @@ from tfbn.batch_norms import layer_paths
 TOLERANCE = 1e-11
 
 
-@pytest.mark.parametrize("shard", some(range(4), [0, 1]))
+@pytest.mark.parametrize("shard", some(range(4), [0]))
 def test_random_graphs_turn_to_the_same_function(shard):
     permutes = []
 

@@ -198,6 +198,15 @@ def run_elsewhere(which, cases, folder):
     return dict(np.load(folder / f"{which}.npz"))
 
 
+def assert_equal_to_the_original(cases, folder):
+    """With v2 behaviour off, in a process of its own as the original, and on, in this one."""
+    original, off = (run_elsewhere(which, cases, folder) for which in ("original", "ours"))
+    on = run_all(ours(), cases)
+    for case in cases:
+        assert_same(off, original, case)
+        assert_same(on, original, case)
+
+
 def assert_same(got, want, case):
     """Outputs, gradients, losses, variables, collections and inference of one case."""
     prefix = f"{case['name']}/"

@@ -7,6 +7,7 @@ import tensorflow as tf
 import tfbn
 from networks import chain, randomize
 from population_data import Sequence, X
+from sweeps import thinned
 from tfbn.population import checkpoint as module
 
 BATCHES = np.split(X, 5)
@@ -49,8 +50,7 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("how", ["killed", "nan"])
+@pytest.mark.parametrize(("kind", "how"), thinned(2, KINDS, ["killed", "nan"]))
 def test_a_pass_that_ended_early_is_gone_on_with(model, path, kind, how):
     randomize(model)
     with pytest.raises((KilledError, ValueError, tf.errors.OpError)):

@@ -217,7 +217,7 @@ MANY = {"deadline": None, "derandomize": True, "suppress_health_check": list(Hea
 
 
 @pytest.mark.parametrize("base", BASES)
-@pytest.mark.parametrize("examples", some([250, 700], [250]))
+@pytest.mark.parametrize("examples", some([120, 700], [120]))
 def test_mutated_architectures(tmp_path, base, examples):
     config, weights, version, backend = base()
     stored = files.write(tmp_path / "w.h5", None, weights, version, backend, whole=False)
@@ -309,7 +309,7 @@ def structures(path, rng):
 
 
 @pytest.mark.parametrize("base", BASES[:2])
-@pytest.mark.parametrize("examples", some([200, 500], [200]))
+@pytest.mark.parametrize("examples", some([100, 500], [100]))
 def test_mutated_structures(tmp_path, base, examples):
     config, weights, version, backend = base()
     whole = files.write(tmp_path / "whole.h5", config, weights, version, None)
@@ -327,7 +327,7 @@ def test_mutated_structures(tmp_path, base, examples):
     assert 0.02 < np.mean(loaded) < 0.9
 
 
-@pytest.mark.parametrize("examples", some([400, 1000], [400]))
+@pytest.mark.parametrize("examples", some([200, 1000], [200]))
 def test_mutated_bytes(tmp_path, examples):
     """Bytes flipped, cut off, filled with zeros. Other numbers in a weight are no error."""
     config, weights, version, backend = small()

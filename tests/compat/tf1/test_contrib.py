@@ -89,17 +89,8 @@ CASES = [
 
 
 @pytest.mark.parametrize("cases", [CASES[::4], pytest.param(CASES, marks=pytest.mark.sweep)])
-def test_a_grid_of_programs_equals_the_original_with_v2_behaviour_off(cases, original, tmp_path):
-    ours = tf1_programs.run_elsewhere("ours", cases, tmp_path)
-    for case in cases:
-        tf1_programs.assert_same(ours, original, case)
-
-
-@pytest.mark.parametrize("cases", [CASES[1::2], pytest.param(CASES[::2], marks=pytest.mark.sweep)])
-def test_a_grid_of_programs_equals_the_original_with_v2_behaviour_on(cases, original):
-    ours = tf1_programs.run_all(tf1_programs.ours(), cases)
-    for case in cases:
-        tf1_programs.assert_same(ours, original, case)
+def test_a_grid_of_programs_equals_the_original(cases, tmp_path):
+    tf1_programs.assert_equal_to_the_original(cases, tmp_path)
 
 
 @pytest.fixture

@@ -64,6 +64,7 @@ def test_programs_train_to_the_original_s_numbers(name, folder):
         assert relative_difference(got[key], want[key]) < TOLERANCE, key
 
 
+@pytest.mark.sweep
 def test_migrated_programs_compute_what_they_did(folder, tmp_path):
     new = tmp_path / "new"
     shutil.copytree(DATA / "tf1_programs", new)

@@ -218,7 +218,7 @@ def assert_same(found, name):
         assert relative_difference(found[key], value) < {"losses": 1e-8}.get(key, 1e-5), key
 
 
-@pytest.mark.parametrize("name", some(NETS, ["inception_v2", "resnet_v2_50"]))
+@pytest.mark.parametrize("name", some(NETS, ["inception_v2"]))
 def test_a_network_trains_as_the_original(name):
     layers, variables, trained = NETS[name]
     with compat.slim(), tf.Graph().as_default():

@@ -54,17 +54,9 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("cases", [CASES[::4], pytest.param(CASES, marks=pytest.mark.sweep)])
-def test_a_grid_of_programs_equals_the_original_with_v2_behaviour_off(cases, original, tmp_path):
-    ours = tf1_programs.run_elsewhere("ours", cases, tmp_path)
-    for case in cases:
-        tf1_programs.assert_same(ours, original, case)
-
-
-def test_a_grid_of_programs_equals_the_original_with_v2_behaviour_on(original):
-    ours = tf1_programs.run_all(tf1_programs.ours(), CASES)
-    for case in CASES:
-        tf1_programs.assert_same(ours, original, case)
+@pytest.mark.parametrize("cases", [CASES[::3], pytest.param(CASES, marks=pytest.mark.sweep)])
+def test_a_grid_of_programs_equals_the_original(cases, tmp_path):
+    tf1_programs.assert_equal_to_the_original(cases, tmp_path)
 
 
 def test_virtual_batches_are_strided_and_normalised_each_for_itself():

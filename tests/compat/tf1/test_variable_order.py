@@ -75,9 +75,11 @@ def in_order(results, case):
     return found
 
 
-def test_variables_slots_and_collections_are_in_the_original_s_order(original):
-    ours = tf1_programs.run_all(tf1_programs.ours(), CASES)
-    wrong = [case for case in CASES if in_order(ours, case) != in_order(original, case)]
+@pytest.mark.parametrize("cases", [CASES[::3], pytest.param(CASES, marks=pytest.mark.sweep)])
+def test_variables_slots_and_collections_are_in_the_original_s_order(cases, tmp_path):
+    original = tf1_programs.run_elsewhere("original", cases, tmp_path)
+    ours = tf1_programs.run_all(tf1_programs.ours(), cases)
+    wrong = [case for case in cases if in_order(ours, case) != in_order(original, case)]
     assert not wrong
 
 
