@@ -15,7 +15,6 @@ import tfbn
 from networks import chain, randomize, relative_difference
 from tfbn.batch_norms import batch_norms, layer_paths
 
-pytestmark = pytest.mark.both
 L = keras.layers
 STOCK = L.BatchNormalization
 

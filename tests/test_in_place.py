@@ -20,7 +20,6 @@ from tfbn import kernels
 from tfbn.batch_norms import batch_norms, layer_paths
 from tfbn.in_place import has_our_kernels
 
-pytestmark = pytest.mark.both
 L = keras.layers
 STOCK = L.BatchNormalization
 X = reference.data((32, 8, 8, 3))
@@ -99,6 +98,7 @@ def traced(monkeypatch):
     return counts
 
 
+@pytest.mark.both
 @pytest.mark.parametrize("arguments", [{"jit_compile": False}, {"jit_compile": True}])
 def test_training_goes_on_as_with_the_stock_model(arguments, traced):
     stock, ours = compiled(net(), **arguments), compiled(net(), **arguments)

@@ -14,7 +14,6 @@ import reference
 import tfbn
 from turning import FIRST, arguments_of, chain, check, conv
 
-pytestmark = pytest.mark.both
 L = keras.layers
 KINDS = sorted(
     (
@@ -38,6 +37,7 @@ def test_the_layers_with_a_data_format_are_found():
     assert {L.Conv2D, L.ConvLSTM2D, L.Flatten, L.GlobalMaxPooling3D, L.SpatialDropout2D} <= set(KINDS)
 
 
+@pytest.mark.both
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in AUGMENTING])
 def test_every_layer_of_keras_with_a_data_format(kind):
     arguments, rank = arguments_of(kind)

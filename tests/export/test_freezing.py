@@ -15,7 +15,6 @@ from sweeps import thinned
 from tfbn.compat import VariableScopeLayer
 from tfbn.export import freezing
 
-pytestmark = pytest.mark.both
 L = keras.layers
 
 

@@ -7,7 +7,6 @@ import tensorflow as tf
 from frozen_graphs import BATCH_NORMS, Parts, check, check_graph, frozen, kinds
 from tfbn.folding.graphdef import fold_graph
 
-pytestmark = pytest.mark.both
 raw, nn = tf.raw_ops, tf.nn
 C = 4
 IMAGE = (6, 5, C)

@@ -11,7 +11,6 @@ from networks import chain
 from population_data import TARGETS, Batches, Sequence, X, assert_first_is_exact, full, unequal_batches
 from tfbn.batch_norms import batch_norms
 
-pytestmark = pytest.mark.both
 L = keras.layers
 DATA = {
     "array": lambda: X,

@@ -14,7 +14,6 @@ import tfbn
 from sweeps import thinned
 from tfbn.compat import BatchNormalization
 
-pytestmark = pytest.mark.both
 L = keras.layers
 DATA = paths.DATA / "keras1"
 SHAPES = [((8, 5), -1), ((7, 6, 3), 1), ((4, 6, 3), 2), ((3, 4, 5, 6), 1), ((3, 5, 6, 4), 3)]

@@ -18,7 +18,7 @@ from tfbn import compat
 
 tf1 = tf.compat.v1
 UPDATES = tf1.GraphKeys.UPDATE_OPS
-pytestmark = [pytest.mark.both, pytest.mark.filterwarnings("ignore:`layer.apply` is deprecated")]
+pytestmark = pytest.mark.filterwarnings("ignore:`layer.apply` is deprecated")
 X = np.random.default_rng(0).normal(3, [1, 2, 5], [12, 3]).astype("float32")
 
 

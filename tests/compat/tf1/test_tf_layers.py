@@ -9,7 +9,6 @@ import reference
 import tf1_programs
 from tfbn import BatchNorm, BatchRenorm, compat
 
-pytestmark = pytest.mark.both
 V1 = tf.compat.v1
 RANKS = {2: (8, 3), 3: (8, 5, 3), 4: (4, 5, 6, 3), 5: (4, 2, 3, 5, 3)}
 CLIP = {"rmin": 0.5, "rmax": 2.0, "dmax": 1.0}

@@ -9,7 +9,6 @@ import tfbn
 from tfbn import compat
 from tfbn.compat import VariableScopeLayer
 
-pytestmark = pytest.mark.both
 tf1 = tf.compat.v1
 X = reference.data((16, 4))
 
