@@ -207,6 +207,7 @@ CONTROL_FLOW = {
         [("map", (12, 12, 5))],
     ),
 )
+@pytest.mark.parametrize("kind", some(KINDS, ["called"]), indirect=True)
 @pytest.mark.usefixtures("kind")
 def test_second_derivatives_in_control_flow(inside_and_shape, batch):
     inside, shape = inside_and_shape

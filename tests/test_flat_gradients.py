@@ -62,7 +62,7 @@ def slope_norm(layer, inner, order):
 
 @pytest.mark.parametrize(
     ("order", "jit", "batch", "nested", "size"),
-    thinned(3, [2, 1], [(False, None), (False, 4), (True, 4)], NESTED, SAMPLES),
+    thinned(4, [2, 1], [(False, None), (False, 4), (True, 4)], NESTED, SAMPLES),
 )
 def test_gradients_inside_branches_and_loops(size, nested, jit, batch, order):
     ours, theirs = tfbn.BatchNorm(), Formulas(dtype="float64")

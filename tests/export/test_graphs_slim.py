@@ -11,7 +11,6 @@ from exports import operations
 from frozen_graphs import BATCH_NORMS
 from networks import relative_difference
 from paths import HELPERS
-from sweeps import some
 
 # Of the batch norms that inference reaches, how many there are and stay: in ResNetV2 a ReLU lies between
 # each unit's first one (and the last one of all) and the next convolution, and a sum before it, but for
@@ -19,7 +18,8 @@ from sweeps import some
 NETWORKS = {"inception_v3": (94, 0), "resnet_v2_50": (49, 16)}
 
 
-@pytest.mark.parametrize("name", some(NETWORKS, ["resnet_v2_50"]))
+@pytest.mark.sweep
+@pytest.mark.parametrize("name", NETWORKS)
 def test_slim_networks(name, tmp_path, serve):
     command = [sys.executable, str(HELPERS / "slim_saved_models.py"), str(tmp_path), name]
     subprocess.run(command, check=True, capture_output=True)

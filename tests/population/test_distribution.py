@@ -105,6 +105,7 @@ def test_two_replicas(samples, tmp_path):
             np.testing.assert_allclose(found[name], exact, rtol=1e-12, err_msg=way)
 
 
+@pytest.mark.sweep
 def test_two_workers(tmp_path):
     np.save(tmp_path / "x.npy", reference.data((71, 3), dtype="float64") + 1e2)
     alone = [sys.executable, "-c", ALONE, str(tmp_path / "x.npy"), str(tmp_path / "alone.npz")]

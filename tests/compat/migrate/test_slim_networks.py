@@ -46,12 +46,12 @@ def named_in(folder, networks):
                 yield f"nets.{name}.{case}.{method[1]}"
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("old", "networks", "count"),
     [
-        pytest.param(True, NETWORKS, 86, id="contrib", marks=pytest.mark.sweep),
-        pytest.param(True, FEW, 12, id="few of contrib"),
-        pytest.param(False, FEW, 12, id="tf_slim", marks=pytest.mark.sweep),
+        pytest.param(True, NETWORKS, 86, id="contrib"),
+        pytest.param(False, FEW, 12, id="tf_slim"),
     ],
 )
 def test_the_networks_own_tests_pass(old, networks, count, run, tmp_path):
