@@ -36,6 +36,7 @@ def kind(request, monkeypatch):
     with_values = by_size.FusedIfLarge if request.param == "called" else found
     monkeypatch.setattr(with_values, "LEAST_VALUES", LARGE)
     monkeypatch.setattr(kernels, "CompiledUnlessTiny", with_values)  # of few channels
+    monkeypatch.setattr(kernels, "MOST_OF_SMALL_BATCH", {"images": 0, "others": 0})
     forget()
     yield found
     forget()

@@ -97,14 +97,14 @@ def test_one_trace_for_all_shapes_of_a_type_and_epsilon(traces):
 
 def operations(layer, layers):
     """How many there are in a training step, once TensorFlow has inlined what it does inline."""
-    inputs = keras.Input((6, 6, 80))
+    inputs = keras.Input((8, 8, 80))
     outputs = inputs
     for _ in range(layers):
         outputs = layer()(outputs)
     model = keras.Model(inputs, outputs)
     weights = [variable.value for variable in model.trainable_variables]
 
-    @tf.function(input_signature=[tf.TensorSpec((None, 6, 6, 80))], autograph=False)
+    @tf.function(input_signature=[tf.TensorSpec((None, 8, 8, 80))], autograph=False)
     def step(x):
         with tf.GradientTape() as tape:
             tape.watch(x)
@@ -145,7 +145,7 @@ def test_a_graph_of_layers_with_room_and_without(monkeypatch):
     """Small and large batches, against Keras' own layers with the same weights."""
     monkeypatch.setattr(room, "ROOM", 2)
     monkeypatch.setattr(runtime, "has_onednn", lambda: True)  # without it the shape would be compiled
-    inputs = keras.Input((6, 6, 80))
+    inputs = keras.Input((8, 8, 80))
     outputs = inputs
     for rate in (1.0, -2.0, 0.5, 1.5):
         outputs = keras.layers.Rescaling(rate)(outputs)
@@ -154,7 +154,7 @@ def test_a_graph_of_layers_with_room_and_without(monkeypatch):
     ours = tfbn.convert(stock)
 
     def step(model):
-        @tf.function(input_signature=[tf.TensorSpec((None, 6, 6, 80))], autograph=False)
+        @tf.function(input_signature=[tf.TensorSpec((None, 8, 8, 80))], autograph=False)
         def slopes_of(x):
             with tf.GradientTape() as tape:
                 tape.watch(x)
@@ -169,7 +169,7 @@ def test_a_graph_of_layers_with_room_and_without(monkeypatch):
     calls = [functions[node.attr["f"].func.name] for node in graph.node if node.op == "PartitionedCall"]
     assert sum(function.attr["_noinline"].b for function in calls) == 2 * 2  # forward and backward
     for samples in (3, 60):
-        x = reference.data((samples, 6, 6, 80)).astype("float32")
+        x = reference.data((samples, 8, 8, 80)).astype("float32")
         got, want = (each(tf.constant(x))[1:] for each in steps)
         largest = max(np.abs(slope).max() for slope in want)  # a layer before another's has none
         for slope, expected in zip(got, want, strict=True):

@@ -58,14 +58,18 @@ def test_fused_inference_equals_the_oracle(shape, axis, dtype):
     ("onednn", "shape", "expected"),
     [
         # Few channels, whatever the machine has, unless the batch is small.
-        *((onednn, (None, 28, 28, 1), "CompiledUnlessSmall") for onednn in (False, True)),
-        *((onednn, (None, 64, 16), "CompiledUnlessSmall") for onednn in (False, True)),
-        *((onednn, (None, 64, 8), "CompiledUnlessSmall") for onednn in (False, True)),
+        *((onednn, (None, 65, 64, 1), "CompiledUnlessSmall") for onednn in (False, True)),
+        *((onednn, (None, 257, 16), "CompiledUnlessSmall") for onednn in (False, True)),
         *((onednn, (None, 32, 32, 3), "CompiledUnlessTiny") for onednn in (False, True)),
-        *((onednn, (None, 34, 15), "CompiledIfLarge") for onednn in (False, True)),
         *((onednn, (8, 64, 16), "Plain") for onednn in (False, True)),
         *((onednn, (128, 64, 16), "Compiled") for onednn in (False, True)),
-        *((onednn, (None, 16), "Plain") for onednn in (False, True)),
+        # Of small samples, batches are taken to be small.
+        *((onednn, (None, 64, 64, 1), "Plain") for onednn in (False, True)),
+        *((onednn, (None, 8, 8, 64), "Plain") for onednn in (False, True)),
+        *((onednn, (None, 512), "Plain") for onednn in (False, True)),
+        *((onednn, (None, 513), "CompiledIfLarge") for onednn in (False, True)),
+        *((onednn, (None, 13, 13, 3), "Plain") for onednn in (False, True)),
+        *((onednn, (None, 14, 14, 3), "CompiledUnlessTiny") for onednn in (False, True)),
         # More channels: the size of the batch decides.
         *((onednn, (None, 50, 768), "FusedIfLarge") for onednn in (False, True)),
         *((onednn, (None, 7, 7, 768), "FusedIfLarge") for onednn in (False, True)),
@@ -79,7 +83,8 @@ def test_fused_inference_equals_the_oracle(shape, axis, dtype):
         (False, (64, 8, 8, 64), "Compiled"),
         (False, (None, 16, 16, 32), "CompiledIfLarge"),
         (True, (None, 16, 16, 32), "FusedIfLarge"),
-        (True, (None, 8, 8, 32), "CompiledIfLarge"),
+        (False, (None, 8, 8, 80), "CompiledIfLarge"),
+        (True, (None, 8, 8, 80), "FusedIfLarge"),
         # Large samples and planes.
         (False, (None, 90, 768), "Compiled"),
         (False, (None, 16, 16, 64), "CompiledIfLarge"),

@@ -8,13 +8,13 @@ from tfbn import room
 pytestmark = pytest.mark.both
 
 
-def found(*asked):
+def found(*asked, small=False):
     """What is found, in a graph of its own."""
     answers = []
 
     @tf.function(autograph=False)
     def build():
-        answers.extend(room.finds_room(what) for what in asked)
+        answers.extend(room.finds_room(what, small) for what in asked)
 
     build.get_concrete_function()
     return answers
@@ -43,3 +43,20 @@ def test_functions_that_are_traced_inside_share_the_graph_s_room(monkeypatch):
 
     build.get_concrete_function(tf.TensorSpec([]))
     assert answers == [True, False]
+
+
+def test_small_ones_find_less(monkeypatch):
+    """They leave a third to others, and what asks whether there is any takes none."""
+    monkeypatch.setattr(room, "ROOM", 3)
+    answers = []
+
+    @tf.function(autograph=False)
+    def build():
+        answers.append(room.is_left_for_small())
+        answers.extend(room.finds_room(what, small=True) for what in "abca")
+        answers.append(room.is_left_for_small())
+        answers.extend(room.finds_room(what) for what in "cd")
+
+    build.get_concrete_function()
+    assert answers == [True, True, True, False, True, False, True, False]
+    assert found("a", "b", "c", small=True) == [True, True, False]

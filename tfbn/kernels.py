@@ -55,7 +55,7 @@ from .compiled import Compiled, shape_of
 from .functional import TensorLike
 from .moments import Moments, batch_moments, count_values
 from .plain import Plain
-from .room import finds_room
+from .room import finds_room, is_left_for_small
 from .traced_once import TracedOnce
 
 # From how many values of a sample on `flat` is compiled on its own. It is faster from fewer on, too, but
@@ -70,7 +70,11 @@ LEAST_COMPILED_OF_FEW_CHANNELS = 2**9  # values
 LEAST_COMPILED_CHANNELS_FIRST = 2**12  # values, which would be transposed for the kernel, and back
 LEAST_COMPILED_BESIDE_ONEDNN = 2**13  # positions: many of them, and 131 072 values are a small batch
 LEAST_OF_LARGE_BATCH = 2**8  # values of a sample; the question takes 0.05 ms
+# While there is room, more go without: tens of such samples are a small batch, and to build both ways
+# takes the first step 0.2 to 0.5 s a shape. The others are vectors and SLOW_CHANNELS.
+MOST_OF_SMALL_BATCH = {"images": 2**12, "others": 2**9}
 MOST_PLAIN_VALUES = 2**16  # of a batch
+MOST_OF_SMALL_SAMPLE = 2**17  # values, for which a graph has less room
 # Values of samples whose small batches are worth code of a layer's own.
 MOST_BY_SIZE = 2**16
 # Of those, by whether there is oneDNN, that have `compiled` for large batches while there is room: it is
@@ -129,7 +133,7 @@ def _kind_of(x: tf.Tensor, epsilon: float, axis: Axis) -> type[flat.Kind] | None
     can = x.dtype in fused.TYPES and runtime.in_function() and not runtime.has_gpu()
     if not can or None in sizes or channel == 0:
         return None
-    room = partial(finds_room, shape_of(x, epsilon, channel))
+    room = partial(finds_room, shape_of(x, epsilon, channel), math.prod(sizes) <= MOST_OF_SMALL_SAMPLE)
     if len(sizes) > 1 and _is_worth_compiling(sizes, channel) and room():
         return Compiled
     return _kind_of_channels_last(x.shape[0], sizes, room) if channel == len(sizes) else None
@@ -146,7 +150,7 @@ def _kind_of_channels_last(
         room: whether the graph has room for another compiled shape.
     """
     values = math.prod(sizes)
-    if samples is not None and samples * values <= MOST_PLAIN_VALUES:
+    if _is_taken_for_small(samples, sizes):
         return Plain
     few = sizes[-1] <= FEW_CHANNELS and values >= LEAST_COMPILED_OF_FEW_CHANNELS
     large = values > MOST_COMPILED_BY_SIZE[False] and values >= LEAST_COMPILED_PLANE * sizes[-1]
@@ -161,11 +165,9 @@ def _kind_of_channels_last(
         return Compiled if (samples or 1) * values >= by_size.LEAST_VALUES else if_small
     if samples is not None:
         return _kind_of_known_batch(samples, sizes, room)
-    if values < LEAST_OF_LARGE_BATCH:
-        return Plain
     if _are_small(sizes, room):
         return CompiledIfLarge
-    return FusedIfLarge if values <= MOST_BY_SIZE and finds_room() else CalledIfLarge
+    return FusedIfLarge if values <= MOST_BY_SIZE and finds_room(small=True) else CalledIfLarge
 
 
 def _kind_of_known_batch(
@@ -177,6 +179,16 @@ def _kind_of_known_batch(
     if large and _are_small(sizes, room):
         return Compiled
     return fused.Fused if values <= fused.MOST_VALUES * sizes[-1] else None
+
+
+def _is_taken_for_small(samples: int | None, sizes: list[int]) -> bool:
+    """Whether a batch is small, as far as one can say before it is there."""
+    values = math.prod(sizes)
+    if samples is not None:
+        return samples * values <= MOST_PLAIN_VALUES
+    images = len(sizes) > 1 and sizes[-1] not in SLOW_CHANNELS
+    most = MOST_OF_SMALL_BATCH["images" if images else "others"]
+    return values < LEAST_OF_LARGE_BATCH or (values <= most and is_left_for_small())
 
 
 def _are_small(sizes: list[int], room: Callable[[], bool]) -> bool:
