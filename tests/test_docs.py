@@ -23,7 +23,9 @@ WITH_CODE = [page for page in PAGES[1:] if pages.steps(page.read_text())]  # REA
 
 
 @pytest.mark.parametrize(
-    "page", some(WITH_CODE, [page for page in WITH_CODE if page.stem not in TRAINING]), ids=str
+    "page",
+    some(WITH_CODE, [page for page in WITH_CODE if page.stem not in TRAINING]),
+    ids=lambda page: page.stem,
 )
 @pytest.mark.checkout
 def test_a_page_prints_what_it_shows(page, tmp_path):
