@@ -63,6 +63,7 @@ def test_fused_inference_equals_the_oracle(shape, axis, dtype):
         *((onednn, (None, 32, 32, 3), "CompiledUnlessTiny") for onednn in (False, True)),
         *((onednn, (8, 64, 16), "Plain") for onednn in (False, True)),
         *((onednn, (128, 64, 16), "Compiled") for onednn in (False, True)),
+        *((onednn, (None, 16), "Plain") for onednn in (False, True)),
         # Of small samples, batches are taken to be small.
         *((onednn, (None, 64, 64, 1), "Plain") for onednn in (False, True)),
         *((onednn, (None, 8, 8, 64), "Plain") for onednn in (False, True)),

@@ -74,7 +74,7 @@ def test_any_shape_axes_precision_mask_and_mode(data):
     np.testing.assert_allclose(layer.moving_variance, 1 + seen * (variance - 1), rtol=1e-5)
 
 
-@settings(max_examples=30)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_first_and_second_gradients_of_any_shape_in_any_mode(data):
     x, axis = drawn_inputs(data.draw, "float32")

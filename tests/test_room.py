@@ -52,9 +52,9 @@ def test_small_ones_find_less(monkeypatch):
 
     @tf.function(autograph=False)
     def build():
-        answers.append(room.is_left_for_small())
+        answers.append(room.has_room(small=True))
         answers.extend(room.finds_room(what, small=True) for what in "abca")
-        answers.append(room.is_left_for_small())
+        answers.append(room.has_room(small=True))
         answers.extend(room.finds_room(what) for what in "cd")
 
     build.get_concrete_function()

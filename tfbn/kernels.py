@@ -55,7 +55,7 @@ from .compiled import Compiled, shape_of
 from .functional import TensorLike
 from .moments import Moments, batch_moments, count_values
 from .plain import Plain
-from .room import finds_room, is_left_for_small
+from .room import finds_room, has_room
 from .traced_once import TracedOnce
 
 # From how many values of a sample on `flat` is compiled on its own. It is faster from fewer on, too, but
@@ -188,7 +188,7 @@ def _is_taken_for_small(samples: int | None, sizes: list[int]) -> bool:
         return samples * values <= MOST_PLAIN_VALUES
     images = len(sizes) > 1 and sizes[-1] not in SLOW_CHANNELS
     most = MOST_OF_SMALL_BATCH["images" if images else "others"]
-    return values < LEAST_OF_LARGE_BATCH or (values <= most and is_left_for_small())
+    return values < LEAST_OF_LARGE_BATCH or (values <= most and has_room(small=True))
 
 
 def _are_small(sizes: list[int], room: Callable[[], bool]) -> bool:

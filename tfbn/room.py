@@ -28,14 +28,14 @@ def finds_room(what: Hashable | None = None, small: bool = False) -> bool:
     """
     what = object() if what is None else what
     taken = _taken_here()
-    if is_left_for_small() if small else len(taken) < ROOM:
+    if has_room(small):
         taken.add(what)
     return what in taken
 
 
-def is_left_for_small() -> bool:
-    """Whether small samples would find room, for what takes next to none."""
-    return len(_taken_here()) < SHARE_OF_SMALL * ROOM
+def has_room(small: bool = False) -> bool:
+    """Whether another one would find room, for what takes next to none."""
+    return len(_taken_here()) < (SHARE_OF_SMALL if small else 1) * ROOM
 
 
 def _taken_here() -> set[Hashable]:

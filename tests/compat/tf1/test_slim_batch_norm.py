@@ -29,10 +29,7 @@ TESTS = [
 ]
 
 
-@pytest.mark.parametrize(
-    "tests_of",
-    some(TESTS, TESTS[:1]),
-)
+@pytest.mark.parametrize("tests_of", some(TESTS, TESTS[:1]))
 def test_its_own_tests_pass(tests_of, tmp_path):
     v1, module, tests, result = tests_of
     code = RUN.format(v1=v1, module=module, tests=tests)
