@@ -87,7 +87,7 @@ def test_all_layers_of_one_shape_share_what_is_compiled():
 @pytest.mark.usefixtures("no_onednn")
 def test_a_graph_compiles_the_first_shapes(monkeypatch):
     """Each takes a while, before the first step. One that comes again is no other."""
-    monkeypatch.setattr(room, "ROOM", 2)
+    monkeypatch.setattr(room, "ROOM", 3)
     forget()
     for rows in ((80, 72, 80, 64, 72), (64, 72, 64, 80)):  # another graph has room of its own
         inner = tf.function(lambda x: kernels.normalize_batch(x, None, None, EPSILON, -1)[0])

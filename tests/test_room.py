@@ -46,8 +46,8 @@ def test_functions_that_are_traced_inside_share_the_graph_s_room(monkeypatch):
 
 
 def test_small_ones_find_less(monkeypatch):
-    """They leave a third to others, and what asks whether there is any takes none."""
-    monkeypatch.setattr(room, "ROOM", 3)
+    """They leave half to others, and what asks whether there is any takes none."""
+    monkeypatch.setattr(room, "ROOM", 4)
     answers = []
 
     @tf.function(autograph=False)
@@ -55,8 +55,8 @@ def test_small_ones_find_less(monkeypatch):
         answers.append(room.has_room(small=True))
         answers.extend(room.finds_room(what, small=True) for what in "abca")
         answers.append(room.has_room(small=True))
-        answers.extend(room.finds_room(what) for what in "cd")
+        answers.extend(room.finds_room(what) for what in "cde")
 
     build.get_concrete_function()
-    assert answers == [True, True, True, False, True, False, True, False]
+    assert answers == [True, True, True, False, True, False, True, True, False]
     assert found("a", "b", "c", small=True) == [True, True, False]

@@ -10,7 +10,7 @@ import tensorflow as tf
 from . import runtime
 
 ROOM = 6
-SHARE_OF_SMALL = 2 / 3
+SHARE_OF_SMALL = 1 / 2
 
 _taken: WeakKeyDictionary[tf.Graph, set[Hashable]] = WeakKeyDictionary()
 
