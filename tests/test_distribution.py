@@ -75,7 +75,7 @@ def x(tmp_path):
     return values
 
 
-@pytest.mark.parametrize("sizes", some([(4, 4), (3, 5), (8, 0)], [(3, 5)]))
+@pytest.mark.parametrize("sizes", some([(4, 4), (3, 5), (8, 0)], [(3, 5), (8, 0)]))
 def test_two_replicas(x, sizes, tmp_path):
     arguments = [str(tmp_path / "x.npy"), str(tmp_path / "out.npz"), *map(str, sizes)]
     subprocess.run([sys.executable, "-c", MIRRORED, *arguments], check=True, cwd=tmp_path)

@@ -185,4 +185,4 @@ def test_make_docs_fails_on_warnings():
     """Which mkdocs does not count if it is told to be quiet."""
     makefile = (ROOT / "Makefile").read_text()
     assert "mkdocs build --strict\n" in makefile
-    assert "\ntest: lint docs " in makefile
+    assert "\n\t$(MAKE) -j1 lint docs\n" in makefile

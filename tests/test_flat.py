@@ -91,7 +91,7 @@ FAR = [
 ]
 
 
-@pytest.mark.parametrize(("mean", "shape", "axis", "tolerance"), thinned(3, [1e4, 1e3, 0.0], FAR))
+@pytest.mark.parametrize(("mean", "shape", "axis", "tolerance"), thinned(2, [1e4, 1e3], FAR))
 def test_values_far_from_zero_keep_their_variance(shape, axis, mean, tolerance):
     x = np.random.default_rng(0).normal(mean, 1, shape).astype("float32")
     step = tf.function(lambda x: kernels.normalize_batch(x, None, None, 1e-3, axis), jit_compile=True)

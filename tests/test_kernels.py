@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import reference
 import tfbn
-from tfbn import fused, kernels, runtime
+from tfbn import fused, kernels, room, runtime
 from tfbn.moments import batch_moments
 
 pytestmark = pytest.mark.both
@@ -71,6 +71,11 @@ def test_fused_inference_equals_the_oracle(shape, axis, dtype):
         *((onednn, (None, 513), "CompiledIfLarge") for onednn in (False, True)),
         *((onednn, (None, 13, 13, 3), "Plain") for onednn in (False, True)),
         *((onednn, (None, 14, 14, 3), "CompiledUnlessTiny") for onednn in (False, True)),
+        *((onednn, (None, 1, 1, 1024), "CompiledIfLarge") for onednn in (False, True)),
+        *((onednn, (None, 96, 96, 1), "CompiledUnlessSmall") for onednn in (False, True)),
+        *((onednn, (1, 96, 96, 1), "Plain") for onednn in (False, True)),
+        *((onednn, (None, 224, 224, 3), "Compiled") for onednn in (False, True)),
+        (True, (None, 96, 96, 20), "Compiled"),
         # More channels: the size of the batch decides.
         *((onednn, (None, 50, 768), "FusedIfLarge") for onednn in (False, True)),
         *((onednn, (None, 7, 7, 768), "FusedIfLarge") for onednn in (False, True)),
@@ -99,14 +104,36 @@ def test_fused_inference_equals_the_oracle(shape, axis, dtype):
 )
 def test_what_decides(onednn, shape, expected, monkeypatch):
     monkeypatch.setattr(runtime, "has_onednn", lambda: onednn)
+    assert kinds_of(shape) == [expected]
+
+
+def kinds_of(*shapes):
+    """By what each is computed in a graph that has all of them."""
     kinds = []
 
-    @tf.function(input_signature=[tf.TensorSpec(shape)], autograph=False)
-    def step(x):
-        kinds.append(kernels._kind_of(x, 1e-3, -1))
+    @tf.function(input_signature=[tf.TensorSpec(shape) for shape in shapes], autograph=False)
+    def step(*tensors):
+        kinds.extend(kernels._kind_of(x, 1e-3, -1) for x in tensors)
 
     step.get_concrete_function()
-    assert [getattr(kind, "__name__", None) for kind in kinds] == [expected]
+    return [getattr(kind, "__name__", None) for kind in kinds]
+
+
+def test_small_samples_find_half_of_the_room(monkeypatch):
+    """Beside large ones. Where there is none left, no batch is taken to be small."""
+    monkeypatch.setattr(runtime, "has_onednn", lambda: False)
+    small = [(None, positions, 700) for positions in (100, 110, 120, 130)]
+    large, smallest = (None, 200, 700), (None, 8, 8, 64)
+    expected = ["Compiled"] * 3 + ["CalledIfLarge", "Compiled", "CalledIfLarge"]
+    assert kinds_of(*small, large, smallest) == expected
+    assert kinds_of(large, smallest) == ["Compiled", "Plain"]
+
+
+@pytest.mark.parametrize("shape", [(5, 32, 32, 16), (15, 16, 16, 64)])
+def test_what_is_known_to_be_small_takes_no_room(shape, monkeypatch):
+    monkeypatch.setattr(runtime, "has_onednn", lambda: False)
+    monkeypatch.setattr(room, "ROOM", 1)
+    assert kinds_of(shape, (None, 200, 700), shape) == ["Plain", "Compiled", "Plain"]
 
 
 def gradients(function, x, beta, gamma, order):

@@ -20,11 +20,12 @@ sequences of few channels. There `flat` is compiled on its own, for as many shap
 for.
 
 For batches of few values `plain` is faster, 1.0 to 1.5 times, for the kernel takes 0.3 ms to start and
-as long to end. In a graph for batches of any size both stand (`by_size`), or `compiled` in the kernel's
-place: without oneDNN it is 1.2 to 1.6 times as fast for many small samples, also those of a batch whose
-size is known, and more exact with it. Both are code that TensorFlow optimises for each layer before the
-first step, so it is inlined where the graph has room (`room`); the layers behind share functions, which
-are called (`called`).
+as long to end. In a graph for batches of any size those of the smallest samples are taken for such. For
+others both ways stand there (`by_size`), or `compiled` in the kernel's place, which for many small
+samples is 1.2 to 1.6 times as fast without oneDNN, also those of a batch whose size is known, and for
+vectors more exact with it. All of this is code that TensorFlow optimises for each layer before the first
+step, so it is inlined where the graph has room (`room`); the layers behind share functions, which are
+called (`called`).
 
 At inference the kernel computes images, which TensorFlow merges with what is around them: MobileNetV2
 predicts at 1.1 to 1.4 times Keras' speed. Vectors and sequences it does not merge, and with oneDNN the
@@ -68,18 +69,17 @@ FEW_CHANNELS = 2**4
 SLOW_CHANNELS = range(2, 8)
 LEAST_COMPILED_OF_FEW_CHANNELS = 2**9  # values
 LEAST_COMPILED_CHANNELS_FIRST = 2**12  # values, which would be transposed for the kernel, and back
-LEAST_COMPILED_BESIDE_ONEDNN = 2**13  # positions: many of them, and 131 072 values are a small batch
+LEAST_COMPILED_BESIDE_ONEDNN = 2**13  # positions of more channels: any batch of them is large
 LEAST_OF_LARGE_BATCH = 2**8  # values of a sample; the question takes 0.05 ms
 # While there is room, more go without: tens of such samples are a small batch, and to build both ways
-# takes the first step 0.2 to 0.5 s a shape. The others are vectors and SLOW_CHANNELS.
-MOST_OF_SMALL_BATCH = {"images": 2**12, "others": 2**9}
+# takes the first step 0.2 to 0.5 s a shape.
+MOST_OF_SMALL_IMAGE = 2**12  # or sequence
+MOST_OF_SMALL_VECTOR = 2**9  # or sample of SLOW_CHANNELS
 MOST_PLAIN_VALUES = 2**16  # of a batch
 MOST_OF_SMALL_SAMPLE = 2**17  # values, for which a graph has less room
 # Values of samples whose small batches are worth code of a layer's own.
 MOST_BY_SIZE = 2**16
-# Of those, by whether there is oneDNN, that have `compiled` for large batches while there is room: it is
-# more exact than the kernel far from zero.
-MOST_COMPILED_BY_SIZE = {False: 2**13, True: 2**11}
+MOST_COMPILED_BY_SIZE = 2**13  # the same, whose large batches are compiled without oneDNN
 
 LEAST_MERGED_RANK = 4  # of what the kernel computes at inference
 
@@ -153,16 +153,14 @@ def _kind_of_channels_last(
     if _is_taken_for_small(samples, sizes):
         return Plain
     few = sizes[-1] <= FEW_CHANNELS and values >= LEAST_COMPILED_OF_FEW_CHANNELS
-    large = values > MOST_COMPILED_BY_SIZE[False] and values >= LEAST_COMPILED_PLANE * sizes[-1]
-    plane = large and not runtime.has_onednn()
-    if (few or plane) and room():
-        by_size: type[CompiledIfLarge] = CompiledUnlessSmall
-        if sizes[-1] in SLOW_CHANNELS:
-            by_size = CompiledUnlessTiny
-        elif not few and values == LEAST_COMPILED_PLANE * sizes[-1]:
-            by_size = CompiledIfLarge  # XLA adds up small batches of such planes more slowly, by a fifth
-        if_small = by_size if samples is None else Plain
-        return Compiled if (samples or 1) * values >= by_size.LEAST_VALUES else if_small
+    large = values > MOST_COMPILED_BY_SIZE and values >= LEAST_COMPILED_PLANE * sizes[-1]
+    if few or (large and not runtime.has_onednn()):
+        by_size = _compiled_by_size(sizes, few)
+        is_large = (samples or 1) * values >= by_size.LEAST_VALUES
+        if samples is not None and not is_large:
+            return Plain
+        if room():
+            return Compiled if is_large else by_size
     if samples is not None:
         return _kind_of_known_batch(samples, sizes, room)
     if _are_small(sizes, room):
@@ -170,13 +168,21 @@ def _kind_of_channels_last(
     return FusedIfLarge if values <= MOST_BY_SIZE and finds_room(small=True) else CalledIfLarge
 
 
+def _compiled_by_size(sizes: list[int], few: bool) -> type[CompiledIfLarge]:
+    """Which kind it is of few channels or large planes."""
+    if sizes[-1] in SLOW_CHANNELS:
+        return CompiledUnlessTiny
+    if not few and math.prod(sizes) == LEAST_COMPILED_PLANE * sizes[-1]:
+        return CompiledIfLarge  # XLA adds up small batches of such planes more slowly, by a fifth
+    return CompiledUnlessSmall
+
+
 def _kind_of_known_batch(
     samples: int, sizes: list[int], room: Callable[[], bool]
 ) -> type[flat.Kind] | None:
     """The same of so many samples that are not few values, and not compiled for what one is."""
     values = samples * math.prod(sizes)
-    large = not runtime.has_onednn() and values >= CompiledIfLarge.LEAST_VALUES
-    if large and _are_small(sizes, room):
+    if not runtime.has_onednn() and values >= CompiledIfLarge.LEAST_VALUES and _are_small(sizes, room):
         return Compiled
     return fused.Fused if values <= fused.MOST_VALUES * sizes[-1] else None
 
@@ -186,15 +192,17 @@ def _is_taken_for_small(samples: int | None, sizes: list[int]) -> bool:
     values = math.prod(sizes)
     if samples is not None:
         return samples * values <= MOST_PLAIN_VALUES
-    images = len(sizes) > 1 and sizes[-1] not in SLOW_CHANNELS
-    most = MOST_OF_SMALL_BATCH["images" if images else "others"]
+    image = values > sizes[-1] and sizes[-1] not in SLOW_CHANNELS
+    most = MOST_OF_SMALL_IMAGE if image else MOST_OF_SMALL_VECTOR
     return values < LEAST_OF_LARGE_BATCH or (values <= most and has_room(small=True))
 
 
 def _are_small(sizes: list[int], room: Callable[[], bool]) -> bool:
     """Whether large batches of such samples are compiled: vectors, and others while there is room."""
     values = math.prod(sizes)
-    return values == sizes[-1] or (values <= MOST_COMPILED_BY_SIZE[runtime.has_onednn()] and room())
+    if values == sizes[-1]:
+        return True
+    return not runtime.has_onednn() and values <= MOST_COMPILED_BY_SIZE and room()
 
 
 def _is_worth_compiling(sizes: list[int], channel: int) -> bool:
@@ -203,7 +211,7 @@ def _is_worth_compiling(sizes: list[int], channel: int) -> bool:
     if channel < len(sizes):
         return values >= LEAST_COMPILED_CHANNELS_FIRST
     if runtime.has_onednn():
-        return math.prod(sizes[:-1]) >= LEAST_COMPILED_BESIDE_ONEDNN
+        return sizes[-1] > FEW_CHANNELS and math.prod(sizes[:-1]) >= LEAST_COMPILED_BESIDE_ONEDNN
     return values >= LEAST_COMPILED_VALUES
 
 

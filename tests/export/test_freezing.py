@@ -103,7 +103,7 @@ class Attention(L.Layer):
 
 @pytest.mark.parametrize(
     ("policy", "name"),
-    thinned(2, ["float32", "float64", "mixed_float16", "mixed_bfloat16"], dict(cases())),
+    thinned(3, ["float32", "float64", "mixed_float16", "mixed_bfloat16"], dict(cases())),
 )
 def test_models_of_all_kinds(name, policy, tmp_path):
     keras.config.set_dtype_policy(policy)

@@ -57,7 +57,7 @@ def layers_left(in_graph, in_keras):
 SHARDS = [(0, "float64"), (1, "float64"), (2, "float32")]
 
 
-@pytest.mark.parametrize("case", some(SHARDS, SHARDS[2:]))
+@pytest.mark.parametrize("case", some(SHARDS, SHARDS[1:]))
 def test_random_graphs_are_the_same_function_by_both_front_ends(case):
     shard, dtype = case
     found = {"folded": 0, "all": 0, "compared": 0}

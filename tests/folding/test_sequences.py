@@ -56,9 +56,7 @@ BACKWARDS = {"return_sequences": True, "go_backwards": True}
 
 @pytest.mark.parametrize(
     ("own", "bias", "offset", "name"),
-    thinned(
-        2, [{}, {"return_sequences": True, "go_backwards": True}], [True, False], [True, False], ALL
-    ),
+    thinned(2, [{}, BACKWARDS], [True, False], [True, False], ALL),
 )
 def test_a_recurrent_layer_takes_up_the_batch_norm_of_its_input(name, offset, bias, own):
     layer = ALL[name](3, use_bias=bias, name="recurrent", **own)

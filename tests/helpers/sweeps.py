@@ -11,6 +11,21 @@ def some(cases, kept):
     return [case if case in kept else pytest.param(case, marks=pytest.mark.sweep) for case in cases]
 
 
+def covering(every, cases):
+    """One in `every` of the cases, dictionaries with more arguments at "kwargs", and what these lack.
+
+    A case comes too if a value in it is in none of those before.
+    """
+    kept, seen = [], set()
+    for case in [*cases[::every], *cases]:
+        values = {(key, repr(value)) for key, value in (case | case["kwargs"]).items()}
+        new = {key for key, _ in values - seen} - {"name", "kwargs"}
+        if case in cases[::every] or new:
+            kept += [case] * (case not in kept)
+            seen |= values
+    return kept
+
+
 def thinned(every, *axes):
     """All combinations, of which one in `every` or so is kept, among them each value of each axis.
 

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import reference
 import tf1_programs
+from sweeps import covering
 from tfbn import BatchNorm, BatchRenorm, compat
 
 V1 = tf.compat.v1
@@ -53,7 +54,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("cases", [CASES[::3], pytest.param(CASES, marks=pytest.mark.sweep)])
+@pytest.mark.parametrize("cases", [covering(5, CASES), pytest.param(CASES, marks=pytest.mark.sweep)])
 def test_a_grid_of_programs_equals_the_original(cases, tmp_path):
     tf1_programs.assert_equal_to_the_original(cases, tmp_path)
 
