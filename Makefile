@@ -25,15 +25,18 @@ PYTEST := python -m pytest -n 2 --dist worksteal
 demo: $(VENV)/.demo
 	$(BIN)/python examples/digits.py
 
-# Installing and checking types keep one core busy, so two of them run at a time; what writes into the sources'
-# folder, as building the wheel does, runs alone.
+# Installing and checking types keep one core busy, so two of them run at a time. What pip builds from the sources
+# does not, nor what it fetches, which the wheel's environment has from its cache.
 test:
+	$(MAKE) $(VENV)/.test
 	$(MAKE) wheel-built
 	$(MAKE) -j2 checks wheel-installed
-	$(MAKE) -j1 test-checkout wheel-tested
+	$(MAKE) test-checkout
+	$(MAKE) wheel-tested
 
 checks:
-	$(MAKE) -j1 lint docs
+	$(MAKE) lint
+	$(MAKE) docs
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -57,7 +60,9 @@ test-checkout: $(VENV)/.test
 
 # Those marked `both` against the installed wheel, outside the checkout, where ./tfbn cannot stand in for it.
 test-wheel:
-	$(MAKE) -j1 wheel-built wheel-installed wheel-tested
+	$(MAKE) wheel-built
+	$(MAKE) wheel-installed
+	$(MAKE) wheel-tested
 
 wheel-built:
 	rm -rf build dist $(WHEEL_VENV)

@@ -328,6 +328,8 @@ def test_make_test_runs_with_either_kind_of_kernels():
     run has not.
     """
     makefile = (ROOT / "Makefile").read_text()
+    steps = re.search(r"^test:\n((?:\t.*\n)+)", makefile, re.M)[1].replace("\t$(MAKE) ", "").splitlines()
+    assert steps[-3:] == ["-j2 checks wheel-installed", "test-checkout", "wheel-tested"]
     switch = re.findall(r"^(\w+-\w+): export TF_ENABLE_ONEDNN_OPTS = ([01])$", makefile, re.M)
     assert dict(switch) == {"test-checkout": "1", "wheel-tested": "0", "test-kernels": "0"}
     selected = re.findall(r'/\$\(PYTEST\)(?: -m "?([a-z ()]+)"?)?', makefile)

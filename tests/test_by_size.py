@@ -204,7 +204,8 @@ CONTROL_FLOW = {
     "map": lambda layer, x: tf.map_fn(layer, x[tf.newaxis])[0],
 }
 WHERE = [(inside, shape) for inside in CONTROL_FLOW for shape in ((300,), (12, 12, 5))]
-KEPT = {"compiled": ("map", (12, 12, 5)), "called": ("cond", (300,))}  # a quarter of a minute each
+# A quarter of a minute each.
+KEPT = {"compiled": ("map", (12, 12, 5)), "fused": ("map", (12, 12, 5)), "called": ("cond", (300,))}
 
 
 @pytest.mark.parametrize(

@@ -185,4 +185,4 @@ def test_make_docs_fails_on_warnings():
     """Which mkdocs does not count if it is told to be quiet."""
     makefile = (ROOT / "Makefile").read_text()
     assert "mkdocs build --strict\n" in makefile
-    assert "\n\t$(MAKE) -j1 lint docs\n" in makefile
+    assert "\nchecks:\n\t$(MAKE) lint\n\t$(MAKE) docs\n" in makefile

@@ -120,7 +120,7 @@ def kinds_of(*shapes):
 
 
 def test_small_samples_find_half_of_the_room(monkeypatch):
-    """Beside large ones. Where there is none left, no batch is taken to be small."""
+    """Beside large ones. Where there is none left, the size of batches is asked for."""
     monkeypatch.setattr(runtime, "has_onednn", lambda: False)
     small = [(None, positions, 700) for positions in (100, 110, 120, 130)]
     large, smallest = (None, 200, 700), (None, 8, 8, 64)

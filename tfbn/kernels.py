@@ -71,7 +71,7 @@ LEAST_COMPILED_OF_FEW_CHANNELS = 2**9  # values
 LEAST_COMPILED_CHANNELS_FIRST = 2**12  # values, which would be transposed for the kernel, and back
 LEAST_COMPILED_BESIDE_ONEDNN = 2**13  # positions of more channels: any batch of them is large
 LEAST_OF_LARGE_BATCH = 2**8  # values of a sample; the question takes 0.05 ms
-# While there is room, more go without: tens of such samples are a small batch, and to build both ways
+# More go without while small samples find room: tens of those are a small batch, and to build both ways
 # takes the first step 0.2 to 0.5 s a shape.
 MOST_OF_SMALL_IMAGE = 2**12  # or sequence
 MOST_OF_SMALL_VECTOR = 2**9  # or sample of SLOW_CHANNELS
@@ -198,7 +198,10 @@ def _is_taken_for_small(samples: int | None, sizes: list[int]) -> bool:
 
 
 def _are_small(sizes: list[int], room: Callable[[], bool]) -> bool:
-    """Whether large batches of such samples are compiled: vectors, and others while there is room."""
+    """Whether large batches of such samples are compiled.
+
+    Vectors always are, others without oneDNN while there is room.
+    """
     values = math.prod(sizes)
     if values == sizes[-1]:
         return True

@@ -17,12 +17,12 @@ def covering(every, cases):
     A case comes too if a value in it is in none of those before.
     """
     kept, seen = [], set()
-    for case in [*cases[::every], *cases]:
-        values = {(key, repr(value)) for key, value in (case | case["kwargs"]).items()}
-        new = {key for key, _ in values - seen} - {"name", "kwargs"}
-        if case in cases[::every] or new:
-            kept += [case] * (case not in kept)
-            seen |= values
+    for case in [*(sample := cases[::every]), *cases]:
+        own = {key: value for key, value in case.items() if key not in ("name", "kwargs")}
+        values = {(key, repr(value)) for key, value in (own | case["kwargs"]).items()}
+        if case not in kept and (case in sample or values - seen):
+            kept.append(case)
+        seen |= values
     return kept
 
 
