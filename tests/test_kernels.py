@@ -74,6 +74,9 @@ def test_fused_inference_equals_the_oracle(shape, axis, dtype):
         *((onednn, (None, 1, 1, 1024), "CompiledIfLarge") for onednn in (False, True)),
         *((onednn, (None, 96, 96, 1), "CompiledUnlessSmall") for onednn in (False, True)),
         *((onednn, (1, 96, 96, 1), "Plain") for onednn in (False, True)),
+        *((onednn, (16, 32, 32, 3), "Compiled") for onednn in (False, True)),
+        *((onednn, (10, 32, 32, 3), "Plain") for onednn in (False, True)),
+        *((onednn, (20_000, 3), "Plain") for onednn in (False, True)),
         *((onednn, (None, 224, 224, 3), "Compiled") for onednn in (False, True)),
         (True, (None, 96, 96, 20), "Compiled"),
         # More channels: the size of the batch decides.

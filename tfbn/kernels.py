@@ -180,8 +180,10 @@ def _compiled_by_size(sizes: list[int], few: bool) -> type[CompiledIfLarge]:
 def _kind_of_known_batch(
     samples: int, sizes: list[int], room: Callable[[], bool]
 ) -> type[flat.Kind] | None:
-    """The same of so many samples that are not few values, and not compiled for what one is."""
+    """The same of so many samples that are not compiled for what one is."""
     values = samples * math.prod(sizes)
+    if values <= MOST_PLAIN_VALUES:
+        return Plain
     if not runtime.has_onednn() and values >= CompiledIfLarge.LEAST_VALUES and _are_small(sizes, room):
         return Compiled
     return fused.Fused if values <= fused.MOST_VALUES * sizes[-1] else None
@@ -189,11 +191,10 @@ def _kind_of_known_batch(
 
 def _is_taken_for_small(samples: int | None, sizes: list[int]) -> bool:
     """Whether a batch is small, as far as one can say before it is there."""
-    values = math.prod(sizes)
+    values, slow = math.prod(sizes), sizes[-1] in SLOW_CHANNELS
     if samples is not None:
-        return samples * values <= MOST_PLAIN_VALUES
-    image = values > sizes[-1] and sizes[-1] not in SLOW_CHANNELS
-    most = MOST_OF_SMALL_IMAGE if image else MOST_OF_SMALL_VECTOR
+        return samples * values < (CompiledUnlessTiny.LEAST_VALUES if slow else MOST_PLAIN_VALUES)
+    most = MOST_OF_SMALL_VECTOR if slow or values == sizes[-1] else MOST_OF_SMALL_IMAGE
     return values < LEAST_OF_LARGE_BATCH or (values <= most and has_room(small=True))
 
 
