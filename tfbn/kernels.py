@@ -150,13 +150,13 @@ def _kind_of_channels_last(
         room: whether the graph has room for another compiled shape.
     """
     values = math.prod(sizes)
-    if _is_taken_for_small(samples, sizes):
+    if samples is None and _are_taken_for_few(sizes):
         return Plain
     few = sizes[-1] <= FEW_CHANNELS and values >= LEAST_COMPILED_OF_FEW_CHANNELS
     large = values > MOST_COMPILED_BY_SIZE and values >= LEAST_COMPILED_PLANE * sizes[-1]
     if few or (large and not runtime.has_onednn()):
         by_size = _compiled_by_size(sizes, few)
-        is_large = (samples or 1) * values >= by_size.LEAST_VALUES
+        is_large = (1 if samples is None else samples) * values >= by_size.LEAST_VALUES
         if samples is not None and not is_large:
             return Plain
         if room():
@@ -189,12 +189,11 @@ def _kind_of_known_batch(
     return fused.Fused if values <= fused.MOST_VALUES * sizes[-1] else None
 
 
-def _is_taken_for_small(samples: int | None, sizes: list[int]) -> bool:
-    """Whether a batch is small, as far as one can say before it is there."""
-    values, slow = math.prod(sizes), sizes[-1] in SLOW_CHANNELS
-    if samples is not None:
-        return samples * values < (CompiledUnlessTiny.LEAST_VALUES if slow else MOST_PLAIN_VALUES)
-    most = MOST_OF_SMALL_VECTOR if slow or values == sizes[-1] else MOST_OF_SMALL_IMAGE
+def _are_taken_for_few(sizes: list[int]) -> bool:
+    """Whether batches of such samples are small, as far as one can say before they are there."""
+    values = math.prod(sizes)
+    vector = values == sizes[-1] or sizes[-1] in SLOW_CHANNELS
+    most = MOST_OF_SMALL_VECTOR if vector else MOST_OF_SMALL_IMAGE
     return values < LEAST_OF_LARGE_BATCH or (values <= most and has_room(small=True))
 
 
